@@ -1,0 +1,38 @@
+# Every target sets itself up: the first one builds .venv with the tested versions of constraints.txt.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO := runs/fadrm-digits-ipc10
+LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+
+.PHONY: help demo test quality style clean-demo
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,quality]"
+	@touch $@
+
+demo: $(INSTALLED) ## distil ten classes of handwritten digits, train students on them, compare (CPU, minutes)
+	$(LAUNCH) recipes/distill.py --config recipes/configs/digits/fadrm_ipc10.yaml
+	$(BIN)/fadrm-hf baselines $(DEMO)
+
+clean-demo: ## forget the demo's run, so that the next one starts anew
+	rm -rf $(DEMO) $(DEMO).work
+
+test: $(INSTALLED) ## all tests (no GPU, no network)
+	$(BIN)/pytest -q
+
+quality: $(INSTALLED) ## lint, format, types and spelling, as CI checks them
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/typos
+
+style: $(INSTALLED) ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
