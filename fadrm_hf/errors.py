@@ -1,0 +1,48 @@
+"""What the library raises for a mistake that its reader can mend.
+
+Every message names the value that was given, what was expected and the field or command that mends it. The command
+line prints these messages without a traceback and exits with 2.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class FadrmError(ValueError):
+    """Base of all documented errors."""
+
+
+class ConfigError(FadrmError):
+    """A value of the configuration is outside what it may be."""
+
+
+class SourceError(FadrmError):
+    """The source dataset cannot be read as an image-classification dataset."""
+
+
+class ClassMapError(FadrmError):
+    """Two parts of a run disagree about which class is which."""
+
+
+class TeacherError(FadrmError):
+    """A teacher cannot be loaded, or must not be used."""
+
+
+class StudentError(FadrmError):
+    """A student cannot be built or trained as asked."""
+
+
+class RunFolderError(FadrmError):
+    """The run folder cannot take this run: it holds another one, is held by someone, or lacks space."""
+
+
+class ArtifactError(FadrmError):
+    """An artifact is damaged, incomplete or written by a newer version."""
+
+
+def unknown(kind: str, value: str, choices: Iterable[str]) -> str:
+    """The message for a name that no catalogue holds, with the nearest names."""
+    known = sorted(choices)
+    near = difflib.get_close_matches(value, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(name) for name in near)}?" if near else f"known: {', '.join(known[:20])}"
+    return f"unknown {kind} {value!r}; {hint}"
