@@ -54,7 +54,8 @@ def channel_distance(features: Tensor, target_mean: Tensor, target_var: Tensor) 
     Returns:
         Scalar in the targets' type, differentiable with respect to `features`.
     """
-    return _ChannelDistance.apply(features, target_mean, target_var)  # type: ignore[no-any-return]
+    distance: Tensor = _ChannelDistance.apply(features, target_mean, target_var)
+    return distance
 
 
 class BNStatistics:

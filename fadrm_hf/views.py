@@ -1,15 +1,15 @@
 """A view is what was done to an image before a network saw it: crop, flip, roll, mix. Drawn, stored, replayed.
 
-Crop, flip, roll and bilinear resizing are linear and separable: output row `o` reads the image at one vertical position
-(`sample_positions`), and output columns likewise. Two forms use these positions:
+Crop, flip, roll and bilinear resizing are linear and separable: each output row reads the image at one vertical
+position (`sample_positions`), and each output column at one horizontal position. Two forms use these positions:
 
 - `view_matrices`: two small matrices, `view = R_h @ image @ R_w.T`, for recovery, where one view serves a whole batch
   and gradients flow back to the pixels (METHODS §1.3: one box and one flip per batch and iteration).
 - `render_views`: two taps per axis, for soft labels. It consists of elementwise operations only, so the pixels of a
   replayed view are bit for bit those that were labelled, whatever the batch, the thread count or the device.
 
-Pixel (i, j) covers the square [i, i+1) x [j, j+1), as in torchvision with `align_corners=False`. A crop is never larger
-than its image and is resized to the image's own size, so a view only ever enlarges and needs no antialiasing.
+Pixel (i, j) covers the square [i, i+1) x [j, j+1), as in torchvision with `align_corners=False`. A crop is never
+larger than its image and is resized to the image's own size, so a view only enlarges and needs no antialiasing.
 """
 
 from dataclasses import dataclass, fields
@@ -253,7 +253,7 @@ def _crop_and_flip(images: Tensor, rows: Tensor, crop: Tensor, flip: Tensor) -> 
 
 
 def _two_taps(images: Tensor, positions: Tensor, dim: int) -> Tensor:
-    """Linear interpolation of (n, C, H, W) along `dim` at (n, out) positions; elementwise, hence exactly repeatable."""
+    """Linear interpolation of (n, C, H, W) along `dim` at (n, out) positions; elementwise, hence exact."""
     lower = positions.floor()
     view = [len(positions), 1, 1, 1]
     view[dim] = -1

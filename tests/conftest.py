@@ -1,4 +1,4 @@
-"""Settings that the libraries read when they are imported, and what most tests need: a place to work, small sources."""
+"""Settings that the libraries read when they are imported, so they are made before anything else."""
 
 import os
 
@@ -8,4 +8,5 @@ os.environ.update(
     HF_HUB_DISABLE_UPDATE_CHECK="1",
     HF_HUB_OFFLINE="1",
     DO_NOT_TRACK="1",
+    OMP_NUM_THREADS="1",  # the networks of the tests are small: threads would wait for each other
 )
