@@ -1,0 +1,240 @@
+"""Squeeze: train a teacher on the source, and save it as a directory that timm and transformers read.
+
+SGD with momentum, cross-entropy, a cosine per step from `lr` to 0 (Tables 10, 12, 14, 16), random crops and flips.
+The state after every epoch is kept, and everything random is derived from (seed, epoch, step), so a training that was
+interrupted ends with the same bits as one that was not, with any number of workers.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from fadrm_hf import files, networks
+from fadrm_hf.checkpoint import load_checkpoint, save_checkpoint
+from fadrm_hf.config import SqueezeConfig
+from fadrm_hf.errors import RunFolderError, TeacherError, unknown
+from fadrm_hf.progress import Reporter
+from fadrm_hf.randomness import derive_seed, generator
+from fadrm_hf.schedules import cosine
+from fadrm_hf.sources import Source, Split
+from fadrm_hf.training_views import TrainingViews, pixels_in_memory, side_of
+
+
+def squeeze(
+    source: Source,
+    architecture: str,
+    config: SqueezeConfig,
+    folder: Path,
+    seed: int,
+    reporter: Reporter,
+    device: torch.device,
+) -> Path:
+    """Train `architecture` on the source's training images, or go on where an earlier call stopped.
+
+    Args:
+        source: The real images.
+        architecture: Name in timm; 64 px or less use its small-stem twin.
+        config: The training recipe, resolved.
+        folder: The timm model directory to write; it appears complete or not at all.
+        seed: Seed of the run.
+        reporter: Shows and logs one unit per epoch.
+        device: Where to train.
+
+    Returns:
+        `folder`; at once if it already holds this very teacher.
+
+    Raises:
+        TeacherError: unknown architecture, or the loss is not finite.
+        RunFolderError: `folder` or its checkpoint belongs to another training.
+    """
+    fingerprint = squeeze_fingerprint(source, architecture, config, seed)
+    if is_squeezed(folder, fingerprint):
+        return folder
+    if folder.exists() and any(folder.iterdir()):
+        raise RunFolderError(f"{folder} holds something else than this teacher; choose another folder or delete it")
+    network = new_network(source, architecture, seed).to(device).to(memory_format=torch.channels_last)
+    checkpoint = folder.with_name(f".{folder.name}.work") / "checkpoint.safetensors"
+    _train(network, source, config, seed, fingerprint, checkpoint, reporter)
+    accuracy = measure_accuracy(network.eval(), source)
+    record = {
+        "accuracy": round(accuracy, 6),
+        "epochs": config.epochs,
+        "recipe": asdict(config),
+        "seed": seed,
+        "source": source.config.name,
+        "source_fingerprint": source.fingerprint,
+        "fingerprint": fingerprint,
+    }
+    write_model_directory(network, architecture_of(source, architecture), source, record, folder)
+    shutil.rmtree(checkpoint.parent)
+    return folder
+
+
+def architecture_of(source: Source, architecture: str) -> str:
+    """The name of the network that is trained when `architecture` is asked for."""
+    return networks.architecture_for(architecture, side_of(source))
+
+
+def new_network(source: Source, architecture: str, seed: int) -> nn.Module:
+    """An untrained network for the source's classes; its weights derive from the seed.
+
+    Raises:
+        TeacherError: timm knows no such architecture.
+    """
+    name = architecture_of(source, architecture)
+    if not timm.is_model(name):
+        raise TeacherError(unknown("architecture", architecture, timm.list_models()) + "; set --teachers.names")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "squeeze", name, "weights"))
+        size = networks.size_arguments(name, side_of(source))
+        return timm.create_model(name, num_classes=len(source.class_map), **size)
+
+
+def squeeze_fingerprint(source: Source, architecture: str, config: SqueezeConfig, seed: int) -> str:
+    """SHA-256 of everything that decides the trained weights."""
+    recipe = {name: value for name, value in asdict(config).items() if name != "num_workers"}
+    view = {"size": source.config.size, "mean": source.config.mean, "std": source.config.std}
+    key = [source.fingerprint, source.class_map.hash, view, architecture_of(source, architecture), recipe, seed]
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+
+
+def is_squeezed(folder: Path, fingerprint: str) -> bool:
+    """Whether `folder` holds the finished teacher with this fingerprint."""
+    config = folder / "config.json"
+    return config.is_file() and json.loads(config.read_text()).get("fadrm", {}).get("fingerprint") == fingerprint
+
+
+@torch.no_grad()
+def measure_accuracy(
+    module: nn.Module,  # (B, 3, S, S) normalised as the source -> (B, C) logits in the source's class order
+    source: Source,
+    max_images: int | None = None,
+    seed: int = 0,
+    batch_size: int = 100,
+) -> float:
+    """Top-1 accuracy on the source's test images (its training images where it has no test split).
+
+    Args:
+        module: A classifier in evaluation mode.
+        source: The real images.
+        max_images: Measure on the first so many images of a seeded shuffle; all of them when `None`.
+        seed: Seed of the shuffle.
+        batch_size: Images classified together.
+    """
+    split: Split = "train" if source.test is None else "test"
+    labels = torch.from_numpy(source.labels(split))
+    order = torch.randperm(len(labels), generator=generator(seed, "gate"))[:max_images]
+    device = next(module.parameters()).device
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    for indices in order.sort().values.split(batch_size):
+        images = source.normalise(source.pixels(split, indices.tolist())).to(device)
+        correct += (module(images).argmax(1) == labels[indices].to(device)).sum()
+    return correct.item() / len(order)
+
+
+def write_model_directory(
+    network: nn.Module, architecture: str, source: Source, record: dict[str, Any], folder: Path
+) -> None:
+    """Write `model.safetensors` and `config.json`, the form that timm's `local-dir:` and transformers read."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    files.save_tensors(temporary / "model.safetensors", network.state_dict(), {"format": "pt"})
+    files.write_json(temporary / "config.json", _model_config(network, architecture, source) | {"fadrm": record})
+    os.replace(temporary, folder)
+
+
+def _model_config(network: Any, architecture: str, source: Source) -> dict[str, Any]:
+    size, classes = side_of(source), source.class_map
+    known = network.pretrained_cfg
+    config = {
+        "architecture": architecture,
+        "num_classes": len(classes),
+        "num_features": network.num_features,
+        "pretrained_cfg": {
+            "custom_load": False,
+            "input_size": [3, size, size],
+            "fixed_input_size": known.get("fixed_input_size", False),
+            "interpolation": "bilinear",
+            "crop_pct": 1.0 if size <= networks.LARGEST_SMALL_SIZE else 0.875,
+            "crop_mode": "center",
+            "mean": source.config.mean,
+            "std": source.config.std,
+            "num_classes": len(classes),
+            "first_conv": known["first_conv"],
+            "classifier": known["classifier"],
+        },
+        "model_args": {},  # transformers passes num_classes itself and fails where it stands here too
+        "label_names": list(classes.ids),
+    }
+    if classes.names != classes.ids:
+        config["label_descriptions"] = dict(zip(classes.ids, classes.names, strict=True))
+    return config
+
+
+def _train(
+    network: nn.Module,
+    source: Source,
+    config: SqueezeConfig,
+    seed: int,
+    fingerprint: str,
+    checkpoint: Path,
+    reporter: Reporter,
+) -> None:
+    """All epochs that `checkpoint` does not hold yet; the learning rate follows a cosine over all steps."""
+    epochs, peak = config.epochs or 1, config.lr or 0.1
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=peak, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    done = load_checkpoint(checkpoint, network, optimizer, fingerprint)
+    pixels = pixels_in_memory(source, config)
+    device = next(network.train().parameters()).device
+    with reporter.stage("squeeze", epochs) as task:
+        task.advance(done)
+        for epoch in range(done, epochs):
+            views = TrainingViews(source, pixels, config, seed, epoch)
+            loss = torch.zeros((), device=device)
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                torch.manual_seed(derive_seed(seed, "squeeze", epoch))  # for networks with dropout
+                loader = DataLoader(views, batch_size=None, num_workers=config.num_workers)
+                for step, (images, labels) in enumerate(loader, start=epoch * len(views)):
+                    lr = cosine(peak, step, epochs * len(views))
+                    loss += _step(network, optimizer, lr, images.to(device), labels.to(device))
+            mean_loss = (loss / len(views)).item()
+            _require_finite(mean_loss, epoch, peak)
+            save_checkpoint(checkpoint, network, optimizer, epoch + 1, fingerprint)
+            task.advance(loss=mean_loss, lr=lr)
+
+
+def _step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    lr: float,
+    images: Tensor,  # (B, 3, S, S) normalised
+    labels: Tensor,  # (B,) int64
+) -> Tensor:  # () loss before the step
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    loss = F.cross_entropy(network(images.contiguous(memory_format=torch.channels_last)), labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def _require_finite(loss: float, epoch: int, lr: float) -> None:
+    if not math.isfinite(loss):
+        raise TeacherError(
+            f"the loss of the teacher became {loss} in epoch {epoch + 1}, expected a finite number; "
+            f"lower --squeeze.lr (now {lr})"
+        )
