@@ -1,0 +1,184 @@
+"""Real starting images P_s: crops scored by a teacher and selected, whole or in mosaics of four; or random images.
+
+FADRM starts from "real data patches (both 1x1 and 2x2 [RDED])" (Fig. 2) and mixes them in again. Neither the paper nor
+the released code says how they were chosen; this is the specification of METHODS §3.8.1: up to `pool` images of a
+class, some random crops of each, the crop with the lowest cross-entropy stands for its image, and of the images ranked
+by that score the easiest, the ones around the median, or the hardest are kept.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from fadrm_hf.config import PatchConfig
+from fadrm_hf.errors import SourceError
+from fadrm_hf.randomness import generator
+from fadrm_hf.sources import Source
+from fadrm_hf.teachers import Teacher
+
+_SCORE_BATCH = 100
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Starting images of some classes.
+
+    Attributes:
+        images: (n, 3, S, S) uint8.
+        label: (n,) int64.
+        ipc_index: (n,) int64, which of its class's images each is.
+        source_index: (n, grid * grid) int64, rows of the source's training split that each shows.
+    """
+
+    images: Tensor
+    label: Tensor
+    ipc_index: Tensor
+    source_index: Tensor
+
+    @classmethod
+    def stack(cls, per_class: dict[int, tuple[Tensor, Tensor]]) -> "Patches":
+        """From {label: (images (ipc, 3, S, S), source_index (ipc, grid * grid))}."""
+        images = torch.cat([images for images, _ in per_class.values()])
+        source_index = torch.cat([index for _, index in per_class.values()])
+        label = torch.cat([torch.full((len(images),), k) for k, (images, _) in per_class.items()])
+        ipc_index = torch.cat([torch.arange(len(images)) for images, _ in per_class.values()])
+        return cls(images, label, ipc_index, source_index)
+
+
+def select_patches(
+    source: Source, scorer: Teacher, classes: range, ipc: int, config: PatchConfig, seed: int, device: torch.device
+) -> Patches:
+    """Score crops of each class with `scorer` and keep `ipc` patches of it.
+
+    Args:
+        source: The real images.
+        scorer: The teacher whose cross-entropy ranks the crops.
+        classes: Labels to select for.
+        ipc: Patches per class.
+        config: Pool, crops, mosaic and difficulty.
+        seed: The run's seed; each class has its own generator, so classes may be selected in any grouping.
+        device: Where the scorer runs.
+
+    Raises:
+        SourceError: If a class has fewer images than its patches need.
+    """
+    return Patches.stack({label: _select(source, scorer, label, ipc, config, seed, device) for label in classes})
+
+
+def random_images(source: Source, classes: range, ipc: int, seed: int) -> Patches:
+    """`ipc` random training images of each class, whole: the baseline every method is compared with."""
+    per_class = {}
+    for label in classes:
+        rows = _draw_pool(source, label, ipc, ipc, seed)
+        per_class[label] = (source.pixels("train", rows.tolist()), torch.as_tensor(rows)[:, None])
+    return Patches.stack(per_class)
+
+
+def order_by_difficulty(scores: Tensor, difficulty: str) -> Tensor:
+    """Rank images of one class.
+
+    Args:
+        scores: (n,) cross-entropies.
+        difficulty: "easy": ascending; "hard": descending; "medium": from the median outwards, alternating between the
+            harder and the easier side (0, +1, -1, +2, -2, ...).
+
+    Returns:
+        (n,) int64 permutation, best candidate first. Any prefix of it is nested in a longer one.
+    """
+    ascending = scores.argsort(stable=True)
+    if difficulty == "easy":
+        return ascending
+    if difficulty == "hard":
+        return ascending.flip(0)
+    distance = torch.arange(len(scores)) - len(scores) // 2
+    outwards = (2 * distance.abs() - (distance > 0).long()).argsort(stable=True)
+    return ascending[outwards]
+
+
+def compose_mosaics(tiles: Tensor, num: int, grid: int) -> Tensor:
+    """Paste ranked tiles into `num` images, row-major; image i shows ranks i, i + num, i + 2 num, ... (RDED).
+
+    Args:
+        tiles: (num * grid * grid, C, side, side), best first.
+        num: Number of images.
+        grid: Tiles per row and column.
+
+    Returns:
+        (num, C, grid * side, grid * side).
+    """
+    channels, side = tiles.shape[1], tiles.shape[2]
+    cells = tiles.view(grid, grid, num, channels, side, side)
+    return cells.permute(2, 3, 0, 4, 1, 5).reshape(num, channels, grid * side, grid * side)
+
+
+def _select(
+    source: Source, scorer: Teacher, label: int, ipc: int, config: PatchConfig, seed: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    needed = ipc * config.grid**2
+    rows = _draw_pool(source, label, max(config.pool, needed), needed, seed)
+    crop_generator = generator(seed, "patch-crops", label)
+    crops = torch.stack([_draw_patch_crops(source, int(row), config, crop_generator) for row in rows])
+    scores = _cross_entropy(scorer, source, crops.flatten(0, 1), label, device).view(crops.shape[:2])
+    best_scores, best = scores.min(dim=1)
+    kept = order_by_difficulty(best_scores, config.difficulty)[:needed]
+    tiles = crops[kept, best[kept]]
+    source_index = torch.as_tensor(rows)[kept].view(config.grid**2, ipc).T.contiguous()
+    return _fit(compose_mosaics(tiles, ipc, config.grid), source), source_index
+
+
+def _draw_pool(source: Source, label: int, pool: int, needed: int, seed: int) -> np.ndarray:
+    rows = np.flatnonzero(source.labels("train") == label)
+    if len(rows) < needed:
+        name = source.class_map.names[label]
+        raise SourceError(
+            f"class {name!r} has {len(rows)} training images, {needed} are needed per class (ipc x patches.grid^2); "
+            f"lower --ipc, or set --patches.grid 1"
+        )
+    order = torch.randperm(len(rows), generator=generator(seed, "patch-pool", label))
+    return rows[order[:pool].numpy()]
+
+
+def _draw_patch_crops(source: Source, row: int, config: PatchConfig, crop_generator: torch.Generator) -> Tensor:
+    """(crops_per_image, 3, side, side) uint8 square crops of one source image at its native resolution."""
+    image = transforms.pil_to_tensor(source.image("train", row))
+    height, width = image.shape[1:]
+    assert source.config.size is not None
+    side = source.config.size // config.grid
+    crops = []
+    for _ in range(config.crops_per_image):
+        area, vertical, horizontal = torch.rand(3, dtype=torch.float64, generator=crop_generator).tolist()
+        low, high = config.crop_area
+        length = round(((low + area * (high - low)) * height * width) ** 0.5)
+        length = max(1, min(length, height, width))
+        top = int(vertical * (height - length + 1))
+        left = int(horizontal * (width - length + 1))
+        crops.append(transforms.resized_crop(image, top, left, length, length, [side, side], antialias=True))
+    return torch.stack(crops)
+
+
+@torch.inference_mode()
+def _cross_entropy(scorer: Teacher, source: Source, crops: Tensor, label: int, device: torch.device) -> Tensor:
+    """(n,) -log p(label) of each crop; a tile smaller than the image is padded with the mean colour, as in RDED."""
+    assert source.config.size is not None
+    margin = source.config.size - crops.shape[-1]
+    low = margin // 2
+    padding = (low, margin - low, low, margin - low)
+    target = torch.full((_SCORE_BATCH,), label, device=device)
+    scores = []
+    for chunk in crops.split(_SCORE_BATCH):
+        logits = scorer.module(F.pad(source.normalise(chunk).to(device), padding))
+        scores.append(F.cross_entropy(logits, target[: len(chunk)], reduction="none").cpu())
+    return torch.cat(scores)
+
+
+def _fit(images: Tensor, source: Source) -> Tensor:
+    """Mosaics of an odd size lack a row and a column; repeat the border."""
+    assert source.config.size is not None
+    missing = source.config.size - images.shape[-1]
+    return (
+        images if missing == 0 else F.pad(images.float(), (0, missing, 0, missing), mode="replicate").to(torch.uint8)
+    )

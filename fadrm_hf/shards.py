@@ -1,0 +1,141 @@
+"""Units of work: which exist, which are done, whose they are; and the folder where they wait to be packaged.
+
+A recovery shard is one ipc index of a range of classes: the images whose batch statistics are matched together, hence
+the smallest unit whose result depends on nothing else. Finished shards are files in `<run>.work/`; a restart skips
+them if the run is the same, and refuses if it is another.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from accelerate import PartialState
+
+from fadrm_hf.errors import RunFolderError
+from fadrm_hf.files import is_complete, write_json
+
+Unit = TypeVar("Unit")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One image index of the classes first..last, both included."""
+
+    ipc_index: int
+    first: int
+    last: int
+
+    @property
+    def name(self) -> str:
+        """File name of its result, and the key of its random numbers."""
+        return f"ipc{self.ipc_index:05d}-{self.first:05d}-{self.last:05d}"
+
+    @property
+    def classes(self) -> range:
+        """The labels of its images."""
+        return range(self.first, self.last + 1)
+
+
+def class_ranges(num_classes: int, per_range: int) -> list[range]:
+    """Consecutive ranges of at most `per_range` labels."""
+    return [range(first, min(first + per_range, num_classes)) for first in range(0, num_classes, per_range)]
+
+
+def recovery_shards(num_classes: int, ipc: int, classes_per_shard: int) -> list[Shard]:
+    """All shards of a run, in the order of the image table: by ipc index, then by class."""
+    ranges = class_ranges(num_classes, classes_per_shard)
+    return [Shard(index, labels[0], labels[-1]) for index in range(ipc) for labels in ranges]
+
+
+def mine(units: Sequence[Unit], state: PartialState) -> list[Unit]:
+    """The units of this process: every `num_processes`-th."""
+    return list(units[state.process_index :: state.num_processes])
+
+
+def check_world(state: PartialState) -> None:
+    """Refuse a launch in which processes do not know of each other, so that each would do all the work.
+
+    Raises:
+        RunFolderError: If `WORLD_SIZE` promises more processes than have joined.
+    """
+    promised = int(os.environ.get("WORLD_SIZE", "1"))
+    if promised != state.num_processes:
+        raise RunFolderError(
+            f"WORLD_SIZE is {promised} but {state.num_processes} process joined; on CPUs launch with "
+            "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N"
+        )
+
+
+class WorkFolder:
+    """`<run>.work`: finished shards of every stage, the resolved run they belong to, and the log.
+
+    Args:
+        run: The run folder (the artifact to be).
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.path = run.with_name(run.name + ".work")
+        self.log = self.path / "log.jsonl"
+        self._recipe = self.path / "recipe.json"
+
+    def claim(self, recipe: dict[str, Any]) -> None:
+        """Make this the folder of `recipe`, or check that it is already.
+
+        Raises:
+            RunFolderError: If it holds shards of another recipe; the settings that differ are named.
+        """
+        recipe = json.loads(json.dumps(recipe))
+        if self._recipe.exists():
+            refuse_other_run(json.loads(self._recipe.read_text()), recipe, self.path)
+        else:
+            write_json(self._recipe, recipe)
+
+    def shard(self, stage: str, name: str) -> Path:
+        """Where a shard's result is, or will be."""
+        return self.path / stage / f"{name}.safetensors"
+
+    def missing(self, stage: str, names: Sequence[str]) -> list[str]:
+        """Those of `names` whose results are not there yet."""
+        return [name for name in names if not is_complete(self.shard(stage, name))]
+
+
+def refuse_other_run(held: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
+    """Raise `RunFolderError` naming the settings in which the recipe in a folder differs from the wanted one."""
+    before, after = _flatten(held), _flatten(wanted)
+    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    if names:
+        shown = "; ".join(f"{name} is {before.get(name)!r} there, {after.get(name)!r} here" for name in names[:5])
+        raise RunFolderError(
+            f"{folder} holds another run: {shown}{' ...' if len(names) > 5 else ''}. Choose another --output, or "
+            "remove that folder to start again"
+        )
+
+
+def require_space(folder: Path, needed_bytes: int) -> None:
+    """Refuse to start what the disk cannot hold.
+
+    Raises:
+        RunFolderError: If less than `needed_bytes` are free, or the folder cannot be written to.
+    """
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise RunFolderError(
+            f"{folder} needs about {needed_bytes / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; free some space, set "
+            "--output to another disk, or lower --relabel.epochs"
+        )
+    if not os.access(existing, os.W_OK):
+        raise RunFolderError(f"{existing} cannot be written to; set --output to a folder of yours")
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flatten(item, f"{prefix}.{key}" if prefix else key)
+    return flat
