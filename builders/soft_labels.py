@@ -1,0 +1,82 @@
+"""The soft-label table: one row per labelled view, in the order of training, one shard and one table per epoch.
+
+builder = SoftLabels(shards="run.work/soft_labels", class_names=names, epochs=300)
+builder.download_and_prepare(); builder.as_dataset("train"); builder.as_streaming_dataset("train")
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from datasets import DatasetInfo, Features, List, Value
+
+from fadrm_hf.builders.tables import Shape, ShardsBuilder, ShardsConfig, read_shard, to_arrow
+from fadrm_hf.errors import RunFolderError
+from fadrm_hf.label_codec import find_codec
+
+_BOX = List(Value("int16"), length=4)  # top, left, height, width
+VIEW_FEATURES = Features(
+    {
+        "epoch": Value("int32"),
+        "step": Value("int32"),
+        "image": Value("int32"),
+        "crop": _BOX,
+        "flip": Value("bool"),
+        "mix_image": Value("int32"),
+        "mix_crop": _BOX,
+        "mix_flip": Value("bool"),
+        "mix_box": _BOX,
+    }
+)
+
+
+@dataclass
+class SoftLabelsConfig(ShardsConfig):
+    """The soft-label shards of one run.
+
+    Args:
+        epochs: How many epochs are labelled; later shards are left out.
+        codec: How the logits are stored, by name (`fadrm_hf.label_codec`).
+    """
+
+    epochs: int = 0
+    codec: str = "float16"
+
+    def shard_files(self) -> list[Path]:
+        """The shards of epochs 0 to `epochs` - 1; a missing one is refused."""
+        files = [Path(self.shards) / f"epoch{epoch:05d}.safetensors" for epoch in range(self.epochs)]
+        missing = [file.name for file in files if not file.exists()]
+        if missing:
+            raise RunFolderError(
+                f"{self.shards} lacks {len(missing)} of {self.epochs} epochs, the first is {missing[0]};"
+                " run the same command again to finish the run"
+            )
+        return files
+
+
+class SoftLabels(ShardsBuilder):
+    """Builds the soft-label table from the shards of all epochs."""
+
+    BUILDER_CONFIG_CLASS = SoftLabelsConfig
+    config: SoftLabelsConfig
+
+    def _info(self) -> DatasetInfo:
+        return DatasetInfo(features=label_features(self.config.codec, len(self.config.class_names)))
+
+    def read_table(self, file: Path) -> pa.Table:
+        """The rows of one epoch."""
+        features = self.info.features
+        shard = read_shard(file, {name: _tensor_type(feature) for name, feature in features.items()})
+        columns = [to_arrow(shard[name], feature) for name, feature in features.items()]
+        return pa.Table.from_arrays(columns, schema=features.arrow_schema)
+
+
+def label_features(codec: str, num_classes: int) -> Features:
+    """The columns of the soft-label table: those of the view, then the codec's."""
+    return Features({**VIEW_FEATURES, **find_codec(codec).features(num_classes)})
+
+
+def _tensor_type(feature: Value | List) -> tuple[str, Shape]:
+    if isinstance(feature, List):
+        return feature.feature.dtype, (feature.length,)
+    return feature.dtype, ()

@@ -1,0 +1,1 @@
+"""Templates of the cards; `fadrm_hf.card` fills them."""

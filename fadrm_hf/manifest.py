@@ -1,0 +1,294 @@
+"""The manifest `fadrm.json`: what made an artifact, and the hash of every file in it. Written last.
+
+So a folder with a manifest is a finished artifact. Readers ignore keys they do not know, and refuse a newer major
+version; files are named by paths relative to the artifact that never lead out of it.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import types
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from fadrm_hf import __version__
+from fadrm_hf.class_map import ClassMap
+from fadrm_hf.errors import ArtifactError
+from fadrm_hf.files import sha256, write_bytes
+
+logger = logging.getLogger(__name__)
+
+MANIFEST_NAME = "fadrm.json"
+FORMAT_VERSION = "1.0"
+_TABLES = ("data", "soft_labels")
+# What evaluation and the card may rewrite; everything else keeps the hash it was packaged with.
+_REFRESHED = ("README.md", "results/", "assets/")
+
+
+@dataclass(frozen=True)
+class ClassRecord:
+    """The classes in label order: ids, names, and `ClassMap.hash` of the ids."""
+
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    hash: str
+
+
+@dataclass(frozen=True)
+class PixelRecord:
+    """Side of the images in pixels, and the normalisation of teachers and students, on pixels in [0, 1]."""
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """The real images that were distilled; `revision` is known for Hub datasets only."""
+
+    name: str
+    fingerprint: str
+    revision: str | None = None
+    licence: str | None = None
+    licence_link: str | None = None
+
+
+@dataclass(frozen=True)
+class TeacherRecord:
+    """One teacher; `path` is its folder inside the artifact when no reader could fetch it by name.
+
+    Attributes:
+        needs_import: Whether its architecture is registered in timm by `import fadrm_hf` only.
+    """
+
+    name: str
+    sha256: str
+    revision: str | None = None
+    accuracy: float | None = None
+    path: str | None = None
+    needs_import: bool = False
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What one stage cost; peak memory is the process's, in bytes."""
+
+    seconds: float
+    peak_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class TableBytes:
+    """Bytes of the two tables as stored."""
+
+    images: int
+    soft_labels: int
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Hash and size of one file."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a reader may want to know about an artifact, and can check.
+
+    Attributes:
+        method: The method's name, e.g. "fadrm".
+        ipc: Images per class.
+        label_epochs: Epochs of soft labels.
+        config: The resolved run.
+        classes: Ids and names in label order.
+        source: The real images.
+        teachers: Who was matched and who labelled, in order.
+        pixels: Size and normalisation.
+        seeds: The seed that every random choice derives from, by name.
+        versions: Library versions (`fadrm_hf.machine.library_versions`).
+        machine: Processor, cores, memory, accelerator; never a host or user name.
+        stages: Cost of every stage, in order.
+        bytes: Size of the tables; filled in by `write_manifest`.
+        files: Every file of the artifact but this one; filled in by `write_manifest`.
+        label_codec: How logits are stored.
+        format_version: Version of this layout.
+        fadrm_hf_version: Version of the library that wrote it.
+        digest: SHA-256 of the file with this value empty; filled in by `write_manifest`.
+    """
+
+    method: str
+    ipc: int
+    label_epochs: int
+    config: dict[str, Any]
+    classes: ClassRecord
+    source: SourceRecord
+    teachers: tuple[TeacherRecord, ...]
+    pixels: PixelRecord
+    seeds: dict[str, int]
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    stages: dict[str, StageRecord]
+    bytes: TableBytes = TableBytes(0, 0)
+    files: dict[str, FileRecord] = field(default_factory=dict)
+    label_codec: str = "float16"
+    format_version: str = FORMAT_VERSION
+    fadrm_hf_version: str = __version__
+    digest: str = ""
+
+    @property
+    def class_map(self) -> ClassMap:
+        """The classes, as every other stage knows them."""
+        return ClassMap(self.classes.ids, self.classes.names)
+
+    @property
+    def num_images(self) -> int:
+        """Rows of the images table, and of each epoch of soft labels."""
+        return self.ipc * len(self.classes.ids)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a finished artifact, checked but for the contents of the files it names."""
+    path = folder / MANIFEST_NAME
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{folder} has no {MANIFEST_NAME}: it is no artifact, or an unfinished one;"
+            " run the same `fadrm-hf distill` command again to finish it"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged(f"is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise _damaged(f"holds {type(document).__name__}, expected an object")
+    _require_readable(document.get("format_version"))
+    manifest: Manifest = _parse(Manifest, document, "")
+    if len(manifest.classes.ids) != len(manifest.classes.names) or not manifest.classes.ids:
+        raise _damaged(f"has {len(manifest.classes.ids)} class ids for {len(manifest.classes.names)} names")
+    for name in manifest.files:
+        inner_path(folder, name)
+    for teacher in manifest.teachers:
+        if teacher.path is not None:
+            inner_path(folder, teacher.path)
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Hash every file of the finished folder and write the manifest; returns it with `files` and `bytes` filled in."""
+    return _write(folder, manifest, {name: _record(folder / name) for name in artifact_files(folder)})
+
+
+def is_unaltered(folder: Path) -> bool:
+    """Whether the manifest is byte for byte as it was written."""
+    return read_manifest(folder).digest == _digest((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+
+
+def refresh_files(folder: Path) -> Manifest:
+    """Take up a new card, new pictures and new results; the other files keep their record, so damage stays visible."""
+    manifest = read_manifest(folder)
+    kept = {name: record for name, record in manifest.files.items() if not name.startswith(_REFRESHED)}
+    fresh = [name for name in artifact_files(folder) if name.startswith(_REFRESHED)]
+    return _write(folder, manifest, kept | {name: _record(folder / name) for name in fresh})
+
+
+def artifact_files(folder: Path) -> list[str]:
+    """Every file of the folder but the manifest and hidden ones (`.gitattributes`, caches), as sorted posix paths."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    visible = (path for path in found if not any(part.startswith(".") for part in path.parts))
+    return sorted(path.as_posix() for path in visible if path.as_posix() != MANIFEST_NAME)
+
+
+def table_bytes(folder: Path) -> TableBytes:
+    """Sizes of the two tables as they lie in the folder."""
+    images, labels = (sum(file.stat().st_size for file in (folder / table).glob("*")) for table in _TABLES)
+    return TableBytes(images, labels)
+
+
+def inner_path(folder: Path, name: str) -> Path:
+    """The file or folder `name` inside the artifact; names that lead out of it are refused, symlinks too.
+
+    The Hub's download cache is all symlinks (`snapshots/REVISION/FILE` to `blobs/HASH`); these are let through.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or "\\" in name or ":" in parts[0] or ".." in parts or "\0" in name:
+        raise _damaged(f"names the file {name!r}, expected a path inside the artifact")
+    path = folder.joinpath(*parts)
+    steps = [folder.joinpath(*parts[: end + 1]) for end in range(len(parts))]
+    snapshots = folder.resolve().parent
+    in_cache = snapshots.name == "snapshots" and path.resolve().parent == snapshots.with_name("blobs")
+    if any(step.is_symlink() for step in steps) and not in_cache:
+        raise _damaged(f"names {name!r}, which is a symbolic link; an artifact holds files only")
+    return path
+
+
+def _write(folder: Path, manifest: Manifest, files: dict[str, FileRecord]) -> Manifest:
+    manifest = replace(manifest, files=dict(sorted(files.items())), bytes=table_bytes(folder), digest="")
+    manifest = replace(manifest, digest=_digest(_to_text(manifest)))
+    write_bytes(folder / MANIFEST_NAME, _to_text(manifest).encode())
+    return manifest
+
+
+def _to_text(manifest: Manifest) -> str:
+    return json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(re.sub(r'"digest": "\w*"', '"digest": ""', text).encode()).hexdigest()
+
+
+def _record(path: Path) -> FileRecord:
+    return FileRecord(sha256(path), path.stat().st_size)
+
+
+def _damaged(reason: str) -> ArtifactError:
+    return ArtifactError(f"{MANIFEST_NAME} {reason}; fetch the artifact again, or restore it from a copy")
+
+
+def _require_readable(version: object) -> None:
+    major = version.split(".")[0] if isinstance(version, str) else ""
+    if not major.isdecimal():
+        raise _damaged(f"has format_version {version!r}, expected a string like {FORMAT_VERSION!r}")
+    if int(major) > int(FORMAT_VERSION.split(".")[0]):
+        raise ArtifactError(
+            f"this artifact has format {version}, fadrm_hf {__version__} reads up to {FORMAT_VERSION[:-1]}x;"
+            " upgrade with: pip install -U fadrm_hf"
+        )
+
+
+def _parse(kind: Any, value: Any, where: str) -> Any:
+    """`value`, as read from JSON, as an instance of the annotated type `kind`; `where` is its place in the file."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return None if value is None else _parse(arguments[0], value, where)
+    if is_dataclass(kind) and isinstance(value, dict):
+        return _parse_record(kind, value, where)
+    if origin is tuple and isinstance(value, list) and (... in arguments or len(value) == len(arguments)):
+        return tuple(_parse(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {name: _parse(arguments[1], item, f"{where}[{name!r}]") for name, item in value.items()}
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:  # so that True is no int
+        raise _damaged(f"has {where} = {value!r}, expected {getattr(kind, '__name__', kind)}")
+    return value
+
+
+def _parse_record(kind: Any, value: dict[str, Any], where: str) -> Any:
+    hints = get_type_hints(kind)
+    optional = {f.name for f in fields(kind) if not (f.default is MISSING and f.default_factory is MISSING)}
+    prefix = f"{where}." if where else ""
+    missing = [prefix + name for name in hints if name not in value and name not in optional]
+    if missing:
+        raise _damaged(f"lacks {', '.join(missing)}")
+    unknown = [prefix + name for name in value if name not in hints]
+    if unknown:
+        logger.warning(
+            "%s has keys that fadrm_hf %s does not know: %s", MANIFEST_NAME, __version__, ", ".join(unknown)
+        )
+    return kind(**{name: _parse(hints[name], value[name], prefix + name) for name in hints if name in value})

@@ -1,0 +1,62 @@
+"""From finished shards to the artifact: tables, teachers that travel with it, the recipe; the manifest last of all."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fadrm_hf import files
+from fadrm_hf.card import write_card
+from fadrm_hf.machine import describe_machine, library_versions
+from fadrm_hf.manifest import ClassRecord, Manifest, PixelRecord, SourceRecord, StageRecord, write_manifest
+from fadrm_hf.presets import preset_of
+from fadrm_hf.recorded_teachers import record_teacher
+from fadrm_hf.sources import Source
+from fadrm_hf.tables import write_tables
+from fadrm_hf.teachers import Teacher
+
+
+def write_artifact(
+    folder: Path,
+    work: Path,
+    recipe: dict[str, Any],
+    source: Source,
+    teachers: list[Teacher],
+    costs: dict[str, StageRecord],
+) -> Manifest:
+    """Write the whole run folder from the shards in `work`.
+
+    Args:
+        folder: The run folder.
+        work: The folder of finished shards.
+        recipe: The resolved run as plain data.
+        source: What was distilled.
+        teachers: Who was matched and who labelled.
+        costs: Seconds and peak memory of each stage.
+    """
+    size, epochs = recipe["source"]["size"], recipe["relabel"]["epochs"]
+    write_tables(folder, work, source.class_map, size, recipe["ipc"], epochs)
+    files.write_bytes(folder / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
+    preset = preset_of(source.config)
+    manifest = Manifest(
+        method=recipe["method"]["name"],
+        ipc=recipe["ipc"],
+        label_epochs=epochs,
+        config=recipe,
+        classes=ClassRecord(source.class_map.ids, source.class_map.names, source.class_map.hash),
+        source=SourceRecord(
+            name=recipe["source"]["name"],
+            fingerprint=source.fingerprint,
+            revision=source.revision,
+            licence=source.config.licence,
+            licence_link=preset.licence_link if preset else None,
+        ),
+        teachers=tuple(record_teacher(folder, teacher) for teacher in teachers),
+        pixels=PixelRecord(size, tuple(recipe["source"]["mean"]), tuple(recipe["source"]["std"])),
+        seeds={"run": recipe["seed"]},
+        versions=library_versions(),
+        machine=describe_machine(),
+        stages=costs,
+    )
+    write_card(folder, manifest, work)
+    return write_manifest(folder, manifest)

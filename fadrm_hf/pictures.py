@@ -1,0 +1,150 @@
+"""The pictures of a card: patches beside distilled images, accuracies, the course of the recovery.
+
+All are PNG files whose bytes depend on what they show and on the version of matplotlib, not on when they were drawn.
+"""
+
+import io
+import json
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from fadrm_hf.files import load_tensors, write_bytes
+
+_STYLE: Any = {
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 9,
+    "figure.dpi": 120,
+    "figure.facecolor": "white",
+    "font.size": 8,
+    "xtick.labelsize": 8,
+}
+_BLUE, _GREY = "#2b6cb0", "#a0aec0"
+_GRID_CLASSES = 10
+_CURVES = {"ce": "cross-entropy", "bn": "distance of BatchNorm statistics"}
+
+
+def write_pictures(
+    folder: Path, class_names: Sequence[str], bars: Sequence[tuple[str, float, float]], work: Path | None = None
+) -> None:
+    """Draw what there is to show into `assets/`; pictures of the recovery need its shards and log.
+
+    Args:
+        folder: The artifact.
+        class_names: Names in label order.
+        bars: (text, mean, standard deviation) of each accuracy, as fractions.
+        work: The run's folder of shards; without it, the pictures of the recovery stay as they are.
+    """
+    if work is not None:
+        patches, recovered = (_first_images(work / stage) for stage in ("patches", "recovered"))
+        if patches and recovered:
+            write_bytes(folder / "assets/grid.png", draw_grid(class_names, patches, recovered))
+        records = _recovery_records(work / "log.jsonl")
+        if records:
+            write_bytes(folder / "assets/recovery.png", draw_recovery(records))
+    if bars:
+        write_bytes(folder / "assets/accuracy.png", draw_accuracy(bars))
+
+
+def draw_grid(class_names: Sequence[str], patches: dict[int, Tensor], recovered: dict[int, Tensor]) -> bytes:
+    """One column per class: the real patch above, what became of it below.
+
+    Args:
+        class_names: Names in label order.
+        patches: Label -> (3, S, S) uint8.
+        recovered: Label -> (3, S, S) uint8.
+    """
+    labels = sorted(patches.keys() & recovered.keys())
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(1.1 * len(labels) + 0.4, 2.7), layout="constrained")
+        axes = figure.subplots(2, len(labels), squeeze=False)
+        for column, label in enumerate(labels):
+            for row, images in enumerate((patches, recovered)):
+                axes[row, column].imshow(images[label].permute(1, 2, 0).numpy(), interpolation="nearest")
+                axes[row, column].set(xticks=[], yticks=[])
+                axes[row, column].spines[:].set_visible(False)
+            axes[0, column].set_title(_plain(class_names[label], 14))
+        axes[0, 0].set_ylabel("patch")
+        axes[1, 0].set_ylabel("distilled")
+        return _to_png(figure)
+
+
+def draw_accuracy(bars: Sequence[tuple[str, float, float]]) -> bytes:
+    """Horizontal bars with error bars; (text, mean, standard deviation), as fractions."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.5, 0.38 * len(bars) + 0.7), layout="constrained")
+        axes = figure.subplots()
+        texts = [_plain(text, 60) for text, _, _ in bars]
+        means, errors = [100 * mean for _, mean, _ in bars], [100 * error for _, _, error in bars]
+        colours = [_BLUE if text.startswith("distilled") else _GREY for text in texts]
+        places = range(len(bars))
+        axes.barh(places, means, xerr=errors, color=colours, height=0.65, error_kw={"capsize": 2, "lw": 1})
+        axes.set_yticks(places, texts)
+        axes.invert_yaxis()
+        axes.set(xlim=(0, 110), xticks=range(0, 101, 20), xlabel="top-1 accuracy at the last epoch (%)")
+        for place, mean, error in zip(places, means, errors, strict=True):
+            axes.text(mean + error + 1, place, f"{mean:.1f}", va="center")
+        return _to_png(figure)
+
+
+def draw_recovery(records: Sequence[dict[str, float]]) -> bytes:
+    """The losses over the iterations, each the mean over shards; a residual shows as a jump.
+
+    Args:
+        records: Each with "iteration" and any of "ce" and "bn".
+    """
+    names = [name for name in _CURVES if any(name in record for record in records)]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(3.4 * len(names), 2.2), layout="constrained")
+        for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+            values = defaultdict(list)
+            for record in records:
+                if name in record:
+                    values[record["iteration"]].append(record[name])
+            iterations = sorted(values)
+            axes.plot(iterations, [sum(values[i]) / len(values[i]) for i in iterations], color=_BLUE, lw=1)
+            axes.set(xlabel="iteration", title=_CURVES[name])
+        return _to_png(figure)
+
+
+def _first_images(shards: Path) -> dict[int, Tensor]:
+    """Label -> the image of ipc index 0, of the first classes."""
+    found: dict[int, Tensor] = {}
+    for file in sorted(shards.glob("*.safetensors")):
+        if len(found) >= _GRID_CLASSES:
+            break
+        columns = load_tensors(file)
+        for row in torch.nonzero(columns["ipc_index"] == 0).flatten().tolist():
+            found.setdefault(int(columns["label"][row]), columns["images"][row])
+    return {label: found[label] for label in sorted(found)[:_GRID_CLASSES]}
+
+
+def _recovery_records(log: Path) -> list[dict[str, float]]:
+    if not log.exists():
+        return []
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return [line for line in lines if line.get("stage") == "recover" and "iteration" in line and _CURVES.keys() & line]
+
+
+def _plain(text: str, length: int) -> str:
+    """`text`, shortened; matplotlib would take dollar signs for mathematics."""
+    short = text if len(text) <= length else text[: length - 1] + "…"
+    return short.replace("$", r"\$")
+
+
+def _to_png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "Glyph .* missing from font"
+        )  # a class name in another script: boxes will do
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

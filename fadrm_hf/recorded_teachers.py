@@ -1,0 +1,88 @@
+"""The teachers that an artifact names: noted when it is packaged, loaded again to label its views once more."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fadrm_hf.class_map import ClassMap
+from fadrm_hf.config import RelabelConfig, SourceConfig
+from fadrm_hf.errors import TeacherError
+from fadrm_hf.manifest import Manifest, TeacherRecord, inner_path
+from fadrm_hf.networks import is_registered_here
+from fadrm_hf.relabel import Labeller
+from fadrm_hf.teachers import Teacher, align_teacher, load_teacher, public_name, save_teacher
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """What a teacher is aligned with, as far as a manifest knows it."""
+
+    class_map: ClassMap
+    config: SourceConfig
+
+
+def record_teacher(folder: Path, teacher: Teacher) -> TeacherRecord:
+    """Note a teacher, and copy it into the artifact if no reader could fetch it by its name.
+
+    Args:
+        folder: The artifact.
+        teacher: A teacher of the run.
+    """
+    path = None
+    if teacher.travels and teacher.folder is not None:
+        path = f"teachers/{teacher.folder.name}"
+        save_teacher(teacher, folder / path)
+    return TeacherRecord(
+        name=public_name(teacher.name),
+        sha256=teacher.sha256,
+        revision=teacher.revision,
+        accuracy=teacher.accuracy,
+        path=path,
+        needs_import=_needs_import(teacher.folder),
+    )
+
+
+def load_recorded_teachers(folder: Path, manifest: Manifest, device: torch.device) -> list[Teacher]:
+    """The artifact's teachers, in its class order and normalisation.
+
+    Args:
+        folder: The artifact.
+        manifest: What it says of them.
+        device: Where they run.
+
+    Raises:
+        TeacherError: If one cannot be loaded, or its weights are not those that labelled the artifact.
+    """
+    terms = _Terms(manifest.class_map, SourceConfig(**manifest.config["source"]))
+    teachers = []
+    for record in manifest.teachers:
+        name = record.name if record.path is None else f"{_local_family(record.name)}{inner_path(folder, record.path)}"
+        teacher = load_teacher(name, device)
+        if teacher.sha256 != record.sha256:
+            raise TeacherError(
+                f"teacher {record.name} has other weights (sha256 {teacher.sha256[:12]}...) than the one that "
+                f"labelled {folder} ({record.sha256[:12]}...); fetch the artifact, or that teacher's revision, again"
+            )
+        teachers.append(align_teacher(teacher, terms, "mend"))
+    return teachers
+
+
+def recorded_labeller(folder: Path, manifest: Manifest, device: torch.device) -> Labeller:
+    """What labelled the artifact, ready to label again."""
+    teachers = load_recorded_teachers(folder, manifest, device)
+    config = RelabelConfig(**manifest.config["relabel"])
+    source = SourceConfig(**manifest.config["source"])
+    assert source.mean is not None and source.std is not None
+    return Labeller(teachers, config, source.mean, source.std, device)
+
+
+def _needs_import(folder: Path | None) -> bool:
+    config = folder / "config.json" if folder else None
+    architecture = json.loads(config.read_text()).get("architecture") if config and config.exists() else None
+    return architecture is not None and is_registered_here(architecture)
+
+
+def _local_family(name: str) -> str:
+    return "transformers/" if name.startswith("transformers/") else "timm/local-dir:"

@@ -1,0 +1,120 @@
+"""An artifact's tables written from finished shards; equal shards give equal bytes.
+
+The `datasets` builders make the rows. They are written to parquet here because `datasets` itself would turn dictionary
+encoding on for the logits, which then decode four times slower (HUB.md §2). Soft labels have one row group per epoch,
+images one per hundred; one row group is in memory at a time.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fadrm_hf.builders import Images, SoftLabels
+from fadrm_hf.class_map import ClassMap
+from fadrm_hf.files import write_with
+from fadrm_hf.manifest import MANIFEST_NAME
+
+IMAGES_FOLDER, LABELS_FOLDER = "data", "soft_labels"
+MAX_FILE_BYTES = 500_000_000
+IMAGES_PER_GROUP = 100
+
+_PAGE_BYTES = 128 * 1024  # a damaged page hides few rows, at 1.4 times the reading time of 1 MiB pages
+_ROW_OVERHEAD = 256  # bytes of an image's row beside its pixels, generously
+_PNG_OVERHEAD = 1.01  # noise does not compress; PNG adds a byte per line and five per block
+
+_open_labels = partial(
+    pq.ParquetWriter,
+    compression="zstd",
+    compression_level=3,
+    use_dictionary=False,
+    write_statistics=["epoch", "step", "image"],  # what `filters=` asks for
+    write_page_checksum=True,
+    write_page_index=True,
+    data_page_size=_PAGE_BYTES,
+)
+_open_images = partial(
+    pq.ParquetWriter,
+    compression="none",  # PNG is compressed already
+    use_dictionary=False,
+    write_statistics=["label", "ipc_index"],
+    write_page_checksum=True,
+    write_page_index=True,
+    data_page_size=_PAGE_BYTES,
+)
+
+
+def write_tables(artifact: Path, work: Path, class_map: ClassMap, size: int, ipc: int, epochs: int) -> None:
+    """Write the two tables of an artifact from the finished shards of its run.
+
+    The manifest, if there is one, is removed first: until it is written again the artifact is unfinished.
+
+    Args:
+        artifact: The run folder.
+        work: The folder of shards, with `recovered/` and `soft_labels/`.
+        class_map: The classes in label order.
+        size: Side of the images in pixels.
+        ipc: Images per class.
+        epochs: Epochs of soft labels.
+
+    Raises:
+        RunFolderError: If a shard is missing or is not what this run makes.
+    """
+    (artifact / MANIFEST_NAME).unlink(missing_ok=True)
+    names, cache = label_names(class_map), str(work / "datasets")
+    images = Images(cache_dir=cache, shards=str(work / "recovered"), class_names=names, size=size, ipc=ipc)
+    num_groups = -(-ipc * len(names) // IMAGES_PER_GROUP)
+    group_bytes = int(IMAGES_PER_GROUP * (3 * size * size * _PNG_OVERHEAD + _ROW_OVERHEAD))
+    groups = _regroup(images.tables(), IMAGES_PER_GROUP)
+    _write_files(artifact / IMAGES_FOLDER, groups, num_groups, group_bytes, _open_images)
+
+    labels = SoftLabels(cache_dir=cache, shards=str(work / "soft_labels"), class_names=names, epochs=epochs)
+    group_bytes = max(file.stat().st_size for file in labels.config.shard_files())
+    _write_files(artifact / LABELS_FOLDER, labels.tables(), epochs, group_bytes, _open_labels)
+
+
+def label_names(class_map: ClassMap) -> list[str]:
+    """Class names as `ClassLabel` wants them, no two equal: a name that occurs twice is followed by its id."""
+    count = Counter(class_map.names)
+    pairs = zip(class_map.ids, class_map.names, strict=True)
+    return [name if count[name] == 1 else f"{name} ({identity})" for identity, name in pairs]
+
+
+def _regroup(tables: Iterator[pa.Table], num_rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of `num_rows`; the last may be shorter."""
+    waiting: pa.Table | None = None
+    for table in tables:
+        waiting = table if waiting is None else pa.concat_tables([waiting, table])
+        while len(waiting) >= num_rows:
+            yield waiting[:num_rows].combine_chunks()
+            waiting = waiting[num_rows:]
+    if waiting is not None and len(waiting):
+        yield waiting.combine_chunks()
+
+
+def _write_files(
+    folder: Path,
+    groups: Iterator[pa.Table],
+    num_groups: int,
+    group_bytes: int,
+    open_writer: Callable[..., pq.ParquetWriter],
+) -> None:
+    """Write row groups to as many files as keep each below `MAX_FILE_BYTES`; `group_bytes` bounds a group's size."""
+    per_file = max(1, MAX_FILE_BYTES // group_bytes)
+    num_files = -(-num_groups // per_file)
+    for stale in folder.glob("train-*.parquet"):
+        stale.unlink()
+    for index in range(num_files):
+        path = folder / f"train-{index:05d}-of-{num_files:05d}.parquet"
+        write_with(path, partial(_write_groups, islice(groups, per_file), open_writer))
+
+
+def _write_groups(groups: Iterator[pa.Table], open_writer: Callable[..., pq.ParquetWriter], path: Path) -> None:
+    first = next(groups)
+    with open_writer(path, first.schema) as writer:
+        for group in chain([first], groups):
+            writer.write_table(group, row_group_size=len(group))

@@ -1,0 +1,288 @@
+import json
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from fixtures.artifacts import (
+    CLASSES,
+    EPOCHS,
+    IPC,
+    NUM_IMAGES,
+    SIZE,
+    all_images,
+    copy_artifact,
+    make_artifact,
+    make_manifest,
+    make_work,
+)
+
+from fadrm_hf import tables
+from fadrm_hf.artifact import card_configs, num_label_epochs, read_images, read_soft_labels
+from fadrm_hf.card import write_card
+from fadrm_hf.class_map import ClassMap
+from fadrm_hf.errors import ArtifactError
+from fadrm_hf.files import load_tensors, sha256, write_json
+from fadrm_hf.manifest import read_manifest, refresh_files, write_manifest
+from fadrm_hf.tables import label_names, write_tables
+
+IMAGES, LABELS = "data/train-00000-of-00001.parquet", "soft_labels/train-00000-of-00001.parquet"
+
+READER = """
+import sys
+from datasets import load_dataset
+folder = sys.argv[1]
+images = load_dataset(folder, split="train")
+labels = load_dataset(folder, "soft_labels", split="train")
+assert images.features["label"].names == ["ash", "birch", "cedar", "elm"]
+assert [row["label"] for row in images] == [0, 1, 2, 3] * 2 and images[3]["image"].size == (8, 8)
+assert len(labels) == 24 and len(labels[0]["logits"]) == 4
+one = load_dataset(folder, "soft_labels", split="train", filters=[("epoch", "==", 1)])
+assert one.to_list() == [row for row in labels if row["epoch"] == 1]
+assert list(load_dataset(folder, "soft_labels", split="train", streaming=True)) == list(labels)
+streamed = load_dataset(folder, "soft_labels", split="train", streaming=True, filters=[("epoch", "==", 1)])
+assert list(streamed) == list(one)
+assert [row["label"] for row in load_dataset(folder, split="train", streaming=True)] == images["label"][:]
+assert not [name for name in sys.modules if name.startswith("fadrm")]
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make_artifact(tmp_path_factory.mktemp("made") / "run")
+
+
+@pytest.fixture
+def artifact(made, tmp_path):
+    return copy_artifact(made, tmp_path / "run")
+
+
+def edit(folder, **changes):
+    path = folder / "fadrm.json"
+    write_json(path, json.loads(path.read_text()) | changes)
+
+
+def test_plain_datasets_reads_both_tables(artifact, tmp_path):
+    (artifact / "results/fadrm-resnet18.json").unlink()
+    write_card(artifact, make_manifest())
+    environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+    subprocess.run([sys.executable, "-c", READER, str(artifact)], env=environment, cwd=tmp_path, check=True)
+
+
+def test_tables_come_back_bit_for_bit(artifact):
+    images, labels = read_images(artifact)
+    assert torch.equal(images, all_images())
+    assert labels.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert num_label_epochs(artifact) == EPOCHS
+    for epoch in range(EPOCHS):
+        shard = load_tensors(artifact.with_name("run.work") / "soft_labels" / f"epoch{epoch:05d}.safetensors")
+        rows = read_soft_labels(artifact, epoch)
+        assert rows.keys() == shard.keys()
+        for name, column in rows.items():
+            np.testing.assert_array_equal(column, shard[name].numpy())
+    assert rows["logits"].dtype == np.float32
+
+
+def test_equal_shards_give_equal_bytes(artifact, tmp_path):
+    other = make_artifact(tmp_path / "again")
+    assert [sha256(artifact / name) for name in (IMAGES, LABELS)] == [
+        sha256(other / name) for name in (IMAGES, LABELS)
+    ]
+
+
+def test_layout_of_the_label_file(artifact):
+    metadata = pq.ParquetFile(artifact / LABELS).metadata
+    assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [NUM_IMAGES] * EPOCHS
+    columns = {c.path_in_schema: c for c in (metadata.row_group(0).column(i) for i in range(metadata.num_columns))}
+    logits = columns["logits.list.element"]
+    assert (logits.compression, logits.has_dictionary_page, logits.has_offset_index) == ("ZSTD", False, True)
+    assert "PLAIN" in logits.encodings
+    assert not logits.is_stats_set
+    assert columns["epoch"].statistics.max == 0
+
+
+def test_large_tables_are_split_into_numbered_files(artifact, monkeypatch):
+    work = artifact.with_name("run.work")
+    monkeypatch.setattr(tables, "MAX_FILE_BYTES", 3000)  # two epochs of 1 kB
+    monkeypatch.setattr(tables, "IMAGES_PER_GROUP", 3)
+    write_tables(artifact, work, CLASSES, SIZE, IPC, EPOCHS)
+    assert not (artifact / "fadrm.json").exists()
+    write_manifest(artifact, make_manifest())
+    assert [file.name for file in sorted((artifact / "soft_labels").iterdir())] == [
+        "train-00000-of-00002.parquet",
+        "train-00001-of-00002.parquet",
+    ]
+    assert [pq.ParquetFile(file).metadata.num_rows for file in sorted((artifact / "data").iterdir())] == [6, 2]
+    assert torch.equal(read_images(artifact)[0], all_images())
+    assert read_soft_labels(artifact, 2)["epoch"].tolist() == [2] * NUM_IMAGES
+
+
+def test_one_shard_at_a_time_is_in_memory(artifact, monkeypatch):
+    """The table of an epoch is written out before the shard of the next is read."""
+    events = []
+    read, write = tables.SoftLabels.read_table, pq.ParquetWriter.write_table
+    monkeypatch.setattr(tables.SoftLabels, "read_table", lambda *a: events.append("read") or read(*a))
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", lambda *a, **k: events.append("write") or write(*a, **k))
+    write_tables(artifact, artifact.with_name("run.work"), CLASSES, SIZE, IPC, EPOCHS)
+    assert events == ["write"] + ["read", "write"] * EPOCHS  # the images, then epoch by epoch
+
+
+def test_classes_of_one_name_are_told_apart():
+    assert label_names(ClassMap(("n1", "n2", "n3"), ("crane", "crane", "kite"))) == [
+        "crane (n1)",
+        "crane (n2)",
+        "kite",
+    ]
+
+
+def test_card_configs_hold_no_splits_that_would_break_filters():
+    assert [config["config_name"] for config in card_configs()] == ["default", "soft_labels"]
+    assert "dataset_info" not in json.dumps(card_configs())
+
+
+def test_the_manifest_comes_back_as_it_was(artifact):
+    manifest = read_manifest(artifact)
+    assert replace(manifest, files={}, bytes=make_manifest().bytes, digest="") == make_manifest()
+    assert set(manifest.files) == {
+        "README.md",
+        "assets/grid.png",
+        IMAGES,
+        LABELS,
+        "recipe.yaml",
+        "results/fadrm-resnet18.json",
+        "teachers/narrow/config.json",
+        "teachers/narrow/model.safetensors",
+    }
+    assert manifest.files[IMAGES].sha256 == sha256(artifact / IMAGES)
+    assert manifest.bytes.soft_labels == (artifact / LABELS).stat().st_size
+    assert manifest.num_images == NUM_IMAGES
+
+
+def test_refreshing_takes_up_results_and_card_but_no_changed_table(artifact):
+    before = read_manifest(artifact).files
+    (artifact / "README.md").write_text("# Another card\n")
+    write_json(artifact / "results/more.json", {})
+    (artifact / IMAGES).write_bytes(b"damaged")
+    after = refresh_files(artifact).files
+    assert after["README.md"].sha256 == sha256(artifact / "README.md")
+    assert "results/more.json" in after
+    assert after[IMAGES] == before[IMAGES]
+
+
+def test_unknown_keys_are_ignored_with_a_warning_in_the_log(artifact, caplog):
+    edit(artifact, colour="blue", format_version="1.7")
+    with caplog.at_level(logging.WARNING):
+        assert read_manifest(artifact).ipc == IPC
+    assert "does not know: colour" in caplog.text
+
+
+def test_a_newer_major_version_is_refused_with_the_upgrade(artifact):
+    edit(artifact, format_version="2.0")
+    with pytest.raises(ArtifactError, match=r"format 2\.0.*pip install -U fadrm_hf"):
+        read_manifest(artifact)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ipc": "two"}, "ipc = 'two', expected int"),
+        ({"ipc": True}, "ipc = True, expected int"),
+        ({"format_version": 1}, "format_version 1"),
+        ({"classes": {"ids": ["a"], "names": [], "hash": ""}}, "1 class ids for 0 names"),
+        ({"classes": {"ids": ["a", 3], "names": [], "hash": ""}}, r"classes.ids\[1\] = 3, expected str"),
+        ({"source": {"name": "x"}}, "lacks source.fingerprint"),
+        ({"stages": {"recover": 3}}, r"stages\['recover'\] = 3, expected StageRecord"),
+        ({"files": []}, r"files = \[\], expected dict"),
+    ],
+)
+def test_wrong_values_are_named(artifact, changes, message):
+    edit(artifact, **changes)
+    with pytest.raises(ArtifactError, match=message):
+        read_manifest(artifact)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000])
+def test_a_damaged_manifest_is_refused(artifact, content):
+    (artifact / "fadrm.json").write_bytes(content)
+    with pytest.raises(ArtifactError, match="fetch the artifact again"):
+        read_manifest(artifact)
+
+
+def test_a_folder_without_manifest_is_unfinished(tmp_path):
+    with pytest.raises(ArtifactError, match=r"has no fadrm\.json"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "data/../../secret", "c:\\secret", "", "a\\b", "a\0b"])
+def test_paths_that_lead_out_of_the_artifact_are_refused(artifact, name):
+    edit(artifact, files={name: {"sha256": "0", "bytes": 0}})
+    with pytest.raises(ArtifactError, match="expected a path inside the artifact"):
+        read_manifest(artifact)
+
+
+def test_symbolic_links_are_refused(artifact, tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    (artifact / "README.md").unlink()
+    (artifact / "README.md").symlink_to(tmp_path / "secret")
+    with pytest.raises(ArtifactError, match=r"'README\.md', which is a symbolic link"):
+        read_manifest(artifact)
+
+
+def test_the_hubs_cache_of_links_to_blobs_is_read(artifact, tmp_path):
+    snapshot, blobs = tmp_path / "cache/snapshots/abc", tmp_path / "cache/blobs"
+    blobs.mkdir(parents=True)
+    for index, file in enumerate(sorted(path for path in artifact.rglob("*") if path.is_file())):
+        link = snapshot / file.relative_to(artifact)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file.replace(blobs / str(index)))
+    assert read_manifest(snapshot).ipc == IPC
+    assert torch.equal(read_images(snapshot)[0], all_images())
+
+
+@pytest.mark.parametrize(
+    ("name", "read"), [(IMAGES, read_images), (LABELS, lambda folder: read_soft_labels(folder, 0))]
+)
+@pytest.mark.parametrize("content", [b"", b"PAR1 and nothing else", None])
+def test_damaged_parquet_is_named(artifact, name, read, content):
+    whole = (artifact / name).read_bytes()
+    flipped = whole[:60] + bytes([whole[60] ^ 1]) + whole[61:]
+    (artifact / name).write_bytes(flipped if content is None else content)
+    with pytest.raises(ArtifactError, match=rf"{name}.*is damaged.*fetch the artifact again"):
+        read(artifact)
+
+
+def test_tables_that_are_not_what_the_manifest_says_are_refused(artifact):
+    edit(artifact, ipc=3)
+    with pytest.raises(ArtifactError, match=r"data/ has 8 rows, fadrm.json says 12"):
+        read_images(artifact)
+    with pytest.raises(ArtifactError, match=r"row group 0 has 8 rows"):
+        read_soft_labels(artifact, 0)
+
+
+def test_images_of_another_size_are_refused_before_they_are_decoded(artifact):
+    edit(artifact, pixels={"size": 16, "mean": [0.5] * 3, "std": [1.0] * 3})
+    with pytest.raises(ArtifactError, match=r"an image is RGB \(8, 8\), expected RGB \(16, 16\)"):
+        read_images(artifact)
+
+
+def test_an_epoch_that_is_not_there_is_refused(artifact):
+    with pytest.raises(ArtifactError, match=r"epoch 3 is asked for, .* epochs 0 to 2"):
+        read_soft_labels(artifact, 3)
+
+
+def test_a_missing_file_of_a_set_is_refused(artifact):
+    (artifact / LABELS).rename(artifact / "soft_labels/train-00001-of-00002.parquet")
+    with pytest.raises(ArtifactError, match="expected all of a numbered set"):
+        num_label_epochs(artifact)
+
+
+def test_packaging_again_after_an_interruption_leaves_no_trace(artifact):
+    before = read_manifest(artifact)
+    (artifact / "soft_labels" / "train-00000-of-00007.parquet").write_bytes(b"left over")
+    write_tables(artifact, make_work(artifact.with_name("run.work")), CLASSES, SIZE, IPC, EPOCHS)
+    assert write_manifest(artifact, make_manifest()) == before

@@ -1,0 +1,192 @@
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from fixtures.artifacts import (
+    CLASSES,
+    EPOCHS,
+    IPC,
+    NUM_IMAGES,
+    SIZE,
+    copy_artifact,
+    make_artifact,
+    make_manifest,
+    relabel,
+)
+
+from fadrm_hf.files import load_tensors, save_tensors, write_json
+from fadrm_hf.manifest import write_manifest
+from fadrm_hf.tables import write_tables
+from fadrm_hf.verify import verify_artifact
+
+IMAGES, LABELS = "data/train-00000-of-00001.parquet", "soft_labels/train-00000-of-00001.parquet"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make_artifact(tmp_path_factory.mktemp("made") / "run")
+
+
+@pytest.fixture
+def artifact(made, tmp_path):
+    return copy_artifact(made, tmp_path / "run")
+
+
+def flip_byte(file: Path, position: int, bit: int = 0) -> None:
+    content = bytearray(file.read_bytes())
+    content[position] ^= 1 << bit
+    file.write_bytes(content)
+
+
+def position_of(file: Path, content: bytes) -> int:
+    found = file.read_bytes()
+    assert found.count(content) == 1
+    return found.index(content)
+
+
+def places(problems):
+    return [(problem.file, problem.where) for problem in problems]
+
+
+def test_an_untouched_artifact_has_no_problem(artifact):
+    assert verify_artifact(artifact, num_steps=100, relabel=relabel) == []
+    assert verify_artifact(artifact) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "README.md",
+        "assets/grid.png",
+        IMAGES,
+        LABELS,
+        "recipe.yaml",
+        "results/fadrm-resnet18.json",
+        "teachers/narrow/config.json",
+        "teachers/narrow/model.safetensors",
+    ],
+)
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.6, 1.0])
+def test_one_flipped_byte_in_any_file_is_caught_and_the_file_named(artifact, name, place):
+    size = (artifact / name).stat().st_size
+    flip_byte(artifact / name, int(place * (size - 1)))
+    first = verify_artifact(artifact, 2, relabel)[0]
+    assert (first.file, first.where) == (name, "")
+    assert first.message.startswith("has SHA-256")
+
+
+@pytest.mark.parametrize("text", [b'"c0ffee"', b"0.987", b'"birch"', b'"n2"', b"Example CPU", b'"digest": "'])
+def test_one_flipped_byte_in_the_manifest_is_caught(artifact, text):
+    file = artifact / "fadrm.json"
+    flip_byte(file, position_of(file, text) + len(text) - 2)
+    assert "fadrm.json" in {problem.file for problem in verify_artifact(artifact, 2, relabel)}
+
+
+def test_a_flipped_byte_of_a_picture_names_its_row(artifact):
+    row = 5
+    content = pq.read_table(artifact / IMAGES)["image"][row].as_py()["bytes"]
+    flip_byte(artifact / IMAGES, position_of(artifact / IMAGES, content) + len(content) // 2)
+    assert places(verify_artifact(artifact, 2, relabel)) == [(IMAGES, ""), (IMAGES, f"row {row}")]
+
+
+@pytest.mark.parametrize("bit", range(8))
+@pytest.mark.parametrize("offset", range(2))
+def test_a_flipped_byte_of_a_logit_names_epoch_step_and_image(artifact, offset, bit):
+    """Even the lowest bit of a half, which no tolerance would see."""
+    epoch, row = 1, 6
+    shard = load_tensors(artifact.with_name("run.work") / "soft_labels" / f"epoch{epoch:05d}.safetensors")
+    content = shard["logits"][row].numpy().tobytes()
+    flip_byte(artifact / LABELS, position_of(artifact / LABELS, content) + offset, bit)
+    damaged_row = (LABELS, f"epoch {epoch}, step 1, row {row}, image {shard['image'][row]}")
+    found = places(verify_artifact(artifact, 0, relabel))
+    assert found[:2] == [(LABELS, ""), (LABELS, f"epoch {epoch}, rows 0 to {NUM_IMAGES - 1}")]
+    assert found[2:] in ([damaged_row], [(LABELS, f"epoch {epoch}, row {row}")])  # the latter: no longer finite
+
+
+def test_without_teachers_a_damaged_label_names_the_epoch_and_the_column(artifact):
+    shard = load_tensors(artifact.with_name("run.work") / "soft_labels/epoch00002.safetensors")
+    flip_byte(artifact / LABELS, position_of(artifact / LABELS, shard["logits"][3].numpy().tobytes()))
+    whole, page = verify_artifact(artifact)
+    assert (whole.file, page.where) == (LABELS, f"epoch 2, rows 0 to {NUM_IMAGES - 1}")
+    assert "column logits is damaged" in page.message
+
+
+def repackage(artifact, epoch, **changes):
+    """Write the tables again from a changed shard, with a manifest to match."""
+    work = artifact.with_name("run.work")
+    file = work / "soft_labels" / f"epoch{epoch:05d}.safetensors"
+    save_tensors(file, load_tensors(file) | changes)
+    write_tables(artifact, work, CLASSES, SIZE, IPC, EPOCHS)
+    write_manifest(artifact, make_manifest())
+
+
+def shard_of(artifact, epoch):
+    return load_tensors(artifact.with_name("run.work") / "soft_labels" / f"epoch{epoch:05d}.safetensors")
+
+
+def test_replay_names_labels_that_no_teacher_gave(artifact):
+    shard = shard_of(artifact, 1)
+    logits = shard["logits"].clone()
+    logits[2] = logits[2].roll(1)
+    repackage(artifact, 1, logits=logits)
+    assert places(verify_artifact(artifact, 0, relabel)) == []  # the hashes agree
+    found = verify_artifact(artifact, 100, relabel)
+    assert places(found) == [(LABELS, f"epoch 1, step 0, row 2, image {shard['image'][2]}")]
+    assert "logits differ by" in found[0].message
+
+
+def test_replay_allows_what_rounding_and_other_hardware_change(artifact):
+    def elsewhere(images, rows):
+        logits = relabel(images, rows)
+        return logits + 1e-3 * logits.abs().amax(dim=1, keepdim=True)
+
+    assert verify_artifact(artifact, 100, elsewhere) == []
+
+
+def test_replay_names_every_row_of_another_teacher(artifact):
+    found = verify_artifact(artifact, 100, lambda images, rows: relabel(255 - images, rows))
+    assert len(found) == NUM_IMAGES * EPOCHS
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("crop", [0, 0, 9, 8]), ("image", 8), ("mix_image", -2), ("mix_box", [-1, 0, 2, 2])]
+)
+def test_views_outside_the_images_are_named_and_not_replayed(artifact, column, value):
+    changed = shard_of(artifact, 0)[column].clone()
+    changed[4] = torch.tensor(value, dtype=changed.dtype)
+    repackage(artifact, 0, **{column: changed})
+    found = verify_artifact(artifact, 100, relabel)
+    assert [problem.where for problem in found] == ["epoch 0, row 4"]
+    assert found[0].message.startswith(f"{column} is {value}")
+
+
+def test_an_image_labelled_twice_is_named(artifact):
+    changed = shard_of(artifact, 0)["image"].clone()
+    changed[0] = changed[1]
+    repackage(artifact, 0, image=changed)
+    assert [problem.where for problem in verify_artifact(artifact, 0)] == ["epoch 0, row 0", "epoch 0, row 1"]
+
+
+def test_missing_unknown_and_hidden_files(artifact):
+    (artifact / "recipe.yaml").unlink()
+    (artifact / "notes.txt").write_text("mine")
+    (artifact / ".gitattributes").write_text("hidden files are the Hub's")
+    assert places(verify_artifact(artifact)) == [("notes.txt", ""), ("recipe.yaml", "")]
+
+
+def test_a_missing_table_is_a_problem_not_a_crash(artifact):
+    (artifact / LABELS).unlink()
+    (artifact / IMAGES).unlink()
+    assert places(verify_artifact(artifact, 4, relabel)) == [
+        (IMAGES, ""),
+        (LABELS, ""),
+        ("data/", ""),
+        ("soft_labels/", ""),
+    ]
+
+
+def test_an_unreadable_manifest_is_the_only_problem(artifact):
+    write_json(artifact / "fadrm.json", {"format_version": "9.0"})
+    (problem,) = verify_artifact(artifact, 4, relabel)
+    assert str(problem).startswith("fadrm.json: this artifact has format 9.0")
