@@ -1,0 +1,140 @@
+"""From YAML and command line to a typed run: `--config run.yaml --method.alpha 0.4`, `--print_config`.
+
+Each section of a run has its dataclass; the `method` section has that of the method it names, so the name is found
+before anything else is parsed.
+"""
+
+from argparse import ArgumentError
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from fadrm_hf.config import (
+    PatchConfig,
+    RecoverConfig,
+    RelabelConfig,
+    RunConfig,
+    SourceConfig,
+    SqueezeConfig,
+    StudentConfig,
+    TeacherConfig,
+)
+from fadrm_hf.errors import ConfigError
+from fadrm_hf.methods import find_method
+
+SECTIONS: dict[str, type] = {
+    "source": SourceConfig,
+    "teachers": TeacherConfig,
+    "squeeze": SqueezeConfig,
+    "patches": PatchConfig,
+    "recover": RecoverConfig,
+    "relabel": RelabelConfig,
+    "student": StudentConfig,
+}
+DEFAULT_METHOD = "fadrm"
+
+
+def parse_run(arguments: Sequence[str], program: str = "fadrm-hf distill") -> RunConfig:
+    """The run that a command line asks for.
+
+    Args:
+        arguments: E.g. `["--config", "run.yaml", "--method.alpha", "0.4"]`; `--method NAME` is short for
+            `--method.name NAME`.
+        program: Name shown in the usage.
+
+    Raises:
+        ConfigError: For an unknown key, a value of the wrong type or outside its range, or an unreadable file.
+    """
+    arguments = _spell_out_method(arguments)
+    method_name = _method_name(arguments)
+    method = find_method(method_name)
+    parser = new_parser(program, "Distil an image-classification dataset into an artifact.")
+    parser.add_argument("--output", type=str, default=None, help="Run folder; runs/METHOD-SOURCE-ipcK if not given.")
+    parser.add_argument("--ipc", type=int, default=10, help="Images per class.")
+    parser.add_argument("--seed", type=int, default=0, help="Every random choice derives from it.")
+    parser.add_argument("--method.name", type=str, default=method_name, help="fadrm-hf methods lists them.")
+    parser.add_class_arguments(method, "method")
+    for name, section in SECTIONS.items():
+        parser.add_class_arguments(section, name)
+    parsed = parse(parser, arguments)
+    settings = parsed.method.as_dict()
+    settings.pop("name")
+    sections = {name: section(**parsed[name].as_dict()) for name, section in SECTIONS.items()}
+    output = (
+        parsed.output or f"runs/{method_name.replace('_', '-')}-{Path(sections['source'].name).name}-ipc{parsed.ipc}"
+    )
+    return RunConfig(output=output, ipc=parsed.ipc, seed=parsed.seed, method=method(**settings), **sections)
+
+
+def run_from_recipe(recipe: dict[str, Any], output: str) -> RunConfig:
+    """A run from the plain data of a recipe, as a manifest or `recipe.yaml` holds it.
+
+    Args:
+        recipe: A resolved recipe.
+        output: The run folder, which a recipe does not know.
+    """
+    settings = dict(recipe["method"])
+    method = find_method(settings.pop("name"))
+    sections = {name: section(**_with_tuples(recipe[name])) for name, section in SECTIONS.items()}
+    run_method = method(**_with_tuples(settings))
+    return RunConfig(output=output, ipc=recipe["ipc"], seed=recipe["seed"], method=run_method, **sections)
+
+
+def new_parser(program: str, description: str) -> ArgumentParser:
+    """A parser whose values may come from `--config FILE` and then from the command line."""
+    parser = ArgumentParser(prog=program, description=description, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file with any of the values below.")
+    return parser
+
+
+def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    """Parse, turning what jsonargparse says of a mistake into a `ConfigError`."""
+    try:
+        return parser.parse_args(list(arguments))
+    except ArgumentError as error:
+        raise ConfigError(f"{error}; {parser.prog} --help lists every setting") from error
+
+
+def _spell_out_method(arguments: Sequence[str]) -> list[str]:
+    spelled = ["--method.name" if argument == "--method" else argument for argument in arguments]
+    return [a.replace("--method=", "--method.name=", 1) if a.startswith("--method=") else a for a in spelled]
+
+
+def _method_name(arguments: Sequence[str]) -> str:
+    name = _value_of("--method.name", arguments)
+    config = _value_of("--config", arguments)
+    if name is None and config is not None:
+        name = _method_in(Path(config))
+    return name or DEFAULT_METHOD
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str | None:
+    """The last value given to `option`, as `--option value` or `--option=value`."""
+    value = None
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument == option:
+            value = following
+        elif argument.startswith(f"{option}="):
+            value = argument.partition("=")[2]
+    return value
+
+
+def _method_in(config: Path) -> str | None:
+    try:
+        document = yaml.safe_load(config.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"--config {config} does not exist; recipes/configs/ holds complete ones") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--config {config} is not readable YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"--config {config} holds {type(document).__name__}, expected sections of settings")
+    method = document.get("method")
+    name = method.get("name") if isinstance(method, dict) else None
+    return str(name) if name is not None else None
+
+
+def _with_tuples(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}

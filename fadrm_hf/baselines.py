@@ -1,0 +1,120 @@
+"""What a distilled dataset must be compared with, under the same protocol: the rows that every card carries.
+
+    random real images, hard labels     what a few images alone are worth
+    random real images, soft labels     what the teachers' labels are worth
+    distilled images, hard labels       what distilling is worth without the teachers' labels
+    distilled images, soft labels       the dataset itself
+    whole dataset, hard labels          what there is to reach
+
+The random images are an artifact of their own, made by the same line with the method `random_real`, the same teachers
+and the same kind of soft labels. The whole dataset trains the same network by the recipe that teachers are trained by.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+from fadrm_hf.card import ROWS, Result, read_results
+from fadrm_hf.config import RunConfig, StudentConfig
+from fadrm_hf.distill import distill
+from fadrm_hf.loader import load_distilled
+from fadrm_hf.machine import describe_machine, library_versions
+from fadrm_hf.methods.random_real import RandomReal
+from fadrm_hf.progress import Reporter
+from fadrm_hf.results import record_result
+from fadrm_hf.scores import predict, summarise, topk_accuracy
+from fadrm_hf.sources import Source, load_source
+from fadrm_hf.squeeze import squeeze
+from fadrm_hf.students import architecture_of_student
+from fadrm_hf.teachers import load_teacher
+from fadrm_hf.train_student import TestImages, train_students
+
+
+def measure_baselines(run: RunConfig, rows: Sequence[str], command: str, device: torch.device, quiet: bool) -> None:
+    """Train the students of every row that has no result yet, and record each with the artifact.
+
+    Args:
+        run: The artifact's own resolved run; `output` is the artifact.
+        rows: Which images to train on: "random_real", "distilled", "whole".
+        command: What was typed, for the record.
+        device: Where students train.
+        quiet: Show no progress.
+    """
+    folder = Path(run.output)
+    source = load_source(run.source)
+    done = {(result["images"], result["labels"], result["student"]) for result in read_results(folder)}
+    reporter = Reporter(folder.with_name(folder.name + ".work") / "log.jsonl", quiet)
+    for (images, labels), title in ROWS.items():
+        if images not in rows or (images, labels, run.student.student) in done:
+            continue
+        reporter.say(title)
+        protocol = replace(run.student, labels="soft" if labels == "soft" else "hard")
+        if images == "whole":
+            result = _train_on_everything(run, source, reporter, device)
+        else:
+            trained_on = _random_real_artifact(run, quiet) if images == "random_real" else folder
+            work = trained_on.with_name(trained_on.name + ".work")
+            result = train_students(load_distilled(trained_on), source, protocol, work, reporter, device)
+        record_result(folder, result | {"command": command})
+
+
+def comparison_table(folder: Path) -> Table:
+    """The rows that have been measured, for the terminal."""
+    table = Table(title=f"{folder.name}: top-1 accuracy, last epoch")
+    for column in ("trained on", "student", "images", "top-1", "seeds", "seconds"):
+        table.add_column(column, justify="left" if column in ("trained on", "student") else "right")
+    results = read_results(folder)
+    for (images, labels), title in ROWS.items():
+        for result in (r for r in results if (r["images"], r["labels"]) == (images, labels)):
+            top1 = result["top1"]
+            table.add_row(
+                title,
+                result["student"],
+                f"{result['num_images']:,}",
+                f"{100 * top1['mean']:.1f} ± {100 * top1['std']:.1f}",
+                str(result["num_seeds"]),
+                f"{result['seconds']:.0f}",
+            )
+    return table
+
+
+def _random_real_artifact(run: RunConfig, quiet: bool) -> Path:
+    output = f"{run.output}.random_real"
+    return distill(replace(run, output=output, method=RandomReal()), quiet)
+
+
+def _train_on_everything(run: RunConfig, source: Source, reporter: Reporter, device: torch.device) -> Result:
+    """The student's network, trained on all real images by the recipe of `squeeze`; one training per seed."""
+    protocol: StudentConfig = run.student
+    assert run.source.size is not None and run.squeeze.epochs is not None
+    architecture = architecture_of_student(protocol.student, run.source.size)
+    started = time.monotonic()
+    test = TestImages(source, device)
+    accuracies = []
+    for seed in range(protocol.num_seeds):
+        folder = Path(run.output).parent / "teachers" / f"whole-{architecture}-seed{seed}"
+        squeeze(source, architecture, run.squeeze, folder, seed, reporter, device)
+        network = load_teacher(f"timm/local-dir:{folder}", device).module
+        logits = predict(network, test)
+        accuracies.append({k: topk_accuracy(logits, test.labels, k) for k in (1, 5)})
+    return {
+        "protocol": "squeeze",
+        "student": protocol.student,
+        "images": "whole",
+        "labels": "hard",
+        "epochs": run.squeeze.epochs,
+        "num_seeds": protocol.num_seeds,
+        "num_images": len(source.train),
+        "num_test_images": len(test.labels),
+        "top1": summarise([accuracy[1] for accuracy in accuracies]),
+        "top5": summarise([accuracy[5] for accuracy in accuracies]),
+        "best_epoch_top1": None,
+        "seconds": round(time.monotonic() - started, 1),
+        "settings": vars(run.squeeze),
+        "machine": describe_machine(),
+        "versions": library_versions(),
+    }
