@@ -28,9 +28,9 @@ from fadrm_hf.progress import Reporter
 from fadrm_hf.results import record_result
 from fadrm_hf.scores import predict, summarise, topk_accuracy
 from fadrm_hf.sources import Source, load_source
-from fadrm_hf.squeeze import squeeze
 from fadrm_hf.students import architecture_of_student
 from fadrm_hf.teachers import load_teacher
+from fadrm_hf.teachers.squeeze import squeeze
 from fadrm_hf.train_student import TestImages, train_students
 
 

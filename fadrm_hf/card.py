@@ -15,12 +15,12 @@ import jinja2
 import pyarrow.parquet as pq
 from huggingface_hub import DatasetCardData
 
-from fadrm_hf.artifact import card_configs, reading, table_files
+from fadrm_hf.artifact.manifest import Manifest, SourceRecord, table_bytes
+from fadrm_hf.artifact.reading import card_configs, reading, table_files
+from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.files import write_bytes
-from fadrm_hf.manifest import Manifest, SourceRecord, table_bytes
 from fadrm_hf.pictures import write_pictures
-from fadrm_hf.tables import IMAGES_FOLDER, LABELS_FOLDER
 
 Result = dict[str, Any]
 

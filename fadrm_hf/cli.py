@@ -23,20 +23,20 @@ from rich.console import Console
 from torch import Tensor
 
 from fadrm_hf.arguments import new_parser, parse, parse_run, run_from_recipe
+from fadrm_hf.artifact.manifest import MANIFEST_NAME, read_manifest
+from fadrm_hf.artifact.recorded_teachers import recorded_labeller
 from fadrm_hf.baselines import comparison_table, measure_baselines
 from fadrm_hf.config import SourceConfig, SqueezeConfig, StudentConfig
 from fadrm_hf.distill import distill
 from fadrm_hf.errors import ConfigError, FadrmError, unknown
 from fadrm_hf.loader import Distilled, load_distilled
-from fadrm_hf.manifest import MANIFEST_NAME, read_manifest
 from fadrm_hf.methods import METHODS
 from fadrm_hf.presets import PRESETS, resolve_source, resolve_squeeze
 from fadrm_hf.progress import Reporter
-from fadrm_hf.recorded_teachers import recorded_labeller
 from fadrm_hf.results import describe_result, record_result
 from fadrm_hf.sources import Source, load_source
-from fadrm_hf.squeeze import squeeze
 from fadrm_hf.students import list_students
+from fadrm_hf.teachers.squeeze import squeeze
 from fadrm_hf.train_student import train_students
 from fadrm_hf.verify import Problem, verify_artifact
 from fadrm_hf.views import LabelViews

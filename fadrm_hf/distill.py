@@ -17,11 +17,11 @@ import torch
 from accelerate import PartialState
 
 from fadrm_hf import files
+from fadrm_hf.artifact.manifest import MANIFEST_NAME, StageRecord, read_manifest
 from fadrm_hf.config import RunConfig
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.label_codec import find_codec
 from fadrm_hf.machine import peak_memory_bytes
-from fadrm_hf.manifest import MANIFEST_NAME, StageRecord, read_manifest
 from fadrm_hf.package import write_artifact
 from fadrm_hf.patches import Patches, random_images, select_patches
 from fadrm_hf.presets import resolve

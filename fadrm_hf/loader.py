@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fadrm_hf.artifact import num_label_epochs, read_images, read_soft_labels
+from fadrm_hf.artifact.manifest import Manifest, read_manifest
 from fadrm_hf.config import Colour, RelabelConfig
 from fadrm_hf.errors import StudentError
-from fadrm_hf.manifest import Manifest, read_manifest
 from fadrm_hf.relabel import split_sizes
 from fadrm_hf.views import LabelViews, normalise, render_views
 

@@ -6,13 +6,13 @@ from typing import Any
 import yaml
 
 from fadrm_hf import files
+from fadrm_hf.artifact.manifest import ClassRecord, Manifest, PixelRecord, SourceRecord, StageRecord, write_manifest
+from fadrm_hf.artifact.recorded_teachers import record_teacher
+from fadrm_hf.artifact.tables import write_tables
 from fadrm_hf.card import write_card
 from fadrm_hf.machine import describe_machine, library_versions
-from fadrm_hf.manifest import ClassRecord, Manifest, PixelRecord, SourceRecord, StageRecord, write_manifest
 from fadrm_hf.presets import preset_of
-from fadrm_hf.recorded_teachers import record_teacher
 from fadrm_hf.sources import Source
-from fadrm_hf.tables import write_tables
 from fadrm_hf.teachers import Teacher
 
 

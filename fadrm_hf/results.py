@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from fadrm_hf.artifact.manifest import read_manifest, refresh_files
 from fadrm_hf.card import Result, write_card
 from fadrm_hf.files import write_json
-from fadrm_hf.manifest import read_manifest, refresh_files
 
 
 def record_result(folder: Path, result: Result) -> Path:

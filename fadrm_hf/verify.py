@@ -16,7 +16,8 @@ import torch
 from PIL import Image as PillowImage
 from torch import Tensor
 
-from fadrm_hf.artifact import (
+from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, artifact_files, is_unaltered, read_manifest
+from fadrm_hf.artifact.reading import (
     Array,
     Arrays,
     decode_png,
@@ -28,13 +29,12 @@ from fadrm_hf.artifact import (
     require_schema,
     table_files,
 )
+from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER, label_names
 from fadrm_hf.builders.images import image_features
 from fadrm_hf.errors import FadrmError
 from fadrm_hf.files import sha256
 from fadrm_hf.label_codec import find_codec
-from fadrm_hf.manifest import MANIFEST_NAME, Manifest, artifact_files, is_unaltered, read_manifest
 from fadrm_hf.randomness import generator
-from fadrm_hf.tables import IMAGES_FOLDER, LABELS_FOLDER, label_names
 
 # Largest difference of a replayed logit, as a fraction of the largest magnitude in its row. Rounding to float16
 # changes a logit by up to 2^-11 of itself, and other hardware by about as much again (TF32 has the same 10-bit

@@ -22,14 +22,14 @@ from fixtures.artifacts import (
     make_work,
 )
 
-from fadrm_hf import tables
-from fadrm_hf.artifact import card_configs, num_label_epochs, read_images, read_soft_labels
+from fadrm_hf.artifact import tables
+from fadrm_hf.artifact.manifest import read_manifest, refresh_files, write_manifest
+from fadrm_hf.artifact.reading import card_configs, num_label_epochs, read_images, read_soft_labels
+from fadrm_hf.artifact.tables import label_names, write_tables
 from fadrm_hf.card import write_card
 from fadrm_hf.class_map import ClassMap
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.files import load_tensors, sha256, write_json
-from fadrm_hf.manifest import read_manifest, refresh_files, write_manifest
-from fadrm_hf.tables import label_names, write_tables
 
 IMAGES, LABELS = "data/train-00000-of-00001.parquet", "soft_labels/train-00000-of-00001.parquet"
 

@@ -11,10 +11,10 @@ from huggingface_hub import DatasetCard
 from PIL import Image
 
 from fadrm_hf.artifact import read_images, read_soft_labels
+from fadrm_hf.artifact.manifest import SourceRecord, TableBytes, TeacherRecord, refresh_files
 from fadrm_hf.card import read_results, render_card, write_card
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.files import write_json
-from fadrm_hf.manifest import SourceRecord, TableBytes, TeacherRecord, refresh_files
 from fadrm_hf.verify import verify_artifact
 from fadrm_hf.views import LabelViews, render_views
 

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from fadrm_hf import images, sources
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.errors import SourceError
-from fadrm_hf.sources import Source, check_source, load_source
+from fadrm_hf.sources import Source, check_source, images, load_source
+from fadrm_hf.sources import source as sources
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -15,8 +15,8 @@ from fadrm_hf.errors import RunFolderError, TeacherError
 from fadrm_hf.progress import Reporter, Task
 from fadrm_hf.randomness import generator
 from fadrm_hf.sources import Source
-from fadrm_hf.squeeze import squeeze
-from fadrm_hf.training_views import TrainingViews, crop_box, pad_crop, pixels_in_memory, resized_crop
+from fadrm_hf.teachers.squeeze import squeeze
+from fadrm_hf.teachers.training_views import TrainingViews, crop_box, pad_crop, pixels_in_memory, resized_crop
 
 CPU = torch.device("cpu")
 QUIET = Reporter(quiet=True)

@@ -17,8 +17,8 @@ from fadrm_hf.config import TeacherConfig
 from fadrm_hf.errors import ClassMapError, TeacherError
 from fadrm_hf.progress import Reporter
 from fadrm_hf.sources import Source
-from fadrm_hf.squeeze import measure_accuracy, new_network, write_model_directory
-from fadrm_hf.teachers import (
+from fadrm_hf.teachers.squeeze import measure_accuracy, new_network, write_model_directory
+from fadrm_hf.teachers.teacher import (
     Teacher,
     align_teacher,
     default_bar,

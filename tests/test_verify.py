@@ -15,9 +15,9 @@ from fixtures.artifacts import (
     relabel,
 )
 
+from fadrm_hf.artifact.manifest import write_manifest
+from fadrm_hf.artifact.tables import write_tables
 from fadrm_hf.files import load_tensors, save_tensors, write_json
-from fadrm_hf.manifest import write_manifest
-from fadrm_hf.tables import write_tables
 from fadrm_hf.verify import verify_artifact
 
 IMAGES, LABELS = "data/train-00000-of-00001.parquet", "soft_labels/train-00000-of-00001.parquet"

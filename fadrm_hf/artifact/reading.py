@@ -6,7 +6,7 @@ soft_labels/train-*.parquet    one row per view, one row group per epoch
 recipe.yaml                    the resolved run
 teachers/                      teachers that no reader could fetch by name, as timm model directories
 results/*.json, assets/*.png   evaluations and pictures
-fadrm.json                     the manifest, written last (`fadrm_hf.manifest`)
+fadrm.json                     the manifest, written last (`fadrm_hf.artifact.manifest`)
 """
 
 import io
@@ -24,13 +24,13 @@ from datasets import Features
 from PIL import Image as PillowImage
 from torch import Tensor
 
+from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, read_manifest
+from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER, label_names
+from fadrm_hf.artifact.tables import write_tables as write_tables
 from fadrm_hf.builders.images import image_features
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.label_codec import find_codec
-from fadrm_hf.manifest import MANIFEST_NAME, Manifest, read_manifest
-from fadrm_hf.tables import IMAGES_FOLDER, LABELS_FOLDER, label_names
-from fadrm_hf.tables import write_tables as write_tables
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]

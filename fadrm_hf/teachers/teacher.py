@@ -7,7 +7,7 @@ A name says where a teacher comes from:
     timm/local-dir:PATH             a timm model directory on disk, such as squeeze writes
     torchvision/shufflenet_v2_x1_0  torchvision's IMAGENET1K_V1 weights
     transformers/org/name or PATH   any AutoModelForImageClassification
-    squeeze/ARCHITECTURE            trained on the source first (`fadrm_hf.squeeze`)
+    squeeze/ARCHITECTURE            trained on the source first (`fadrm_hf.teachers.squeeze`)
 
 Only safetensors are read from the Hub and from disk, and no code comes with a model.
 """
@@ -20,14 +20,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fadrm_hf import teacher_families
-from fadrm_hf.alignment import AlignedNetwork, Terms, class_selection, renormalisation
 from fadrm_hf.class_map import ClassMap
 from fadrm_hf.config import Colour, SqueezeConfig, TeacherConfig
 from fadrm_hf.errors import TeacherError, unknown
 from fadrm_hf.progress import Reporter
 from fadrm_hf.sources import Source
-from fadrm_hf.squeeze import architecture_of, measure_accuracy, new_network, squeeze, squeeze_fingerprint
+from fadrm_hf.teachers import families
+from fadrm_hf.teachers.alignment import AlignedNetwork, Terms, class_selection, renormalisation
+from fadrm_hf.teachers.squeeze import architecture_of, measure_accuracy, new_network, squeeze, squeeze_fingerprint
 
 FAMILIES = ("timm", "torchvision", "transformers", "squeeze")
 
@@ -83,9 +83,9 @@ def load_teacher(name: str, device: torch.device | None = None) -> Teacher:
     """
     family, rest = split_name(name)
     loaders = {
-        "timm": teacher_families.load_timm,
-        "torchvision": teacher_families.load_torchvision,
-        "transformers": teacher_families.load_transformers,
+        "timm": families.load_timm,
+        "torchvision": families.load_torchvision,
+        "transformers": families.load_transformers,
     }
     if family not in loaders:
         raise TeacherError(f"teacher {name!r} is trained on a source: use prepare_teachers")
@@ -222,7 +222,7 @@ def save_teacher(teacher: Teacher, folder: Path) -> str:
     if teacher.folder is None:
         raise TeacherError(f"teacher {teacher.name!r} has no model directory to copy: it is fetched by its name")
     folder.mkdir(parents=True, exist_ok=True)
-    for file in (file for pattern in teacher_families.MODEL_FILES for file in teacher.folder.glob(pattern)):
+    for file in (file for pattern in families.MODEL_FILES for file in teacher.folder.glob(pattern)):
         shutil.copyfile(file, folder / file.name)
     family = "transformers/" if teacher.name.startswith("transformers/") else "timm/local-dir:"
     return f"{family}{folder}"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
+from fadrm_hf.artifact.manifest import Manifest, TeacherRecord, inner_path
 from fadrm_hf.class_map import ClassMap
 from fadrm_hf.config import RelabelConfig, SourceConfig
 from fadrm_hf.errors import TeacherError
-from fadrm_hf.manifest import Manifest, TeacherRecord, inner_path
 from fadrm_hf.networks import is_registered_here
 from fadrm_hf.relabel import Labeller
 from fadrm_hf.teachers import Teacher, align_teacher, load_teacher, public_name, save_teacher

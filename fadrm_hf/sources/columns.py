@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, DatasetDict
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.errors import SourceError
 from fadrm_hf.presets import preset_of
-from fadrm_hf.readers import LABEL_COLUMNS, TEST_SPLITS
+from fadrm_hf.sources.readers import LABEL_COLUMNS, TEST_SPLITS
 
 
 def with_train_split(config: SourceConfig, tables: DatasetDict) -> SourceConfig:

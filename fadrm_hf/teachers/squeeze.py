@@ -28,7 +28,7 @@ from fadrm_hf.progress import Reporter
 from fadrm_hf.randomness import derive_seed, generator
 from fadrm_hf.schedules import cosine
 from fadrm_hf.sources import Source, Split
-from fadrm_hf.training_views import TrainingViews, pixels_in_memory, side_of
+from fadrm_hf.teachers.training_views import TrainingViews, pixels_in_memory, side_of
 
 
 def squeeze(

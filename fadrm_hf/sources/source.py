@@ -18,13 +18,13 @@ from datasets import Dataset, DatasetDict
 from PIL import Image
 from torch import Tensor
 
-from fadrm_hf import columns, images
 from fadrm_hf.class_map import ClassMap
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.errors import SourceError
 from fadrm_hf.presets import resolve_source
 from fadrm_hf.randomness import generator
-from fadrm_hf.readers import TEST_SPLITS, read_tables
+from fadrm_hf.sources import columns, images
+from fadrm_hf.sources.readers import TEST_SPLITS, read_tables
 
 logger = logging.getLogger(__name__)
 

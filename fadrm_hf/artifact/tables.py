@@ -14,10 +14,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fadrm_hf.artifact.manifest import MANIFEST_NAME
 from fadrm_hf.builders import Images, SoftLabels
 from fadrm_hf.class_map import ClassMap
 from fadrm_hf.files import write_with
-from fadrm_hf.manifest import MANIFEST_NAME
 
 IMAGES_FOLDER, LABELS_FOLDER = "data", "soft_labels"
 MAX_FILE_BYTES = 500_000_000

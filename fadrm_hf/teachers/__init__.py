@@ -1,0 +1,21 @@
+"""Frozen teachers by name, in the source's terms and above an accuracy bar; `squeeze` trains one."""
+
+from fadrm_hf.teachers.squeeze import squeeze
+from fadrm_hf.teachers.teacher import (
+    Teacher,
+    align_teacher,
+    load_teacher,
+    prepare_teachers,
+    public_name,
+    save_teacher,
+)
+
+__all__ = [
+    "Teacher",
+    "align_teacher",
+    "load_teacher",
+    "prepare_teachers",
+    "public_name",
+    "save_teacher",
+    "squeeze",
+]
