@@ -17,6 +17,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,quality]"
 	@touch $@
 
+demo: export OMP_NUM_THREADS = 1# the demo's networks are so small that threads would only wait for each other
 demo: $(INSTALLED) ## distil ten classes of handwritten digits, train students on them, compare (CPU, minutes)
 	$(LAUNCH) recipes/distill.py --config recipes/configs/digits/fadrm_ipc10.yaml
 	$(BIN)/fadrm-hf baselines $(DEMO)

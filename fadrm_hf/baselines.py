@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
+from fadrm_hf.artifact import read_manifest
+from fadrm_hf.artifact.recorded_teachers import names_of_recorded
 from fadrm_hf.card import ROWS, Result, read_results
 from fadrm_hf.config import RunConfig, StudentConfig
 from fadrm_hf.distill import distill
@@ -83,8 +85,10 @@ def comparison_table(folder: Path) -> Table:
 
 
 def _random_real_artifact(run: RunConfig, quiet: bool) -> Path:
-    output = f"{run.output}.random_real"
-    return distill(replace(run, output=output, method=RandomReal()), quiet)
+    """Random images labelled by the artifact's own teachers, wherever these were trained."""
+    folder = Path(run.output)
+    teachers = replace(run.teachers, names=names_of_recorded(folder, read_manifest(folder)))
+    return distill(replace(run, output=f"{folder}.random_real", method=RandomReal(), teachers=teachers), quiet)
 
 
 def _train_on_everything(run: RunConfig, source: Source, reporter: Reporter, device: torch.device) -> Result:

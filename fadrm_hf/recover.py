@@ -25,6 +25,7 @@ from fadrm_hf.views import BatchViews, apply_view
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _REPORT_EVERY = 25
+_VIEWS_AT_ONCE = 100
 
 Report = Callable[[int, dict[str, float]], None]
 
@@ -135,9 +136,10 @@ class Recovery:
         config = self._config
         assert config.flip_probability is not None and config.max_roll is not None, "resolve the configuration first"
         views = BatchViews.draw(num, size, config.crop_area, config.flip_probability, config.max_roll, self._generator)
-        rows, columns = views.matrices(size)
         device = self._labels.device
-        yield from zip(rows.to(device), columns.to(device), strict=True)
+        for block in views.split(_VIEWS_AT_ONCE):
+            rows, columns = (matrices.to(device) for matrices in block.matrices(size))
+            yield from zip(rows, columns, strict=True)
 
     def _step(self, adam: torch.optim.Adam, pixels: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         matcher = self._matchers[self._done % len(self._matchers)]

@@ -12,6 +12,7 @@ Pixel (i, j) covers the square [i, i+1) x [j, j+1), as in torchvision with `alig
 larger than its image and is resized to the image's own size, so a view only enlarges and needs no antialiasing.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from math import log
 
@@ -115,6 +116,11 @@ class BatchViews:
         crop = draw_crops(num, size, area, generator)
         flip = draw_flips(num, flip_probability, generator)
         return cls(crop, flip, torch.randint(0, max_roll + 1, (num, 2), generator=generator))
+
+    def split(self, num: int) -> Iterator["BatchViews"]:
+        """The views in blocks of `num` iterations: the matrices of thousands would take gigabytes."""
+        for parts in zip(self.crop.split(num), self.flip.split(num), self.roll.split(num), strict=True):
+            yield BatchViews(*parts)
 
     def matrices(self, size: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """Rows and columns matrices of every view, each (T, size, size)."""

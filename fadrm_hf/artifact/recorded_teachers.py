@@ -44,6 +44,14 @@ def record_teacher(folder: Path, teacher: Teacher) -> TeacherRecord:
     )
 
 
+def names_of_recorded(folder: Path, manifest: Manifest) -> tuple[str, ...]:
+    """By what name each of the artifact's teachers is loaded: from the artifact if it is there, else as it was."""
+    return tuple(
+        record.name if record.path is None else f"{_local_family(record.name)}{inner_path(folder, record.path)}"
+        for record in manifest.teachers
+    )
+
+
 def load_recorded_teachers(folder: Path, manifest: Manifest, device: torch.device) -> list[Teacher]:
     """The artifact's teachers, in its class order and normalisation.
 
@@ -57,8 +65,7 @@ def load_recorded_teachers(folder: Path, manifest: Manifest, device: torch.devic
     """
     terms = _Terms(manifest.class_map, SourceConfig(**manifest.config["source"]))
     teachers = []
-    for record in manifest.teachers:
-        name = record.name if record.path is None else f"{_local_family(record.name)}{inner_path(folder, record.path)}"
+    for record, name in zip(manifest.teachers, names_of_recorded(folder, manifest), strict=True):
         teacher = load_teacher(name, device)
         if teacher.sha256 != record.sha256:
             raise TeacherError(
