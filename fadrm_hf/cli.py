@@ -222,7 +222,7 @@ def _source_of(distilled: Distilled, name: str | None) -> Source:
 
 def _typed(command: str, arguments: Sequence[str]) -> str:
     """What was typed, without the folders of this machine."""
-    words = [Path(word).name if Path(word).is_absolute() else word for word in arguments]
+    words = [Path(word).name if Path(word).is_absolute() or word.startswith("..") else word for word in arguments]
     return shlex.join(["fadrm-hf", command, *words])
 
 
