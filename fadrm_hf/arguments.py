@@ -63,9 +63,8 @@ def parse_run(arguments: Sequence[str], program: str = "fadrm-hf distill") -> Ru
     settings = parsed.method.as_dict()
     settings.pop("name")
     sections = {name: section(**parsed[name].as_dict()) for name, section in SECTIONS.items()}
-    output = (
-        parsed.output or f"runs/{method_name.replace('_', '-')}-{Path(sections['source'].name).name}-ipc{parsed.ipc}"
-    )
+    default = f"runs/{method_name.replace('_', '-')}-{Path(sections['source'].name).name}-ipc{parsed.ipc}"
+    output = default if parsed.output is None else parsed.output
     return RunConfig(output=output, ipc=parsed.ipc, seed=parsed.seed, method=method(**settings), **sections)
 
 
@@ -85,7 +84,7 @@ def run_from_recipe(recipe: dict[str, Any], output: str) -> RunConfig:
 
 def new_parser(program: str, description: str) -> ArgumentParser:
     """A parser whose values may come from `--config FILE` and then from the command line."""
-    parser = ArgumentParser(prog=program, description=description, exit_on_error=False)
+    parser = ArgumentParser(prog=program, description=description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with any of the values below.")
     return parser
 
@@ -95,7 +94,8 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     try:
         return parser.parse_args(list(arguments))
     except ArgumentError as error:
-        raise ConfigError(f"{error}; {parser.prog} --help lists every setting") from error
+        lists = "a list is written '[A, B]'; " if "tuple" in str(error) or "list[" in str(error) else ""
+        raise ConfigError(f"{error}; {lists}{parser.prog} --help lists every setting") from error
 
 
 def _spell_out_method(arguments: Sequence[str]) -> list[str]:
@@ -104,22 +104,21 @@ def _spell_out_method(arguments: Sequence[str]) -> list[str]:
 
 
 def _method_name(arguments: Sequence[str]) -> str:
-    name = _value_of("--method.name", arguments)
-    config = _value_of("--config", arguments)
-    if name is None and config is not None:
-        name = _method_in(Path(config))
-    return name or DEFAULT_METHOD
+    """The last name that the command line gives, or else the last that a configuration file does."""
+    in_files = [_method_in(Path(config)) for config in _values_of("--config", arguments)]
+    named = [name for name in [*in_files, *_values_of("--method.name", arguments)] if name is not None]
+    return named[-1] if named else DEFAULT_METHOD
 
 
-def _value_of(option: str, arguments: Sequence[str]) -> str | None:
-    """The last value given to `option`, as `--option value` or `--option=value`."""
-    value = None
+def _values_of(option: str, arguments: Sequence[str]) -> list[str]:
+    """The values given to `option`, as `--option value` or `--option=value`."""
+    values = []
     for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
-        if argument == option:
-            value = following
+        if argument == option and following is not None:
+            values.append(following)
         elif argument.startswith(f"{option}="):
-            value = argument.partition("=")[2]
-    return value
+            values.append(argument.partition("=")[2])
+    return values
 
 
 def _method_in(config: Path) -> str | None:

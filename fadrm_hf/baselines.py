@@ -23,31 +23,45 @@ from fadrm_hf.artifact.recorded_teachers import names_of_recorded
 from fadrm_hf.card import ROWS, Result, read_results
 from fadrm_hf.config import RunConfig, StudentConfig
 from fadrm_hf.distill import distill
+from fadrm_hf.errors import ConfigError, unknown
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.machine import describe_machine, library_versions
 from fadrm_hf.methods.random_real import RandomReal
 from fadrm_hf.progress import Reporter
 from fadrm_hf.results import record_result
 from fadrm_hf.scores import predict, summarise, topk_accuracy
-from fadrm_hf.sources import Source, load_source
-from fadrm_hf.students import architecture_of_student
+from fadrm_hf.sources import Source
+from fadrm_hf.students import architecture_of_student, check_student
 from fadrm_hf.teachers import load_teacher
 from fadrm_hf.teachers.squeeze import squeeze
+from fadrm_hf.teachers.teacher import squeezed_folder
 from fadrm_hf.train_student import TestImages, train_students
 
 
-def measure_baselines(run: RunConfig, rows: Sequence[str], command: str, device: torch.device, quiet: bool) -> None:
+def measure_baselines(
+    run: RunConfig, source: Source, rows: Sequence[str], command: str, device: torch.device, quiet: bool
+) -> None:
     """Train the students of every row that has no result yet, and record each with the artifact.
 
     Args:
         run: The artifact's own resolved run; `output` is the artifact.
+        source: Its source.
         rows: Which images to train on: "random_real", "distilled", "whole".
         command: What was typed, for the record.
         device: Where students train.
         quiet: Show no progress.
+
+    Raises:
+        ConfigError: If a row is none of these.
+        StudentError: If the student cannot be trained on these images.
     """
     folder = Path(run.output)
-    source = load_source(run.source)
+    kinds = dict.fromkeys(images for images, _ in ROWS)
+    for row in rows:
+        if row not in kinds:
+            raise ConfigError(f"{unknown('row', row, kinds)}; set --rows '[{', '.join(kinds)}]' or some of these")
+    assert run.source.size is not None
+    check_student(run.student.student, len(source.class_map), run.source.size)
     done = {(result["images"], result["labels"], result["student"]) for result in read_results(folder)}
     reporter = Reporter(folder.with_name(folder.name + ".work") / "log.jsonl", quiet)
     for (images, labels), title in ROWS.items():
@@ -96,11 +110,12 @@ def _train_on_everything(run: RunConfig, source: Source, reporter: Reporter, dev
     protocol: StudentConfig = run.student
     assert run.source.size is not None and run.squeeze.epochs is not None
     architecture = architecture_of_student(protocol.student, run.source.size)
+    beside = Path(run.output).parent / "teachers"
     started = time.monotonic()
     test = TestImages(source, device)
     accuracies = []
     for seed in range(protocol.num_seeds):
-        folder = Path(run.output).parent / "teachers" / f"whole-{architecture}-seed{seed}"
+        folder = beside / f"whole-{squeezed_folder(source, architecture, run.squeeze, beside, seed).name}"
         squeeze(source, architecture, run.squeeze, folder, seed, reporter, device)
         network = load_teacher(f"timm/local-dir:{folder}", device).module
         logits = predict(network, test)

@@ -10,15 +10,17 @@
 Exit codes: 0 done; 1 verify found differences; 2 a mistake in the input, named; 130 interrupted.
 """
 
+import errno
+import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from rich.console import Console
 from torch import Tensor
 
@@ -26,7 +28,7 @@ from fadrm_hf.arguments import new_parser, parse, parse_run, run_from_recipe
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, read_manifest
 from fadrm_hf.artifact.recorded_teachers import recorded_labeller
 from fadrm_hf.baselines import comparison_table, measure_baselines
-from fadrm_hf.config import SourceConfig, SqueezeConfig, StudentConfig
+from fadrm_hf.config import SourceConfig, SqueezeConfig, StudentConfig, require
 from fadrm_hf.distill import distill
 from fadrm_hf.errors import ConfigError, FadrmError, unknown
 from fadrm_hf.loader import Distilled, load_distilled
@@ -34,6 +36,7 @@ from fadrm_hf.methods import METHODS
 from fadrm_hf.presets import PRESETS, resolve_source, resolve_squeeze
 from fadrm_hf.progress import Reporter
 from fadrm_hf.results import describe_result, record_result
+from fadrm_hf.shards import join_world
 from fadrm_hf.sources import Source, load_source
 from fadrm_hf.students import list_students
 from fadrm_hf.teachers.squeeze import squeeze
@@ -42,13 +45,14 @@ from fadrm_hf.verify import Problem, verify_artifact
 from fadrm_hf.views import LabelViews
 
 _out = Console()
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is returned."""
     command, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
     if command in ("-h", "--help"):
-        _out.print((__doc__ or "").strip(), highlight=False)
+        _say((__doc__ or "").strip())
         return 0
     try:
         if command not in COMMANDS:
@@ -56,6 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[command](rest)
     except FadrmError as error:
         _fail(str(error))
+        return 2
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        _fail(
+            f"{error.strerror}{where}; what is finished is kept: free some space or make the folder writable, then "
+            "run the same command again to go on"
+        )
         return 2
     except KeyboardInterrupt:
         _fail("interrupted; run the same command again to go on where it was")
@@ -87,11 +100,21 @@ def train_teacher_command(arguments: Sequence[str]) -> int:
     folder = Path(parsed.output or f"runs/teachers/{name}")
     source = load_source(source_config)
     reporter = Reporter(folder.with_name(folder.name + ".work") / "log.jsonl")
-    squeeze(source, parsed.architecture, recipe, folder, parsed.seed, reporter, PartialState().device)
+    squeeze(source, parsed.architecture, recipe, folder, parsed.seed, reporter, join_world().device)
     reporter.say(f"{folder} is finished; use it as --teachers.names timm/local-dir:{folder}")
     return 0
 
 
+@contextmanager
+def _student_options() -> Iterator[None]:
+    """Messages name the options as a command spells them that has those of the student without `student.`."""
+    try:
+        yield
+    except FadrmError as error:
+        raise type(error)(re.sub(r"\bstudent\.(?=[a-z])", "", str(error))) from error
+
+
+@_student_options()
 def train_student_command(arguments: Sequence[str]) -> int:
     """`fadrm-hf train-student ARTIFACT`."""
     parser = new_parser(
@@ -102,22 +125,20 @@ def train_student_command(arguments: Sequence[str]) -> int:
         "--source.name", type=str, default=None, help="Where the test images are, if not where they were."
     )
     parser.add_class_arguments(StudentConfig)
-    try:
-        parsed = parse(parser, arguments).as_dict()
-        config = StudentConfig(**{k: v for k, v in parsed.items() if k not in ("artifact", "config", "source")})
-    except ConfigError as error:
-        raise ConfigError(str(error).replace("--student.", "--")) from error
+    parsed = parse(parser, arguments).as_dict()
+    config = StudentConfig(**{k: v for k, v in parsed.items() if k not in ("artifact", "config", "source")})
     distilled = load_distilled(parsed["artifact"])
     source = _source_of(distilled, parsed["source"]["name"])
     work = distilled.folder.with_name(distilled.folder.name + ".work")
     reporter = Reporter(work / "log.jsonl")
-    result = train_students(distilled, source, config, work, reporter, PartialState().device)
+    result = train_students(distilled, source, config, work, reporter, join_world().device)
     path = record_result(distilled.folder, result | {"command": _typed("train-student", arguments)})
-    _out.print(describe_result(result), highlight=False)
-    _out.print(f"{path}", highlight=False)
+    _say(describe_result(result))
+    _say(f"{path}")
     return 0
 
 
+@_student_options()
 def baselines_command(arguments: Sequence[str]) -> int:
     """`fadrm-hf baselines ARTIFACT`."""
     parser = new_parser("fadrm-hf baselines", "Train students on what an artifact must be compared with.")
@@ -132,9 +153,10 @@ def baselines_command(arguments: Sequence[str]) -> int:
     distilled = load_distilled(parsed.artifact)
     run = run_from_recipe(distilled.manifest.config, parsed.artifact)
     given = {k: v for k, v in (("student", parsed.student), ("num_seeds", parsed.num_seeds)) if v is not None}
-    source = replace(run.source, name=parsed.source.name or run.source.name)
-    run = replace(run, student=replace(run.student, **given), source=source)
-    measure_baselines(run, parsed.rows, _typed("baselines", arguments), PartialState().device, quiet=False)
+    where = replace(run.source, name=parsed.source.name or run.source.name)
+    run = replace(run, student=replace(run.student, **given), source=where)
+    source = _source_of(distilled, parsed.source.name)
+    measure_baselines(run, source, parsed.rows, _typed("baselines", arguments), join_world().device, quiet=False)
     _out.print(comparison_table(distilled.folder))
     _print_where_to_look(distilled)
     return 0
@@ -146,19 +168,19 @@ def verify_command(arguments: Sequence[str]) -> int:
     parser.add_argument("artifact", type=str, help="Run folder.")
     parser.add_argument("--num_steps", type=int, default=4, help="Labelled batches to replay.")
     parsed = parse(parser, arguments)
+    require(parsed.num_steps >= 0, "num_steps", parsed.num_steps, "0 or more")
     problems = _verify(Path(parsed.artifact), parsed.num_steps)
     for problem in problems:
-        _out.print(str(problem), highlight=False, markup=False)
-    _out.print(
-        f"{parsed.artifact}: {len(problems)} problems" if problems else f"{parsed.artifact}: sound", highlight=False
-    )
+        _say(str(problem))
+    _say(f"{parsed.artifact}: {len(problems)} problems" if problems else f"{parsed.artifact}: sound")
     return 1 if problems else 0
 
 
 def _verify(folder: Path, num_steps: int) -> list[Problem]:
     """All checks; without its teachers, all but the replay of soft labels, which then counts as a problem."""
+    manifest = read_manifest(folder)  # without a readable one there is nothing to check anything against
     try:
-        labeller = recorded_labeller(folder, read_manifest(folder), PartialState().device) if num_steps else None
+        labeller = recorded_labeller(folder, manifest, join_world().device) if num_steps else None
     except FadrmError as error:
         return [
             *verify_artifact(folder, 0),
@@ -177,9 +199,11 @@ def _verify(folder: Path, num_steps: int) -> list[Problem]:
 def list_command(catalogue: Callable[[], dict[str, str]]) -> Callable[[Sequence[str]], int]:
     """A command that prints names and descriptions."""
 
-    def run(_: Sequence[str]) -> int:
+    def run(arguments: Sequence[str]) -> int:
+        if arguments and arguments[0] not in ("-h", "--help"):
+            raise ConfigError(f"unrecognized arguments: {shlex.join(arguments)}; expected none: this prints a list")
         for name, description in catalogue().items():
-            _out.print(f"{name:<28} {description}", highlight=False, markup=False)
+            _say(f"{name:<28} {description}")
         return 0
 
     return run
@@ -228,12 +252,17 @@ def _typed(command: str, arguments: Sequence[str]) -> str:
 
 def _print_where_to_look(distilled: Distilled) -> None:
     stages = ", ".join(f"{name} {stage.seconds:.0f} s" for name, stage in distilled.manifest.stages.items())
-    _out.print(f"stages: {stages}", highlight=False)
-    _out.print(f"card: {distilled.folder / 'README.md'}   pictures: {distilled.folder / 'assets'}", highlight=False)
+    _say(f"stages: {stages}")
+    _say(f"card: {distilled.folder / 'README.md'}   pictures: {distilled.folder / 'assets'}")
+
+
+def _say(line: str) -> None:
+    """Print a line as it is: what is piped or copied must not be broken at the width of a terminal."""
+    _out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _fail(message: str) -> None:
-    Console(stderr=True).print(f"error: {message}", style="red", highlight=False, markup=False)
+    Console(stderr=True).print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,10 @@ def require(condition: bool, name: str, value: object, expected: str) -> None:
         raise ConfigError(f"{name} must be {expected}, got {value!r}; set --{name}")
 
 
+def _require_probability(name: str, probability: float | None) -> None:
+    require(probability is None or 0.0 <= probability <= 1.0, name, probability, "a probability in [0, 1]")
+
+
 def _require_area(name: str, area: Interval) -> None:
     require(len(area) == 2 and 0.0 < area[0] <= area[1] <= 1.0, name, area, "two fractions 0 < low <= high <= 1")
 
@@ -119,6 +123,11 @@ class SqueezeConfig:
         require(self.epochs is None or self.epochs >= 1, "squeeze.epochs", self.epochs, "at least 1")
         require(self.batch_size is None or self.batch_size >= 2, "squeeze.batch_size", self.batch_size, "at least 2")
         require(self.lr is None or self.lr > 0, "squeeze.lr", self.lr, "positive")
+        require(0.0 <= self.momentum < 1.0, "squeeze.momentum", self.momentum, "in [0, 1)")
+        require(self.weight_decay >= 0, "squeeze.weight_decay", self.weight_decay, "0 or more")
+        require(self.padding >= 0, "squeeze.padding", self.padding, "0 or more")
+        require(self.num_workers >= 0, "squeeze.num_workers", self.num_workers, "0 or more")
+        _require_probability("squeeze.flip_probability", self.flip_probability)
 
 
 @dataclass(frozen=True)
@@ -178,7 +187,10 @@ class RecoverConfig:
         require(self.bn_weight >= 0, "recover.bn_weight", self.bn_weight, "0 or more")
         require(self.max_roll is None or self.max_roll >= 0, "recover.max_roll", self.max_roll, "0 or more")
         require(self.classes_per_shard >= 1, "recover.classes_per_shard", self.classes_per_shard, "at least 1")
+        decay = len(self.betas) == 2 and all(0.0 <= beta < 1.0 for beta in self.betas)
+        require(decay, "recover.betas", self.betas, "two numbers in [0, 1)")
         _require_area("recover.crop_area", self.crop_area)
+        _require_probability("recover.flip_probability", self.flip_probability)
 
 
 @dataclass(frozen=True)
@@ -209,6 +221,7 @@ class RelabelConfig:
         fits = 1 <= self.accumulation <= self.batch_size // 2
         require(fits, "relabel.accumulation", self.accumulation, "between 1 and half of relabel.batch_size")
         _require_area("relabel.crop_area", self.crop_area)
+        _require_probability("relabel.flip_probability", self.flip_probability)
 
 
 @dataclass(frozen=True)
@@ -243,6 +256,7 @@ class StudentConfig:
         require(self.epochs is None or self.epochs >= 1, "student.epochs", self.epochs, "at least 1")
         require(self.lr is None or self.lr > 0, "student.lr", self.lr, "positive")
         require(self.eta is None or self.eta >= 1, "student.eta", self.eta, "at least 1")
+        require(self.weight_decay >= 0, "student.weight_decay", self.weight_decay, "0 or more")
         require(self.temperature > 0, "student.temperature", self.temperature, "positive")
         require(self.num_seeds >= 1, "student.num_seeds", self.num_seeds, "at least 1")
         require(self.num_workers >= 0, "student.num_workers", self.num_workers, "0 or more")

@@ -19,7 +19,7 @@ from accelerate import PartialState
 from fadrm_hf import files
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, StageRecord, read_manifest
 from fadrm_hf.config import RunConfig
-from fadrm_hf.errors import ConfigError
+from fadrm_hf.errors import ConfigError, RunFolderError
 from fadrm_hf.label_codec import find_codec
 from fadrm_hf.machine import peak_memory_bytes
 from fadrm_hf.package import write_artifact
@@ -27,20 +27,22 @@ from fadrm_hf.patches import Patches, random_images, select_patches
 from fadrm_hf.presets import resolve
 from fadrm_hf.progress import Reporter
 from fadrm_hf.randomness import generator
-from fadrm_hf.recover import Recovery, matching, to_pixels
+from fadrm_hf.recover import Recovery, check_matchable, matching, to_pixels
 from fadrm_hf.relabel import Labeller, label_epoch
 from fadrm_hf.shards import (
     Shard,
     WorkFolder,
-    check_world,
     class_ranges,
+    join_world,
     mine,
     recovery_shards,
     refuse_other_run,
+    require_place,
     require_space,
 )
 from fadrm_hf.sources import Source, check_source, load_source
-from fadrm_hf.teachers import Teacher, prepare_teachers, public_name
+from fadrm_hf.students import check_student
+from fadrm_hf.teachers import Teacher, check_names, prepare_teachers, public_name
 
 _CODEC = find_codec("float16")
 
@@ -58,8 +60,7 @@ def distill(run: RunConfig, quiet: bool = False) -> Path:
     Raises:
         FadrmError: For every mistake that can be mended, before long work starts.
     """
-    state = PartialState()
-    check_world(state)
+    state = join_world()
     run, source = check_run(run)
     return Line(run, source, state, quiet).run()
 
@@ -67,17 +68,21 @@ def distill(run: RunConfig, quiet: bool = False) -> Path:
 def check_run(run: RunConfig) -> tuple[RunConfig, Source]:
     """Resolve a run and load its source, refusing what cannot work."""
     run = resolve(run)
-    assert run.source.size is not None
-    run = replace(run, method=run.method.resolve(run.source.size))
+    size = run.source.size
+    assert size is not None
+    run = replace(run, method=run.method.resolve(size))
     least = run.method.min_teachers
     if len(run.teachers.names) < least:
         raise ConfigError(
             f"method {run.method.name} needs at least {least} teachers, got {list(run.teachers.names)}; "
             "set --teachers.names"
         )
-    _refuse_finished(run)
+    check_names(run.teachers.names, size)
+    _check_protocol(run)
+    _check_folder(run)
     source = load_source(run.source)
     check_source(source, run.ipc, run.ipc * run.patches.grid**2)
+    check_student(run.student.student, len(source.class_map), size)
     return run, source
 
 
@@ -117,10 +122,11 @@ class Line:
             self._reporter.say(f"{self._folder} is finished already")
             return self._folder
         with self._state.main_process_first():
-            require_space(self._folder, self._expected_bytes())
-            self._work.claim(recipe_of(self._run))
+            require_space(self._folder, self._expected_bytes() - self._work.num_bytes())
         with self._cost("teachers"), self._state.main_process_first():
             teachers = self._prepare_teachers()
+            # Not before: a run whose teachers are refused leaves nothing behind, and may be given other settings.
+            self._work.claim(recipe_of(self._run))
         with self._cost("patches"):
             self._select_patches(teachers[0])
         with self._cost("recover"):
@@ -136,8 +142,19 @@ class Line:
         run = self._run
         beside = self._folder.parent / "teachers"
         return prepare_teachers(
-            run.teachers, run.squeeze, self._source, beside, run.seed, self._reporter, self._device
+            run.teachers,
+            run.squeeze,
+            self._source,
+            beside,
+            run.seed,
+            self._reporter,
+            self._device,
+            self._check_network,
         )
+
+    def _check_network(self, name: str, module: torch.nn.Module) -> None:
+        if self._run.method.iterations:
+            check_matchable(name, module, self._run.recover)
 
     def _select_patches(self, scorer: Teacher) -> None:
         names = {_range_name(labels): labels for labels in self._ranges}
@@ -220,12 +237,12 @@ class Line:
 
     @contextmanager
     def _cost(self, stage: str) -> Iterator[None]:
-        """Add the block's seconds to the stage's cost, which survives interruptions."""
+        """Add the block's seconds to the stage's cost, which survives interruptions once anything is written."""
         started = time.monotonic()
         try:
             yield
         finally:
-            if self._state.is_main_process:
+            if self._state.is_main_process and self._work.path.exists():
                 costs = self._costs()
                 before = costs.get(stage, {}).get("seconds", 0.0)
                 seconds = round(before + time.monotonic() - started, 1)
@@ -251,11 +268,33 @@ class _Speedometer:
         self._advance(iterations, **losses, **{"image-steps/s": speed})
 
 
-def _refuse_finished(run: RunConfig) -> None:
-    """A folder with a manifest may hold this run, and nothing else."""
-    folder = Path(run.output)
+def _check_protocol(run: RunConfig) -> None:
+    """Refuse a protocol that trains for longer than there are labels."""
+    wanted, labelled = run.student.epochs, run.relabel.epochs
+    assert wanted is not None and labelled is not None, "resolve the run first"
+    if wanted > labelled:
+        raise ConfigError(
+            f"student.epochs is {wanted}, but relabel.epochs gives labels for {labelled}; set --student.epochs "
+            f"{labelled} or less, or --relabel.epochs {wanted}"
+        )
+
+
+def _check_folder(run: RunConfig) -> None:
+    """The run folder may hold this run, finished or not, and nothing else."""
+    folder, recipe = Path(run.output), recipe_of(run)
+    require_place(folder)
+    work = WorkFolder(folder)
+    require_place(work.path)
     if (folder / MANIFEST_NAME).exists():
-        refuse_other_run(read_manifest(folder).config, recipe_of(run), folder)
+        refuse_other_run(read_manifest(folder).config, recipe, folder)
+        return
+    work.check(recipe)
+    held = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
+    if held and not work.is_claimed:
+        raise RunFolderError(
+            f"{folder} holds other files ({', '.join(held[:5])}{', ...' if len(held) > 5 else ''}), expected a new or "
+            "an empty folder; set --output to another one"
+        )
 
 
 def _range_name(labels: range) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 
@@ -23,6 +23,12 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what writers that were killed left in a folder; nobody else may be writing there."""
+    for temporary in folder.rglob(".*.tmp"):
+        temporary.unlink()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -42,7 +48,7 @@ def write_json(path: Path, value: Any) -> None:
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write tensors as one safetensors file."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_with(path, lambda temporary: save_file(contiguous, temporary, metadata))
+    write_bytes(path, save(contiguous, metadata))  # save_file would hide a full disk behind an error of its own
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -66,6 +66,18 @@ class Distilled:
         """Batches that show every image once."""
         return len(split_sizes(len(self.images), self.relabel.batch_size))
 
+    def require_epochs(self, epochs: int) -> None:
+        """Refuse to train for longer than there are labels.
+
+        Raises:
+            StudentError: If more epochs are asked for than are labelled.
+        """
+        if epochs > self.num_epochs:
+            raise StudentError(
+                f"{epochs} epochs are asked for, the artifact has labels for {self.num_epochs}; set "
+                f"--epochs {self.num_epochs} or less, or distil again with --relabel.epochs {epochs}"
+            )
+
     def batches(self, epochs: range, mixed: bool = True, num_workers: int = 0) -> Iterator[Batch]:
         """The batches of some epochs, in training order.
 
@@ -77,11 +89,7 @@ class Distilled:
         Raises:
             StudentError: If more epochs are asked for than are labelled.
         """
-        if epochs.stop > self.num_epochs:
-            raise StudentError(
-                f"{epochs.stop} epochs are asked for, the artifact has labels for {self.num_epochs}; set "
-                f"--student.epochs {self.num_epochs} or less, or distil again with --relabel.epochs {epochs.stop}"
-            )
+        self.require_epochs(epochs.stop)
         steps = _Steps(self, epochs, mixed)
         return iter(DataLoader(steps, batch_size=None, num_workers=num_workers))
 

@@ -34,6 +34,7 @@ def write_artifact(
         teachers: Who was matched and who labelled.
         costs: Seconds and peak memory of each stage.
     """
+    files.remove_temporaries(folder)
     size, epochs = recipe["source"]["size"], recipe["relabel"]["epochs"]
     write_tables(folder, work, source.class_map, size, recipe["ipc"], epochs)
     files.write_bytes(folder / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())

@@ -50,23 +50,23 @@ class Reporter:
     """Opens the bar of each stage.
 
     Args:
-        log: JSONL file that every unit is appended to, or `None`.
+        log: JSONL file that every unit is appended to, or `None`; its folder is made by the first stage.
         quiet: Show no bar (processes other than the main one, tests).
     """
 
     def __init__(self, log: Path | None = None, quiet: bool = False) -> None:
         self._log, self._quiet = log, quiet
-        if log is not None:
-            log.parent.mkdir(parents=True, exist_ok=True)
 
     def say(self, message: str) -> None:
         """Print one line, unless quiet."""
         if not self._quiet:
-            console.print(message, highlight=False)
+            console.print(message, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Task]:
         """A bar over `total` work units that lives as long as the block."""
+        if self._log is not None:
+            self._log.parent.mkdir(parents=True, exist_ok=True)
         if self._quiet:
             yield Task(name, None, total, self._log)
             return

@@ -52,12 +52,8 @@ class Matcher:
             if isinstance(layer, nn.BatchNorm2d):
                 layer.float()
         self.module = module.eval()
+        check_matchable(teacher.name, module, config)
         self.statistics = BNStatistics(module, config.first_bn_weight)
-        if self.statistics.num_layers == 0 and config.bn_weight > 0:
-            raise TeacherError(
-                f"teacher {teacher.name} has no BatchNorm layer whose statistics could be matched; choose another "
-                "teacher, or set --recover.bn_weight 0"
-            )
 
     def losses(self, views: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy (Eq. 53) and D_global of a batch.
@@ -158,6 +154,19 @@ class Recovery:
         raise ConfigError(
             f"recovery diverged before iteration {self._done}: some pixels are not finite. Lower --recover.lr "
             f"(now {self._config.lr}), or set --recover.precision fp32 (now {self._config.precision})"
+        )
+
+
+def check_matchable(name: str, module: nn.Module, config: RecoverConfig) -> None:
+    """Refuse a network without BatchNorm layers where their statistics are to be matched.
+
+    Raises:
+        TeacherError: If there is none and its loss has a weight.
+    """
+    if config.bn_weight > 0 and not any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules()):
+        raise TeacherError(
+            f"teacher {name} has no BatchNorm layer whose statistics could be matched; choose another teacher, or set "
+            "--recover.bn_weight 0"
         )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 from fadrm_hf.errors import RunFolderError
 from fadrm_hf.files import is_complete, write_json
@@ -56,6 +57,14 @@ def mine(units: Sequence[Unit], state: PartialState) -> list[Unit]:
     return list(units[state.process_index :: state.num_processes])
 
 
+def join_world() -> PartialState:
+    """The processes of this launch; see `check_world`."""
+    # On its own `PartialState` does not read the variable, and processes on CPUs would not find each other.
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    check_world(state)
+    return state
+
+
 def check_world(state: PartialState) -> None:
     """Refuse a launch in which processes do not know of each other, so that each would do all the work.
 
@@ -82,17 +91,32 @@ class WorkFolder:
         self.log = self.path / "log.jsonl"
         self._recipe = self.path / "recipe.json"
 
-    def claim(self, recipe: dict[str, Any]) -> None:
-        """Make this the folder of `recipe`, or check that it is already.
+    @property
+    def is_claimed(self) -> bool:
+        """Whether a run has begun here."""
+        return self._recipe.exists()
+
+    def check(self, recipe: dict[str, Any]) -> None:
+        """Refuse another run than the one that has begun here, if one has.
+
+        Args:
+            recipe: The resolved run as plain data.
 
         Raises:
             RunFolderError: If it holds shards of another recipe; the settings that differ are named.
         """
-        recipe = json.loads(json.dumps(recipe))
-        if self._recipe.exists():
-            refuse_other_run(json.loads(self._recipe.read_text()), recipe, self.path)
-        else:
+        if self.is_claimed:
+            refuse_other_run(_read_recipe(self._recipe), recipe, self.path)
+
+    def claim(self, recipe: dict[str, Any]) -> None:
+        """Make this the folder of `recipe`, or check that it is already; see `check`."""
+        self.check(recipe)
+        if not self.is_claimed:
             write_json(self._recipe, recipe)
+
+    def num_bytes(self) -> int:
+        """Size of all that is there already."""
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
 
     def shard(self, stage: str, name: str) -> Path:
         """Where a shard's result is, or will be."""
@@ -115,21 +139,46 @@ def refuse_other_run(held: dict[str, Any], wanted: dict[str, Any], folder: Path)
         )
 
 
+def require_place(folder: Path) -> None:
+    """Refuse a folder in which no run can be made.
+
+    Raises:
+        RunFolderError: If a file is in the way, or the folder cannot be written to.
+    """
+    existing = _nearest(folder)
+    if not existing.is_dir():
+        raise RunFolderError(f"{existing} is a file, expected a folder for the run; set --output to another name")
+    if not os.access(existing, os.W_OK):
+        raise RunFolderError(f"{existing} cannot be written to; set --output to a folder of yours")
+
+
 def require_space(folder: Path, needed_bytes: int) -> None:
     """Refuse to start what the disk cannot hold.
 
     Raises:
-        RunFolderError: If less than `needed_bytes` are free, or the folder cannot be written to.
+        RunFolderError: If less than `needed_bytes` are free.
     """
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(_nearest(folder)).free
     if free < needed_bytes:
         raise RunFolderError(
             f"{folder} needs about {needed_bytes / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; free some space, set "
             "--output to another disk, or lower --relabel.epochs"
         )
-    if not os.access(existing, os.W_OK):
-        raise RunFolderError(f"{existing} cannot be written to; set --output to a folder of yours")
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest of those above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    try:
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        recipe = None
+    if not isinstance(recipe, dict):
+        raise RunFolderError(f"{path} is damaged: it is no JSON object; remove {path.parent} to start the run again")
+    return recipe
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

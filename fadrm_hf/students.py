@@ -1,6 +1,7 @@
 """Untrained students by name: `timm/ARCHITECTURE` or `torchvision/ARCHITECTURE`."""
 
 import timm
+import torch
 import torchvision
 from torch import nn
 
@@ -51,12 +52,45 @@ def create_student(name: str, num_classes: int, size: int) -> nn.Module:
     try:
         return timm.create_model(twin, num_classes=num_classes, **size_arguments(twin, size))
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise StudentError(f"student {name!r} cannot take {size}x{size} pixels ({error}); choose another") from error
+        raise _unfit(name, size, error) from error
+
+
+def check_student(name: str, num_classes: int, size: int) -> None:
+    """Refuse a student that cannot be trained, before anything long is started.
+
+    Args:
+        name: `timm/ARCHITECTURE` or `torchvision/ARCHITECTURE`.
+        num_classes: Number of logits.
+        size: Side of the images.
+
+    Raises:
+        StudentError: unknown name, or an architecture that does not turn images of this size into that many logits.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        student = create_student(name, num_classes, size).eval()
+        try:
+            logits = student(torch.zeros(1, 3, size, size))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise _unfit(name, size, error) from error
+    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if shape != (1, num_classes):
+        raise StudentError(
+            f"student {name!r} is no classifier: for one image it returns {shape}, expected (1, {num_classes}); "
+            "choose another with --student.student (fadrm-hf students lists those of the papers)"
+        )
 
 
 def architecture_of_student(name: str, size: int) -> str:
     """The timm architecture that a student's name stands for at `size` pixels."""
     return architecture_for(_split(name)[1], size)
+
+
+def _unfit(name: str, size: int, error: Exception) -> StudentError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return StudentError(
+        f"student {name!r} cannot take images of {size}x{size} pixels ({reason}); choose another with "
+        "--student.student (fadrm-hf students lists those of the papers)"
+    )
 
 
 def _split(name: str) -> tuple[str, str]:

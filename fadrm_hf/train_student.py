@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.checkpoint import load_checkpoint, save_checkpoint
 from fadrm_hf.config import StudentConfig
 from fadrm_hf.errors import StudentError
@@ -29,7 +30,7 @@ from fadrm_hf.relabel import micro_batches
 from fadrm_hf.schedules import cosine
 from fadrm_hf.scores import predict, summarise, topk_accuracy
 from fadrm_hf.sources import Source
-from fadrm_hf.students import create_student
+from fadrm_hf.students import check_student, create_student
 
 _EVALUATIONS = 10  # how often the test accuracy is looked at, to print the best epoch beside the last one
 _KEPT_IN_MEMORY = 2 << 30
@@ -131,9 +132,7 @@ class StudentTraining:
             StudentError: If the loss stops being finite.
         """
         started = time.monotonic()
-        fingerprint = hashlib.sha256(
-            repr((self._distilled.manifest.files, self._config, self._seed)).encode()
-        ).hexdigest()
+        fingerprint = self._fingerprint()
         curve_file = checkpoint.with_suffix(".json")
         first = load_checkpoint(checkpoint, self._student, self._optimiser, fingerprint)
         curve = [point for point in _read_curve(curve_file) if point["epoch"] <= first]
@@ -154,6 +153,13 @@ class StudentTraining:
             file.unlink(missing_ok=True)
         best = max(point["top1"] for point in curve)
         return Outcome(curve[-1]["top1"], curve[-1]["top5"], best, time.monotonic() - started)
+
+    def _fingerprint(self) -> str:
+        """SHA-256 of everything that decides the trained weights."""
+        files = self._distilled.manifest.files
+        tables = {name: record for name, record in files.items() if name.startswith((IMAGES_FOLDER, LABELS_FOLDER))}
+        settings = replace(self._config, num_workers=0, num_seeds=1)
+        return hashlib.sha256(repr((tables, settings, self._seed)).encode()).hexdigest()
 
     def _train_epoch(self, batches: Iterator[Batch], epoch: int) -> float:
         torch.manual_seed(derive_seed(self._seed, "student-epoch", epoch))  # dropout, stochastic depth
@@ -213,6 +219,8 @@ def train_students(
     """
     config = protocol_of(distilled, config)
     assert config.epochs is not None
+    distilled.require_epochs(config.epochs)
+    check_student(config.student, len(source.class_map), distilled.manifest.pixels.size)
     test = TestImages(source, device)
     outcomes = []
     with reporter.stage(f"student {config.labels}", config.num_seeds * config.epochs) as task:

@@ -156,10 +156,10 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ArtifactError(
-            f"{folder} has no {MANIFEST_NAME}: it is no artifact, or an unfinished one;"
-            " run the same `fadrm-hf distill` command again to finish it"
+            f"{folder} {f'has no {MANIFEST_NAME}' if folder.is_dir() else 'is no folder'}: it is no artifact, or an"
+            " unfinished one; check the path, or run the same `fadrm-hf distill` command again to finish it"
         ) from error
     except (ValueError, RecursionError) as error:
         raise _damaged(f"is not JSON: {error}") from error

@@ -4,6 +4,7 @@ from fadrm_hf.teachers.squeeze import squeeze
 from fadrm_hf.teachers.teacher import (
     Teacher,
     align_teacher,
+    check_names,
     load_teacher,
     prepare_teachers,
     public_name,
@@ -13,6 +14,7 @@ from fadrm_hf.teachers.teacher import (
 __all__ = [
     "Teacher",
     "align_teacher",
+    "check_names",
     "load_teacher",
     "prepare_teachers",
     "public_name",

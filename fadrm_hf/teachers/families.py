@@ -15,6 +15,7 @@ import torch
 import torchvision
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor, nn
 
@@ -75,6 +76,8 @@ def load_timm(name: str) -> LoadedNetwork:
     config = _read_config(folder)
     try:
         module: Any = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    except SafetensorError as error:
+        raise _damaged(folder / "model.safetensors", error) from error
     except (RuntimeError, KeyError, TypeError) as error:
         raise TeacherError(
             f"timm cannot build the model in {folder}: {error}; is its config.json complete?"
@@ -118,6 +121,8 @@ def load_transformers(name: str) -> LoadedNetwork:
     mean, std = _processor_constants(folder, config)
     try:
         model = AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
+    except SafetensorError as error:
+        raise _damaged(folder / "model.safetensors", error) from error
     except (OSError, ValueError) as error:
         raise TeacherError(f"transformers cannot load an image classifier from {folder}: {error}") from error
     labels = tuple(str(model.config.id2label[index]) for index in sorted(model.config.id2label))
@@ -145,7 +150,7 @@ def _fetch(repo: str) -> tuple[Path, str]:
         reason = str(error).strip().splitlines()[0]
         raise TeacherError(
             f"no model {repo!r} could be read from the Hub or its local cache ({reason}); check its name, your "
-            f"connection and, for a private or gated one, `hf auth login`"
+            f"connection and, for a private or gated one, `hf auth login`; set --teachers.names"
         ) from error
     return folder, folder.name
 
@@ -153,13 +158,22 @@ def _fetch(repo: str) -> tuple[Path, str]:
 def _read_config(folder: Path) -> dict[str, Any]:
     """The model's `config.json`; refuses a directory without safetensors weights."""
     if not (folder / "config.json").is_file():
-        raise TeacherError(f"{folder} is no model directory: expected config.json and model.safetensors in it")
+        raise TeacherError(
+            f"{folder} is no model directory: expected config.json and model.safetensors in it; set --teachers.names"
+        )
     if not any(folder.glob("*.safetensors")):
         raise TeacherError(
             f"the model in {folder} has no safetensors weights, and pickled ones are not read; "
             f"convert it: load it where you trust it and call save_pretrained(folder, safe_serialization=True)"
         )
-    return cast(dict[str, Any], json.loads((folder / "config.json").read_text()))
+    try:
+        return cast(dict[str, Any], json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise _damaged(folder / "config.json", error) from error
+
+
+def _damaged(file: Path, error: Exception) -> TeacherError:
+    return TeacherError(f"{file} is damaged ({error}); fetch or save the model again, or set --teachers.names")
 
 
 def _timm_class_map(config: dict[str, Any], is_official: bool) -> ClassMap | None:

@@ -92,13 +92,25 @@ def new_network(source: Source, architecture: str, seed: int) -> nn.Module:
     Raises:
         TeacherError: timm knows no such architecture.
     """
-    name = architecture_of(source, architecture)
-    if not timm.is_model(name):
-        raise TeacherError(unknown("architecture", architecture, timm.list_models()) + "; set --teachers.names")
+    name = require_architecture(architecture, side_of(source))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "squeeze", name, "weights"))
         size = networks.size_arguments(name, side_of(source))
         return timm.create_model(name, num_classes=len(source.class_map), **size)
+
+
+def require_architecture(architecture: str, size: int) -> str:
+    """The name of the network that is trained when `architecture` is asked for at `size` pixels.
+
+    Raises:
+        TeacherError: timm knows no such architecture.
+    """
+    name = networks.architecture_for(architecture, size)
+    if not timm.is_model(name):
+        raise TeacherError(
+            unknown("architecture", architecture, timm.list_models()) + "; set --teachers.names (or --architecture)"
+        )
+    return name
 
 
 def squeeze_fingerprint(source: Source, architecture: str, config: SqueezeConfig, seed: int) -> str:

@@ -14,6 +14,7 @@ Only safetensors are read from the Hub and from disk, and no code comes with a m
 
 import hashlib
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +28,14 @@ from fadrm_hf.progress import Reporter
 from fadrm_hf.sources import Source
 from fadrm_hf.teachers import families
 from fadrm_hf.teachers.alignment import AlignedNetwork, Terms, class_selection, renormalisation
-from fadrm_hf.teachers.squeeze import architecture_of, measure_accuracy, new_network, squeeze, squeeze_fingerprint
+from fadrm_hf.teachers.squeeze import (
+    architecture_of,
+    measure_accuracy,
+    new_network,
+    require_architecture,
+    squeeze,
+    squeeze_fingerprint,
+)
 
 FAMILIES = ("timm", "torchvision", "transformers", "squeeze")
 
@@ -114,6 +122,21 @@ def split_name(name: str) -> tuple[str, str]:
     return family, rest
 
 
+def check_names(names: Sequence[str], size: int) -> None:
+    """Refuse unknown families and architectures, before anything is read.
+
+    Args:
+        names: See the head of this module.
+        size: Side of the images.
+
+    Raises:
+        TeacherError: A name means nothing; the nearest ones are given.
+    """
+    for family, rest in map(split_name, names):
+        if family == "squeeze":
+            require_architecture(rest, size)
+
+
 def public_name(name: str) -> str:
     """`name` without the folders of this machine: what a manifest or recipe may say."""
     prefix, marker, path = name.partition("local-dir:")
@@ -131,6 +154,7 @@ def prepare_teachers(
     seed: int,
     reporter: Reporter,
     device: torch.device,
+    check: Callable[[str, nn.Module], None] | None = None,
 ) -> list[Teacher]:
     """All teachers of a run: found, trained where asked for, aligned with the source and above the bar.
 
@@ -144,6 +168,7 @@ def prepare_teachers(
         seed: Seed of the run.
         reporter: Says what each teacher is worth.
         device: Where they run.
+        check: Raises for a network, given with its name, that this run cannot use; also asked of untrained ones.
 
     Raises:
         TeacherError: an unknown name, a failed training, or an accuracy below the bar.
@@ -152,9 +177,14 @@ def prepare_teachers(
     families = [split_name(name)[0] for name in config.names]
     for family, name in zip(families, config.names, strict=True):
         if family == "squeeze":
-            new_network(source, split_name(name)[1], seed)
+            network = new_network(source, split_name(name)[1], seed).to(device).eval()
+            _require_size(name, network, source)
+            if check:
+                check(name, network)
 
     def admit(teacher: Teacher) -> Teacher:
+        if check:
+            check(teacher.name, teacher.module)
         return _gate(align_teacher(teacher, source, config.class_order), source, config, seed, reporter)
 
     existing = {
@@ -189,7 +219,7 @@ def align_teacher(teacher: Teacher, source: Terms, class_order: str = "refuse") 
         ClassMapError: other classes than the source's, or another order and `class_order` is "refuse".
         TeacherError: it does not take images of the source's size.
     """
-    num_logits = _count_logits(teacher, source)
+    num_logits = _require_size(teacher.name, teacher.module, source)
     selection = class_selection(teacher.name, teacher.class_map, num_logits, source, class_order)
     mean, std = source.config.mean, source.config.std
     assert mean is not None and std is not None  # a Source's config is resolved
@@ -202,16 +232,17 @@ def align_teacher(teacher: Teacher, source: Terms, class_order: str = "refuse") 
 
 
 @torch.no_grad()
-def _count_logits(teacher: Teacher, source: Terms) -> int:
+def _require_size(name: str, module: nn.Module, source: Terms) -> int:
+    """The number of logits, of a network that takes images of the source's size."""
     size = source.config.size
     assert size is not None  # the config is resolved
-    device = next(teacher.module.parameters()).device
+    device = next(module.parameters()).device
     try:
-        logits: Tensor = teacher.module(torch.zeros(1, 3, size, size, device=device))
+        logits: Tensor = module(torch.zeros(1, 3, size, size, device=device))
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TeacherError(
-            f"teacher {teacher.name!r} does not take images of {size}x{size} pixels ({reason}); set --source.size to "
+            f"teacher {name!r} does not take images of {size}x{size} pixels ({reason}); set --source.size to "
             f"the size it was trained with, or choose another teacher"
         ) from error
     return logits.shape[1]
