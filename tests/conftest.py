@@ -10,3 +10,5 @@ os.environ.update(
     DO_NOT_TRACK="1",
     OMP_NUM_THREADS="1",  # the networks of the tests are small: threads would wait for each other
 )
+
+pytest_plugins = ["fixtures.runs"]  # imported after these lines

@@ -58,7 +58,9 @@ def imports(path: Path, modules: dict[str, Path]) -> set[str]:
             assert node.level == 0, f"{path.name}: relative import; write it out"
             imported = {f"{node.module}.{alias.name}" for alias in node.names}
             parts = {name for name in imported if name.removeprefix("fadrm_hf.") in modules}
-            names |= parts if parts == imported else imported | {str(node.module)}  # parts of a package, or the package
+            names |= (
+                parts if parts == imported else imported | {str(node.module)}
+            )  # parts of a package, or the package
     below = {name.removeprefix("fadrm_hf.") for name in names if name.startswith("fadrm_hf.")}
     return below & set(modules)
 

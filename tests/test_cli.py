@@ -1,0 +1,192 @@
+"""The command line: what it lists, how a run is put together from file and options, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+from fixtures.runs import FADRM, RECIPE, STUDENT, copy_run
+
+from fadrm_hf.arguments import SECTIONS, parse_run
+from fadrm_hf.cli import COMMANDS, main
+from fadrm_hf.methods import METHODS, find_method
+from fadrm_hf.presets import PRESETS
+from fadrm_hf.students import create_student, list_students
+
+LISTS = ("methods", "students", "sources")
+
+
+def run(*arguments: str) -> int:
+    """The exit code, as a shell would see it."""
+    try:
+        return main(list(arguments))
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+# What it says of itself
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+def test_the_first_help_shows_every_command(capsys, arguments):
+    assert run(*arguments) == 0
+    shown = capsys.readouterr().out
+    assert [command for command in COMMANDS if command not in shown] == []
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in LISTS])
+def test_every_command_explains_its_options(capsys, command):
+    assert run(command, "--help") == 0
+    shown = capsys.readouterr().out
+    expected = {
+        "distill": ["--config", "--ipc", "--method.alpha", *(f"--{section}." for section in SECTIONS)],
+        "train-teacher": ["--architecture", "--squeeze.lr", "--source.name"],
+        "train-student": ["artifact", "--student", "--num_seeds", "--config"],
+        "baselines": ["artifact", "--rows", "--num_seeds"],
+        "verify": ["artifact", "--num_steps"],
+    }[command]
+    assert f"fadrm-hf {command}" in shown
+    assert [option for option in expected if option not in shown] == []
+
+
+@pytest.mark.parametrize("command", LISTS)
+def test_a_list_names_one_thing_per_line(capsys, command):
+    assert run(command) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == list({"methods": METHODS, "students": list_students(), "sources": PRESETS}[command])
+
+
+def test_what_is_listed_is_understood():
+    for name in METHODS:
+        assert parse_run(["--method", name]).method.name == name
+    for name in PRESETS:
+        assert parse_run(["--source.preset", name]).source.preset == name
+    create_student(STUDENT, 10, 16)
+    assert STUDENT in list_students()
+
+
+# How a run is put together
+
+
+def names_of(section: type) -> set[str]:
+    return {item.name for item in fields(section)}
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_the_printed_configuration_is_complete_and_is_the_same_run(tmp_path, capsys, method):
+    given = [
+        "--method",
+        method,
+        "--ipc=3",
+        "--source.size=24",
+        "--teachers.names=[a/b,c/d]",
+        "--recover.betas=[0.4,0.8]",
+    ]
+    assert run("distill", *given, "--output=there", "--print_config") == 0
+    text = capsys.readouterr().out
+    printed = yaml.safe_load(text)
+    assert set(printed) == {"output", "ipc", "seed", "method", *SECTIONS}
+    assert set(printed["method"]) == {"name", *names_of(find_method(method))}
+    for name, section in SECTIONS.items():
+        assert set(printed[name]) == names_of(section)
+    (tmp_path / "run.yaml").write_text(text)
+    assert parse_run(["--config", str(tmp_path / "run.yaml")]) == parse_run([*given, "--output=there"])
+
+
+def test_options_win_over_files_and_later_ones_over_earlier_ones(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text(
+        "ipc: 2\nseed: 5\nmethod:\n  name: fadrm_plus\n  alpha: 0.2\nsource:\n  size: 32\n  name: digits\n"
+    )
+    second.write_text("ipc: 3\nsource:\n  size: 48\n")
+    parsed = parse_run(["--config", str(first), "--config", str(second), "--source.size=64", "--ipc=4", "--ipc=5"])
+    assert (parsed.ipc, parsed.seed, parsed.source.size, parsed.source.name) == (5, 5, 64, "digits")
+    assert (parsed.method.name, parsed.method.alpha) == ("fadrm_plus", 0.2)
+    assert parse_run(["--config", str(first), "--config", str(second)]).source.size == 48
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--method", "random_real"],
+        ["--method=random_real"],
+        ["--method.name", "random_real"],
+        ["--method.name=random_real"],
+    ],
+)
+def test_a_method_is_chosen_by_its_name(tmp_path, words):
+    assert type(parse_run(words).method) is METHODS["random_real"]
+    config = tmp_path / "run.yaml"
+    config.write_text("method:\n  name: fadrm_plus\n")
+    assert type(parse_run(["--config", str(config)]).method) is METHODS["fadrm_plus"]
+    assert type(parse_run(["--config", str(config), *words]).method) is METHODS["random_real"]
+
+
+def test_a_run_without_an_output_is_named_after_what_it_is():
+    parsed = parse_run(["--method=fadrm_plus", "--source.name=some/folder/photos", "--ipc=7"])
+    assert parsed.output == "runs/fadrm-plus-photos-ipc7"
+
+
+# How it ends
+
+
+def test_a_finished_command_exits_with_0(finished, tmp_path, monkeypatch, capsys):
+    copy_run(finished, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert run("verify", "run") == 0
+    assert capsys.readouterr().out == "run: sound\n"
+    assert run("train-student", "run", "--student", STUDENT, "--num_seeds=1", "--labels=hard") == 0
+    (result,) = Path("run/results").glob("*.json")
+    described, path = capsys.readouterr().out.splitlines()
+    assert described.startswith(f"{STUDENT}, hard labels, 4 epochs: top-1 ") and path == str(result)
+    command = f"fadrm-hf train-student run --student {STUDENT} --num_seeds=1 --labels=hard"
+    assert json.loads(result.read_text())["command"] == command
+
+
+def test_verify_exits_with_1_when_something_differs(finished, tmp_path, capsys):
+    copied = copy_run(finished, tmp_path)
+    (copied / "README.md").write_text("another card")
+    assert run("verify", str(copied)) == 1
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("README.md: ") and last == f"{copied}: 1 problems"
+
+
+def test_the_installed_program_is_the_same(tmp_path):
+    program = Path(sys.executable).with_name("fadrm-hf")
+    ended = subprocess.run([program, "sources"], capture_output=True, text=True, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert [line.split()[0] for line in ended.stdout.splitlines()] == list(PRESETS)
+
+
+def test_an_interrupted_command_says_how_to_go_on(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "fadrm_hf.cli",
+        "distill",
+        *RECIPE,
+        *FADRM,
+        "--squeeze.epochs=500",
+        "--output=run",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    try:
+        while not list(tmp_path.glob("teachers/.*.work/checkpoint.safetensors")):
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, out) == (130, "")
+    assert err.endswith("error: interrupted; run the same command again to go on where it was\n")
+    assert "Traceback" not in err
+    assert list(tmp_path.glob("teachers/.*.work/checkpoint.safetensors"))  # what is done stays
+    assert not (tmp_path / "run").exists()

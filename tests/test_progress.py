@@ -1,0 +1,46 @@
+"""What a stage logs and shows."""
+
+import json
+
+from fadrm_hf.progress import Reporter
+
+
+def test_every_unit_is_one_line_of_the_log(tmp_path):
+    log = tmp_path / "run.work/log.jsonl"
+    reporter = Reporter(log, quiet=True)
+    with reporter.stage("recover", 3) as task:
+        task.advance(2, ce=1.5)
+        task.note(ce=1.25)
+        task.advance()
+    with reporter.stage("relabel", 1) as task:
+        task.advance()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(line["stage"], line["units"], line.get("ce")) for line in lines] == [
+        ("recover", 2, 1.5),
+        ("recover", 2, 1.25),
+        ("recover", 3, None),
+        ("relabel", 1, None),
+    ]
+    assert all(line["seconds"] >= 0 for line in lines)
+
+
+def test_a_bar_shows_stage_units_and_metrics_on_stderr(capsys):
+    reporter = Reporter()
+    with reporter.stage("squeeze", 4) as task:
+        task.advance(3, loss=0.125)
+    shown = capsys.readouterr()
+    assert "squeeze" in shown.err and "3/4" in shown.err and "loss 0.125" in shown.err
+    assert shown.out == ""
+
+
+def test_the_quiet_show_nothing(capsys):
+    reporter = Reporter(quiet=True)
+    reporter.say("not shown")
+    with reporter.stage("squeeze", 1) as task:
+        task.advance()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_message_is_one_line_however_long(capsys):
+    Reporter().say("a/very/long/path/" * 20 + "[artifact]")
+    assert capsys.readouterr().err == "a/very/long/path/" * 20 + "[artifact]\n"

@@ -1,0 +1,56 @@
+"""Evaluations on file: what they are called, what is said of them, what they change in an artifact."""
+
+import json
+
+import pytest
+from fixtures.runs import copy_artifact, files_of
+
+from fadrm_hf.artifact import read_manifest
+from fadrm_hf.results import describe_result, record_result, result_name
+from fadrm_hf.verify import verify_artifact
+
+
+def summary(mean, std=0.0):
+    return {"mean": mean, "std": std, "values": [mean]}
+
+
+@pytest.fixture
+def result():
+    return {
+        "protocol": "fadrm", "student": "timm/resnet18", "images": "distilled", "labels": "soft", "epochs": 300,
+        "top1": summary(0.123), "top5": summary(0.456), "best_epoch_top1": summary(0.2), "num_seeds": 1,
+        "seconds": 3.0, "num_images": 20, "num_test_images": 500, "machine": {}, "command": "fadrm-hf train-student",
+        "versions": {}, "settings": {},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["images", "labels", "protocol", "student"])
+def test_results_of_another_kind_have_another_name(result, key):
+    assert result_name(result) == "distilled-soft-fadrm-timm_resnet18"
+    assert result_name(result | {key: "other"}) != result_name(result)
+
+
+def test_a_result_in_one_line(result):
+    assert describe_result(result) == (
+        "timm/resnet18, soft labels, 300 epochs: top-1 12.3% ± 0.0%, top-5 45.6% ± 0.0% (last epoch, 1 seed); "
+        "best epoch, chosen on the test images: 20.0%"
+    )
+    several = result | {"num_seeds": 3, "top1": summary(0.123, 0.004), "best_epoch_top1": None}
+    assert describe_result(several).endswith("top-1 12.3% ± 0.4%, top-5 45.6% ± 0.0% (last epoch, 3 seeds)")
+
+
+def test_a_result_is_filed_and_replaced_and_nothing_else_changes(finished, tmp_path, result):
+    artifact = copy_artifact(finished, tmp_path)
+    before = files_of(artifact)
+    path = record_result(artifact, result)
+    assert json.loads(path.read_text()) == result
+    after = files_of(artifact)
+    assert {name for name in before if after[name] != before[name]} == {"README.md", "fadrm.json"}
+    assert set(after) - set(before) == {"results/distilled-soft-fadrm-timm_resnet18.json", "assets/accuracy.png"}
+    assert verify_artifact(artifact, 0) == []
+    assert record_result(artifact, result | {"top1": summary(0.777)}) == path
+    assert (
+        "| 77.7 |" in (artifact / "README.md").read_text() and "| 12.3 |" not in (artifact / "README.md").read_text()
+    )
+    assert read_manifest(artifact).config == read_manifest(finished).config
+    assert verify_artifact(artifact, 0) == []

@@ -1,0 +1,96 @@
+"""Units of work: all of them, once each, whoever does them; and whose folder it is."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from fadrm_hf.errors import RunFolderError
+from fadrm_hf.files import save_tensors
+from fadrm_hf.shards import (
+    Shard,
+    WorkFolder,
+    check_world,
+    class_ranges,
+    mine,
+    recovery_shards,
+    refuse_other_run,
+    require_space,
+)
+
+
+def process(index, of):
+    return SimpleNamespace(process_index=index, num_processes=of)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+@pytest.mark.parametrize("num_units", [0, 1, 3, 10])
+def test_processes_share_all_units_and_none_twice(world, num_units):
+    units = [f"unit{index}" for index in range(num_units)]
+    shares = [mine(units, process(index, world)) for index in range(world)]
+    assert sorted(unit for share in shares for unit in share) == sorted(units)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize(("num_classes", "per_range"), [(10, 4), (10, 10), (10, 100), (1, 1), (200, 100)])
+def test_ranges_cover_the_classes_in_order(num_classes, per_range):
+    ranges = class_ranges(num_classes, per_range)
+    assert [label for labels in ranges for label in labels] == [*range(num_classes)]
+    assert all(0 < len(labels) <= per_range for labels in ranges)
+
+
+def test_shards_stand_in_the_order_of_the_image_table():
+    shards = recovery_shards(10, 2, 4)
+    assert [(shard.ipc_index, label) for shard in shards for label in shard.classes] == [
+        (index, label) for index in range(2) for label in range(10)
+    ]
+    assert len({shard.name for shard in shards}) == len(shards) == 6
+    assert [shard.name for shard in shards] == sorted(shard.name for shard in shards)
+
+
+def test_the_shards_of_a_small_ipc_are_the_first_of_a_larger_one():
+    assert recovery_shards(10, 2, 4)[:3] == recovery_shards(10, 1, 4)
+    assert recovery_shards(10, 1, 4)[-1] == Shard(0, 8, 9)
+
+
+def test_a_launch_must_have_as_many_processes_as_it_promises(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    check_world(process(1, 4))
+    with pytest.raises(RunFolderError, match="WORLD_SIZE is 4 but 1 process joined"):
+        check_world(process(0, 1))
+    monkeypatch.delenv("WORLD_SIZE")
+    check_world(process(0, 1))
+
+
+def test_a_claimed_folder_takes_the_same_run_only(tmp_path):
+    folder = WorkFolder(tmp_path / "run")
+    recipe = {"ipc": 2, "method": {"alpha": 0.5, "sizes": [12, 16]}}
+    assert not folder.is_claimed
+    folder.claim(recipe)
+    assert folder.is_claimed
+    folder.claim(recipe)
+    other = {"ipc": 3, "method": {"alpha": 0.5, "sizes": [16, 16]}}
+    with pytest.raises(RunFolderError, match=r"ipc is 2 there, 3 here; method.sizes is \[12, 16\] there"):
+        folder.claim(other)
+    assert json.loads((folder.path / "recipe.json").read_text())["ipc"] == 2
+
+
+def test_settings_that_only_one_run_has_differ_too(tmp_path):
+    with pytest.raises(RunFolderError, match=r"a\.c is None there, 2 here"):
+        refuse_other_run({"a": {"b": 1}}, {"a": {"b": 1, "c": 2}}, tmp_path)
+
+
+def test_missing_are_those_that_are_absent_or_cut_short(tmp_path):
+    folder = WorkFolder(tmp_path / "run")
+    for name in ("whole", "cut"):
+        save_tensors(folder.shard("patches", name), {"x": torch.arange(100)})
+    with open(folder.shard("patches", "cut"), "r+b") as file:
+        file.truncate(300)
+    assert folder.missing("patches", ["whole", "cut", "absent"]) == ["cut", "absent"]
+
+
+def test_a_full_disk_is_refused_with_the_remedies(tmp_path):
+    require_space(tmp_path / "not/yet/there", 1)
+    with pytest.raises(RunFolderError, match=r"MB are free; free some space, set --output .* lower --relabel.epochs"):
+        require_space(tmp_path / "run", 1 << 60)
