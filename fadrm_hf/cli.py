@@ -16,11 +16,12 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from rich.console import Console
 from torch import Tensor
 
@@ -125,13 +126,17 @@ def train_student_command(arguments: Sequence[str]) -> int:
         "--source.name", type=str, default=None, help="Where the test images are, if not where they were."
     )
     parser.add_class_arguments(StudentConfig)
+    parser.set_defaults(student=None)
     parsed = parse(parser, arguments).as_dict()
-    config = StudentConfig(**{k: v for k, v in parsed.items() if k not in ("artifact", "config", "source")})
     distilled = load_distilled(parsed["artifact"])
+    student = parsed.pop("student") or distilled.manifest.config["student"]["student"]
+    given = {field.name: parsed[field.name] for field in fields(StudentConfig) if field.name in parsed}
+    config = StudentConfig(student=student, **given)
+    device = _only_process().device
     source = _source_of(distilled, parsed["source"]["name"])
     work = distilled.folder.with_name(distilled.folder.name + ".work")
     reporter = Reporter(work / "log.jsonl")
-    result = train_students(distilled, source, config, work, reporter, join_world().device)
+    result = train_students(distilled, source, config, work, reporter, device)
     path = record_result(distilled.folder, result | {"command": _typed("train-student", arguments)})
     _say(describe_result(result))
     _say(f"{path}")
@@ -156,7 +161,8 @@ def baselines_command(arguments: Sequence[str]) -> int:
     where = replace(run.source, name=parsed.source.name or run.source.name)
     run = replace(run, student=replace(run.student, **given), source=where)
     source = _source_of(distilled, parsed.source.name)
-    measure_baselines(run, source, parsed.rows, _typed("baselines", arguments), join_world().device, quiet=False)
+    device = _only_process().device
+    measure_baselines(run, source, parsed.rows, _typed("baselines", arguments), device, quiet=False)
     _out.print(comparison_table(distilled.folder))
     _print_where_to_look(distilled)
     return 0
@@ -230,6 +236,17 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "students": list_command(list_students),
     "sources": list_command(_sources),
 }
+
+
+def _only_process() -> PartialState:
+    """The process of a command that trains students one after another; several would all do the same."""
+    state = join_world()
+    if state.num_processes > 1:
+        raise ConfigError(
+            f"students train in one process, {state.num_processes} were launched; use accelerate launch "
+            "--num_processes 1, or the command without accelerate"
+        )
+    return state
 
 
 def _source_of(distilled: Distilled, name: str | None) -> Source:

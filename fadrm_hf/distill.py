@@ -160,7 +160,8 @@ class Line:
         names = {_range_name(labels): labels for labels in self._ranges}
         todo = mine(self._work.missing("patches", list(names)), self._state)
         run, source = self._run, self._source
-        with self._reporter.stage("patches", sum(len(names[name]) for name in todo)) as task:
+        num_classes = sum(len(names[name]) for name in todo)
+        with self._reporter.stage("patches", num_classes, num_classes * self._run.ipc) as task:
             for name in todo:
                 labels = names[name]
                 if run.method.starts_from == "random_images":
@@ -178,16 +179,20 @@ class Line:
         }
         todo = mine(self._work.missing("recovered", list(shards)), self._state)
         matched = teachers if run.method.iterations else []
+        num_images = sum(len(shards[name].classes) for name in todo)
         with (
-            self._reporter.stage("recover", len(todo) * max(1, run.method.iterations)) as task,
+            self._reporter.stage("recover", len(todo) * run.method.iterations, num_images) as task,
             matching(matched, run.recover, self._device) as matchers,
         ):
+
+            def report(iterations: int, losses: dict[str, float]) -> None:
+                task.advance(iterations, **losses)
+
             for name in todo:
                 shard = shards[name]
                 patches = self._patches_of(shard)
                 labels = patches.label.to(self._device)
                 rng = generator(run.seed, "recover", name)
-                report = _Speedometer(task.advance, len(labels))
                 recovery = Recovery(matchers, labels, self._source, run.recover, run.method.iterations, rng, report)
                 start = self._source.normalise(patches.images).to(self._device)
                 images = to_pixels(run.method.recover(start, recovery), self._source).cpu()
@@ -202,7 +207,7 @@ class Line:
         todo = mine(self._work.missing("soft_labels", list(names)), self._state)
         images = self._recovered_images()
         labeller = Labeller(teachers, run.relabel, mean, std, self._device)
-        with self._reporter.stage("relabel", len(todo)) as task:
+        with self._reporter.stage("relabel", len(todo), len(todo) * len(images)) as task:
             for name in todo:
                 table = label_epoch(images, labeller, run.relabel, run.seed, names[name])
                 table |= _CODEC.encode(table.pop("logits"))
@@ -252,20 +257,6 @@ class Line:
     def _costs(self) -> dict[str, Any]:
         path = self._work.path / "costs.json"
         return json.loads(path.read_text()) if path.exists() else {}
-
-
-class _Speedometer:
-    """Turns the recovery's reports into progress with a speed in images per second."""
-
-    def __init__(self, advance: Any, num_images: int) -> None:
-        self._advance, self._num_images = advance, num_images
-        self._last = time.monotonic()
-
-    def __call__(self, iterations: int, losses: dict[str, float]) -> None:
-        now = time.monotonic()
-        speed = iterations * self._num_images / (now - self._last)
-        self._last = now
-        self._advance(iterations, **losses, **{"image-steps/s": speed})
 
 
 def _check_protocol(run: RunConfig) -> None:

@@ -18,7 +18,8 @@ from fadrm_hf.artifact.manifest import Manifest, read_manifest
 from fadrm_hf.config import Colour, RelabelConfig
 from fadrm_hf.errors import StudentError
 from fadrm_hf.relabel import split_sizes
-from fadrm_hf.views import LabelViews, normalise, render_views
+from fadrm_hf.sources.images import normalise
+from fadrm_hf.views import LabelViews, render_views
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,8 @@ def _first_images(shards: Path) -> dict[int, Tensor]:
 def _recovery_records(log: Path) -> list[dict[str, float]]:
     if not log.exists():
         return []
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    # A machine that lost power leaves a line half written.
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
     return [line for line in lines if line.get("stage") == "recover" and "iteration" in line and _CURVES.keys() & line]
 
 

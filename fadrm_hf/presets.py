@@ -290,7 +290,7 @@ def resolve(run: RunConfig) -> RunConfig:
     max_roll = preset.max_roll if preset and preset.size == source.size else _max_roll(source.size)
     flip_probability = preset.flip_probability if preset else 0.5
     epochs = run.relabel.epochs or (nearest(preset.label_epochs, run.ipc) if preset else 300)  # T15, T17, T18
-    lr, eta = SETTINGS[_setting(preset, run.student.student, run.ipc)]
+    lr, eta = student_setting(source, run.student.student, run.ipc)
     return replace(
         run,
         source=source,
@@ -305,12 +305,13 @@ def _max_roll(size: int) -> int:
     return 32 if size > 64 else 4  # the released code's two values
 
 
-def _setting(preset: Preset | None, student: str, ipc: int) -> str:
-    """S1-S4 for a student such as `timm/resnet18.tv_in1k`."""
+def student_setting(source: SourceConfig, student: str, ipc: int) -> tuple[float, float]:
+    """Learning rate and η for a student such as `timm/resnet18.tv_in1k`: its cell of T11-T18, or the commonest."""
+    preset = preset_of(source)
     architecture = student.rpartition("/")[2].partition(".")[0].partition("_")[0]
     if preset is None or architecture not in preset.students:
-        return DEFAULT_SETTING
-    return nearest(preset.students[architecture], ipc)
+        return SETTINGS[DEFAULT_SETTING]
+    return SETTINGS[nearest(preset.students[architecture], ipc)]
 
 
 def _filled(config: Config, **values: Any) -> Config:

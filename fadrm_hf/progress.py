@@ -20,17 +20,29 @@ class Task:
         bar: The live display, or `None` when nothing is shown.
         total: Number of work units.
         log: The run's log, or `None`.
+        images: Images that all units together deal with; 0 if speed in images says nothing.
     """
 
-    def __init__(self, stage: str, bar: Progress | None, total: int, log: Path | None) -> None:
+    def __init__(self, stage: str, bar: Progress | None, total: int, log: Path | None, images: int = 0) -> None:
         self._stage, self._bar, self._log = stage, bar, log
+        self._images_per_unit = images / total if total else 0.0
         self._started = time.monotonic()
-        self._units = 0
+        self._units = self._skipped = 0
         self._id = bar.add_task(stage, total=total, note="") if bar else None
 
-    def advance(self, units: int = 1, **metrics: float) -> None:
-        """Count finished work units; `metrics` are shown beside the bar and logged."""
+    def skip(self, units: int) -> None:
+        """Count units that an earlier start has finished."""
         self._units += units
+        self._skipped += units
+        if self._bar is not None and self._id is not None:
+            self._bar.advance(self._id, units)
+
+    def advance(self, units: int = 1, **metrics: float) -> None:
+        """Count finished work units; `metrics` are shown beside the bar and logged, with the speed."""
+        self._units += units
+        if self._images_per_unit:
+            seconds = max(time.monotonic() - self._started, 1e-9)
+            metrics["images/s"] = (self._units - self._skipped) * self._images_per_unit / seconds
         self.note(**metrics)
         if self._bar is not None and self._id is not None:
             self._bar.advance(self._id, units)
@@ -63,12 +75,12 @@ class Reporter:
             console.print(message, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Task]:
-        """A bar over `total` work units that lives as long as the block."""
+    def stage(self, name: str, total: int, images: int = 0) -> Iterator[Task]:
+        """A bar over `total` work units, which deal with `images` images, that lives as long as the block."""
         if self._log is not None:
             self._log.parent.mkdir(parents=True, exist_ok=True)
         if self._quiet:
-            yield Task(name, None, total, self._log)
+            yield Task(name, None, total, self._log, images)
             return
         columns = (
             TextColumn("{task.description:<12}"),
@@ -78,4 +90,4 @@ class Reporter:
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=console) as bar:
-            yield Task(name, bar, total, self._log)
+            yield Task(name, bar, total, self._log, images)

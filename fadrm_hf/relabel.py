@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from fadrm_hf.config import RelabelConfig
 from fadrm_hf.randomness import generator
+from fadrm_hf.sources.images import normalise
 from fadrm_hf.teachers import Teacher
-from fadrm_hf.views import LabelViews, normalise, render_views
+from fadrm_hf.views import LabelViews, render_views
 
 Colour = tuple[float, float, float]
 

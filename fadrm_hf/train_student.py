@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.checkpoint import load_checkpoint, save_checkpoint
-from fadrm_hf.config import StudentConfig
+from fadrm_hf.config import SourceConfig, StudentConfig
 from fadrm_hf.errors import StudentError
 from fadrm_hf.files import write_json
 from fadrm_hf.loader import Batch, Distilled
 from fadrm_hf.machine import describe_machine, library_versions
+from fadrm_hf.presets import student_setting
 from fadrm_hf.progress import Reporter, Task
 from fadrm_hf.randomness import derive_seed
 from fadrm_hf.relabel import micro_batches
@@ -92,10 +93,19 @@ def parameter_groups(student: nn.Module, weight_decay: float) -> list[dict[str, 
 
 
 def protocol_of(distilled: Distilled, given: StudentConfig) -> StudentConfig:
-    """`given`, with what it leaves open taken from the artifact's own protocol."""
-    own = distilled.manifest.config["student"]
-    epochs = given.epochs or own["epochs"] or distilled.num_epochs
-    return replace(given, epochs=epochs, lr=given.lr or own["lr"], eta=given.eta or own["eta"])
+    """`given`, with what it leaves open taken from the artifact's own protocol.
+
+    The learning rate and its slow-down are those of the student's architecture in the papers (S1 to S4), unless it is
+    the student that the artifact itself is meant for.
+    """
+    manifest = distilled.manifest
+    own = StudentConfig(**manifest.config["student"])
+    epochs = given.epochs or own.epochs or distilled.num_epochs
+    if given.student == own.student and own.lr is not None and own.eta is not None:
+        lr, eta = own.lr, own.eta
+    else:
+        lr, eta = student_setting(SourceConfig(**manifest.config["source"]), given.student, manifest.ipc)
+    return replace(given, epochs=epochs, lr=given.lr or lr, eta=given.eta or eta)
 
 
 class StudentTraining:
@@ -136,7 +146,7 @@ class StudentTraining:
         curve_file = checkpoint.with_suffix(".json")
         first = load_checkpoint(checkpoint, self._student, self._optimiser, fingerprint)
         curve = [point for point in _read_curve(curve_file) if point["epoch"] <= first]
-        task.advance(first)
+        task.skip(first)
         batches = self._distilled.batches(
             range(first, self._epochs), self._config.labels == "soft", self._config.num_workers
         )
@@ -223,7 +233,8 @@ def train_students(
     check_student(config.student, len(source.class_map), distilled.manifest.pixels.size)
     test = TestImages(source, device)
     outcomes = []
-    with reporter.stage(f"student {config.labels}", config.num_seeds * config.epochs) as task:
+    num_epochs = config.num_seeds * config.epochs
+    with reporter.stage(f"student {config.labels}", num_epochs, num_epochs * len(distilled.images)) as task:
         for seed in range(config.num_seeds):
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 training = StudentTraining(distilled, test, config, seed, device)

@@ -241,14 +241,6 @@ def render_views(images: Tensor, views: LabelViews) -> Tensor:
     return torch.where(inside[:, None], partner, rendered)
 
 
-def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """(n, C, H, W) pixels in [0, 255] -> (pixels / 255 - mean) / std, float32."""
-    shape = (1, len(mean), 1, 1)
-    centre = torch.tensor(mean, dtype=torch.float32, device=pixels.device).view(shape)
-    scale = torch.tensor(std, dtype=torch.float32, device=pixels.device).view(shape)
-    return (pixels.to(torch.float32) / 255.0 - centre) / scale
-
-
 def _crop_and_flip(images: Tensor, rows: Tensor, crop: Tensor, flip: Tensor) -> Tensor:
     size = images.shape[-1]
     top, left, height, width = crop.unbind(dim=1)

@@ -9,7 +9,8 @@ from fadrm_hf.artifact.recorded_teachers import recorded_labeller
 from fadrm_hf.errors import ArtifactError, StudentError
 from fadrm_hf.files import load_tensors
 from fadrm_hf.loader import load_distilled
-from fadrm_hf.views import LabelViews, normalise, render_views
+from fadrm_hf.sources.images import normalise
+from fadrm_hf.views import LabelViews, render_views
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from torch import nn
 from fadrm_hf.config import RelabelConfig
 from fadrm_hf.randomness import generator
 from fadrm_hf.relabel import Labeller, label_epoch, micro_batches, split_sizes
-from fadrm_hf.views import LabelViews, normalise, render_views
+from fadrm_hf.sources.images import normalise
+from fadrm_hf.views import LabelViews, render_views
 
 CPU = torch.device("cpu")
 CONFIG = RelabelConfig(epochs=2, flip_probability=0.5)

@@ -33,8 +33,8 @@ class KilledTask(Task):
 
 class KillingReporter(Reporter):
     @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Task]:
-        yield KilledTask(name, None, total, None)
+    def stage(self, name: str, total: int, images: int = 0) -> Iterator[Task]:
+        yield KilledTask(name, None, total, None, images)
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ from torchvision.transforms.v2 import RandomResizedCrop
 from torchvision.transforms.v2 import functional as transforms
 
 from fadrm_hf.randomness import generator
+from fadrm_hf.sources.images import normalise
 from fadrm_hf.views import (
     BatchViews,
     LabelViews,
     apply_view,
     draw_crops,
     interpolation_matrix,
-    normalise,
     render_views,
     sample_positions,
 )

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
+from fadrm_hf.config import Colour
 from fadrm_hf.errors import SourceError
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decompression bomb
@@ -75,6 +78,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         foreground = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), foreground).convert("RGB")
     return image.convert("RGB")
+
+
+def normalise(pixels: Tensor, mean: Colour, std: Colour) -> Tensor:
+    """What networks see: (..., 3, H, W) pixels in [0, 255] -> (pixels / 255 - mean) / std, float32."""
+    centre, scale = torch.tensor([mean, std], device=pixels.device)[:, :, None, None]
+    return (pixels.float() / 255 - centre) / scale
 
 
 def square(image: Image.Image, size: int) -> Image.Image:

@@ -95,8 +95,8 @@ class Source:
         pixels: Tensor,  # (..., 3, H, W) uint8
     ) -> Tensor:  # (..., 3, H, W) float32, normalised
         """What networks see: pixels in [0, 1], less the mean, over the standard deviation."""
-        mean, std = torch.tensor([self.config.mean, self.config.std], device=pixels.device)[:, :, None, None]
-        return (pixels.float() / 255 - mean) / std
+        assert self.config.mean is not None and self.config.std is not None
+        return images.normalise(pixels, self.config.mean, self.config.std)
 
     @property
     def _size(self) -> int:

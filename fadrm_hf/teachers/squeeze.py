@@ -211,8 +211,8 @@ def _train(
     done = load_checkpoint(checkpoint, network, optimizer, fingerprint)
     pixels = pixels_in_memory(source, config)
     device = next(network.train().parameters()).device
-    with reporter.stage("squeeze", epochs) as task:
-        task.advance(done)
+    with reporter.stage("squeeze", epochs, epochs * len(source.train)) as task:
+        task.skip(done)
         for epoch in range(done, epochs):
             views = TrainingViews(source, pixels, config, seed, epoch)
             loss = torch.zeros((), device=device)
