@@ -22,8 +22,8 @@ demo: $(INSTALLED) ## distil ten classes of handwritten digits, train students o
 	$(LAUNCH) recipes/distill.py --config recipes/configs/digits/fadrm_ipc10.yaml
 	$(BIN)/fadrm-hf baselines $(DEMO)
 
-clean-demo: ## forget the demo's run, so that the next one starts anew
-	rm -rf $(DEMO) $(DEMO).work
+clean-demo: ## forget the demo, so that the next one starts anew (its teachers in runs/teachers stay)
+	rm -rf $(DEMO) $(DEMO).*
 
 test: $(INSTALLED) ## all tests (no GPU, no network)
 	$(BIN)/pytest -q
