@@ -78,18 +78,18 @@ def measure_baselines(
         record_result(folder, result | {"command": command})
 
 
-def comparison_table(folder: Path) -> Table:
-    """The rows that have been measured, for the terminal."""
-    table = Table(title=f"{folder.name}: top-1 accuracy, last epoch")
-    for column in ("trained on", "student", "images", "top-1", "seeds", "seconds"):
-        table.add_column(column, justify="left" if column in ("trained on", "student") else "right")
-    results = read_results(folder)
+def comparison_table(folder: Path, student: str) -> Table:
+    """The rows that have been measured with a student, for the terminal."""
+    table = Table(title=f"{folder.name}, {student}: accuracy of the last epoch")
+    table.add_column("trained on")
+    for column in ("images", "top-1 (%)", "seeds", "seconds"):
+        table.add_column(column, justify="right")
+    results = [result for result in read_results(folder) if result["student"] == student]
     for (images, labels), title in ROWS.items():
         for result in (r for r in results if (r["images"], r["labels"]) == (images, labels)):
             top1 = result["top1"]
             table.add_row(
                 title,
-                result["student"],
                 f"{result['num_images']:,}",
                 f"{100 * top1['mean']:.1f} ± {100 * top1['std']:.1f}",
                 str(result["num_seeds"]),

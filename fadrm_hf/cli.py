@@ -163,7 +163,7 @@ def baselines_command(arguments: Sequence[str]) -> int:
     source = _source_of(distilled, parsed.source.name)
     device = _only_process().device
     measure_baselines(run, source, parsed.rows, _typed("baselines", arguments), device, quiet=False)
-    _out.print(comparison_table(distilled.folder))
+    _out.print(comparison_table(distilled.folder, run.student.student))
     _print_where_to_look(distilled)
     return 0
 

@@ -54,12 +54,13 @@ def test_the_table_is_printed_and_nothing_is_measured_twice(compared, capsys):
     assert files_of(compared) == before
     printed = capsys.readouterr().out
     results = results_of(compared)
-    titles, _, _, top1, seeds, _ = (list(column.cells) for column in comparison_table(compared).columns)
+    (student,) = {result["student"] for result in results.values()}
+    titles, _, top1, seeds, _ = (list(column.cells) for column in comparison_table(compared, student).columns)
     assert titles == list(ROWS.values())
     assert top1 == [f"{100 * results[kind]['top1']['mean']:.1f} ± 0.0" for kind in ROWS]
     assert seeds == ["1"] * len(ROWS)
     places = [printed.index(cell) for cell in top1]
-    assert places == sorted(places) and "run: top-1 accuracy, last epoch" in printed
+    assert places == sorted(places) and f"{student}: accuracy of the last epoch" in printed
     assert f"card: {compared / 'README.md'}" in printed and "stages: teachers" in printed
 
 
