@@ -158,7 +158,7 @@ class Line:
 
     def _select_patches(self, scorer: Teacher) -> None:
         names = {_range_name(labels): labels for labels in self._ranges}
-        todo = mine(self._work.missing("patches", list(names)), self._state)
+        todo = self._work.missing("patches", mine(list(names), self._state))
         run, source = self._run, self._source
         num_classes = sum(len(names[name]) for name in todo)
         with self._reporter.stage("patches", num_classes, num_classes * self._run.ipc) as task:
@@ -177,7 +177,7 @@ class Line:
         shards = {
             s.name: s for s in recovery_shards(len(self._source.class_map), run.ipc, run.recover.classes_per_shard)
         }
-        todo = mine(self._work.missing("recovered", list(shards)), self._state)
+        todo = self._work.missing("recovered", mine(list(shards), self._state))
         matched = teachers if run.method.iterations else []
         num_images = sum(len(shards[name].classes) for name in todo)
         with (
@@ -204,7 +204,7 @@ class Line:
         epochs, mean, std = run.relabel.epochs, run.source.mean, run.source.std
         assert epochs is not None and mean is not None and std is not None
         names = {f"epoch{epoch:05d}": epoch for epoch in range(epochs)}
-        todo = mine(self._work.missing("soft_labels", list(names)), self._state)
+        todo = self._work.missing("soft_labels", mine(list(names), self._state))
         images = self._recovered_images()
         labeller = Labeller(teachers, run.relabel, mean, std, self._device)
         with self._reporter.stage("relabel", len(todo), len(todo) * len(images)) as task:

@@ -53,7 +53,13 @@ def recovery_shards(num_classes: int, ipc: int, classes_per_shard: int) -> list[
 
 
 def mine(units: Sequence[Unit], state: PartialState) -> list[Unit]:
-    """The units of this process: every `num_processes`-th."""
+    """The units of this process: every `num_processes`-th.
+
+    Args:
+        units: All units of a stage, done or not: what is missing changes while other processes work, so a share of
+            that would leave units to nobody.
+        state: The processes.
+    """
     return list(units[state.process_index :: state.num_processes])
 
 
