@@ -195,7 +195,7 @@ class RecoverConfig:
 
 @dataclass(frozen=True)
 class RelabelConfig:
-    """The soft labels: which views the teachers label, and with which statistics (Tables 11-18; METHODS: BSSL).
+    """The soft labels: which views the teachers label, and with which statistics (Tables 11-18).
 
     Args:
         epochs: Passes over the distilled images, one new view of each image in each.

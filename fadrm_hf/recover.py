@@ -171,7 +171,7 @@ def check_matchable(name: str, module: nn.Module, config: RecoverConfig) -> None
 
 
 def valid_range(source: Source, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Normalised values of black and white, each (1, 3, 1, 1): what images are projected to (METHODS §1.2)."""
+    """Normalised values of black and white, each (1, 3, 1, 1): what images are projected to (released code)."""
     ends = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1)
     black, white = source.normalise(ends).to(device).split(1)
     return black, white
@@ -190,7 +190,7 @@ def resample(images: Tensor, size: int) -> Tensor:
 
 
 def to_pixels(images: Tensor, source: Source) -> Tensor:
-    """(B, 3, S, S) normalised -> uint8, rounded half to even (truncation would darken every image; METHODS §1.5)."""
+    """(B, 3, S, S) normalised -> uint8, rounded half to even (truncation would darken every image)."""
     assert source.config.mean is not None and source.config.std is not None
     mean, std = (
         torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (source.config.mean, source.config.std)

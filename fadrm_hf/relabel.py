@@ -1,9 +1,9 @@
 """Views x teachers -> soft labels: the mean of the teachers' logits on each stored view.
 
-BSSL (batch-specific soft labels; METHODS §1.7): while labelling, BatchNorm layers normalise by the statistics of the
-current micro-batch, the same images that the student's BatchNorm layers will see together; every other layer stays in
-eval mode and no running statistic changes. The label of a view therefore depends on the views labelled with it, which
-is why the table keeps `step` and its order.
+BSSL (batch-specific soft labels; named in Tables 11-18, defined by the released code alone): while labelling,
+BatchNorm layers normalise by the statistics of the current micro-batch, the same images that the student's BatchNorm
+layers will see together; every other layer stays in eval mode and no running statistic changes. The label of a view
+therefore depends on the views labelled with it, which is why the table keeps `step` and its order.
 """
 
 import copy

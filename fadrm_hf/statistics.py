@@ -3,7 +3,7 @@
     D_global = sum_l  k_l ( ||mu_l(x) - RM_l||_2 + ||sigma_l^2(x) - RV_l||_2 )        unnumbered, after Eq. 53
 
 with mu_l, sigma_l^2 the channel means and biased variances of the input of BatchNorm layer l over batch, rows and
-columns. k_1 = 10 for the first layer and 1 elsewhere is the released code's choice (METHODS §1.1).
+columns. k_1 = 10 for the first layer and 1 elsewhere is the choice of the released code (Jiacheng8/FADRM @ f445e38).
 """
 
 from typing import Any

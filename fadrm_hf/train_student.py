@@ -72,7 +72,7 @@ class TestImages:
 
 
 def soft_label_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """KL(softmax(teacher / T) || softmax(student / T)), averaged over the batch; no T^2 factor (METHODS §1.9).
+    """KL(softmax(teacher / T) || softmax(student / T)), averaged over the batch; no T^2 factor (as released).
 
     Args:
         student_logits: (n, C).
@@ -84,7 +84,7 @@ def soft_label_loss(student_logits: Tensor, teacher_logits: Tensor, temperature:
 
 
 def parameter_groups(student: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for weights of more than one dimension, none for biases and normalisation (METHODS §1.10)."""
+    """Weight decay for weights of more than one dimension, none for biases and normalisation (as released)."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, parameter in student.named_parameters():

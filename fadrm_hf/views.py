@@ -4,7 +4,7 @@ Crop, flip, roll and bilinear resizing are linear and separable: each output row
 position (`sample_positions`), and each output column at one horizontal position. Two forms use these positions:
 
 - `view_matrices`: two small matrices, `view = R_h @ image @ R_w.T`, for recovery, where one view serves a whole batch
-  and gradients flow back to the pixels (METHODS §1.3: one box and one flip per batch and iteration).
+  and gradients flow back to the pixels (as released: one box and one flip per batch and iteration).
 - `render_views`: two taps per axis, for soft labels. It consists of elementwise operations only, so the pixels of a
   replayed view are bit for bit those that were labelled, whatever the batch, the thread count or the device.
 
@@ -179,7 +179,7 @@ class LabelViews:
             area: Least and largest area of a crop.
             flip_probability: Probability of a flip.
             cutmix: Whether views are mixed: lambda ~ Beta(1, 1), a box of side ratio sqrt(1 - lambda) with a uniform
-                centre, clipped at the border (METHODS §1.6).
+                centre, clipped at the border (as released).
             generator: Source of randomness.
         """
         num = len(image)

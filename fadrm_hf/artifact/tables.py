@@ -1,7 +1,7 @@
 """An artifact's tables written from finished shards; equal shards give equal bytes.
 
 The `datasets` builders make the rows. They are written to parquet here because `datasets` itself would turn dictionary
-encoding on for the logits, which then decode four times slower (HUB.md §2). Soft labels have one row group per epoch,
+encoding on for the logits, which then decode four times slower. Soft labels have one row group per epoch,
 images one per hundred; one row group is in memory at a time.
 """
 
