@@ -1,9 +1,10 @@
 """Real starting images P_s: crops scored by a teacher and selected, whole or in mosaics of four; or random images.
 
 FADRM starts from "real data patches (both 1x1 and 2x2 [RDED])" (Fig. 2) and mixes them in again. Neither the paper nor
-the released code says how they were chosen. Here, after RDED (arXiv 2312.03526) and DELT (2411.19946): up to `pool` images of a
-class, some random crops of each, the crop with the lowest cross-entropy stands for its image, and of the images ranked
-by that score the easiest, the ones around the median, or the hardest are kept.
+the released code says how they were chosen. Here, after RDED (arXiv 2312.03526) and the "medium" images of
+arXiv 2411.19946: up to `pool` images of a class, some random crops of each, the crop with the lowest cross-entropy
+stands for its image, and of the images ranked by that score the easiest, the ones around the median, or the hardest
+are kept.
 """
 
 from dataclasses import dataclass
