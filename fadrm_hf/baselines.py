@@ -25,17 +25,17 @@ from fadrm_hf.config import RunConfig, StudentConfig
 from fadrm_hf.distill import distill
 from fadrm_hf.errors import ConfigError, unknown
 from fadrm_hf.loader import load_distilled
-from fadrm_hf.machine import describe_machine, library_versions
 from fadrm_hf.methods.random_real import RandomReal
 from fadrm_hf.progress import Reporter
 from fadrm_hf.results import record_result
-from fadrm_hf.scores import predict, summarise, topk_accuracy
+from fadrm_hf.scores import predict, topk_accuracy
+from fadrm_hf.shards import WorkFolder
 from fadrm_hf.sources import Source
 from fadrm_hf.students import architecture_of_student, check_student
 from fadrm_hf.teachers import load_teacher
 from fadrm_hf.teachers.squeeze import squeeze
 from fadrm_hf.teachers.teacher import squeezed_folder
-from fadrm_hf.train_student import TestImages, train_students
+from fadrm_hf.train_student import Outcome, TestImages, measured, train_students
 
 
 def measure_baselines(
@@ -63,7 +63,7 @@ def measure_baselines(
     assert run.source.size is not None
     check_student(run.student.student, len(source.class_map), run.source.size)
     done = {(result["images"], result["labels"], result["student"]) for result in read_results(folder)}
-    reporter = Reporter(folder.with_name(folder.name + ".work") / "log.jsonl", quiet)
+    reporter = Reporter(WorkFolder(folder).log, quiet)
     for (images, labels), title in ROWS.items():
         if images not in rows or (images, labels, run.student.student) in done:
             continue
@@ -73,7 +73,7 @@ def measure_baselines(
             result = _train_on_everything(run, source, reporter, device)
         else:
             trained_on = _random_real_artifact(run, quiet) if images == "random_real" else folder
-            work = trained_on.with_name(trained_on.name + ".work")
+            work = WorkFolder(trained_on).path
             result = train_students(load_distilled(trained_on), source, protocol, work, reporter, device)
         record_result(folder, result | {"command": command})
 
@@ -111,29 +111,22 @@ def _train_on_everything(run: RunConfig, source: Source, reporter: Reporter, dev
     assert run.source.size is not None and run.squeeze.epochs is not None
     architecture = architecture_of_student(protocol.student, run.source.size)
     beside = Path(run.output).parent / "teachers"
-    started = time.monotonic()
     test = TestImages(source, device)
-    accuracies = []
+    outcomes = []
     for seed in range(protocol.num_seeds):
+        started = time.monotonic()
         folder = beside / f"whole-{squeezed_folder(source, architecture, run.squeeze, beside, seed).name}"
         squeeze(source, architecture, run.squeeze, folder, seed, reporter, device)
         network = load_teacher(f"timm/local-dir:{folder}", device).module
         logits = predict(network, test)
-        accuracies.append({k: topk_accuracy(logits, test.labels, k) for k in (1, 5)})
+        top1, top5 = (topk_accuracy(logits, test.labels, k) for k in (1, 5))
+        outcomes.append(Outcome(top1, top5, None, time.monotonic() - started))
     return {
         "protocol": "squeeze",
         "student": protocol.student,
         "images": "whole",
         "labels": "hard",
         "epochs": run.squeeze.epochs,
-        "num_seeds": protocol.num_seeds,
         "num_images": len(source.train),
-        "num_test_images": len(test.labels),
-        "top1": summarise([accuracy[1] for accuracy in accuracies]),
-        "top5": summarise([accuracy[5] for accuracy in accuracies]),
-        "best_epoch_top1": None,
-        "seconds": round(time.monotonic() - started, 1),
         "settings": vars(run.squeeze),
-        "machine": describe_machine(),
-        "versions": library_versions(),
-    }
+    } | measured(outcomes, test)

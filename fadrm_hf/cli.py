@@ -37,7 +37,7 @@ from fadrm_hf.methods import METHODS
 from fadrm_hf.presets import PRESETS, resolve_source, resolve_squeeze
 from fadrm_hf.progress import Reporter
 from fadrm_hf.results import describe_result, record_result
-from fadrm_hf.shards import join_world
+from fadrm_hf.shards import WorkFolder, join_world
 from fadrm_hf.sources import Source, load_source
 from fadrm_hf.students import list_students
 from fadrm_hf.teachers.squeeze import squeeze
@@ -100,7 +100,7 @@ def train_teacher_command(arguments: Sequence[str]) -> int:
     name = f"{parsed.architecture}-{Path(source_config.name).name}"
     folder = Path(parsed.output or f"runs/teachers/{name}")
     source = load_source(source_config)
-    reporter = Reporter(folder.with_name(folder.name + ".work") / "log.jsonl")
+    reporter = Reporter(WorkFolder(folder).log)
     squeeze(source, parsed.architecture, recipe, folder, parsed.seed, reporter, join_world().device)
     reporter.say(f"{folder} is finished; use it as --teachers.names timm/local-dir:{folder}")
     return 0
@@ -134,9 +134,8 @@ def train_student_command(arguments: Sequence[str]) -> int:
     config = StudentConfig(student=student, **given)
     device = _only_process().device
     source = _source_of(distilled, parsed["source"]["name"])
-    work = distilled.folder.with_name(distilled.folder.name + ".work")
-    reporter = Reporter(work / "log.jsonl")
-    result = train_students(distilled, source, config, work, reporter, device)
+    work = WorkFolder(distilled.folder)
+    result = train_students(distilled, source, config, work.path, Reporter(work.log), device)
     path = record_result(distilled.folder, result | {"command": _typed("train-student", arguments)})
     _say(describe_result(result))
     _say(f"{path}")

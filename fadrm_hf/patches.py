@@ -147,8 +147,7 @@ def _draw_patch_crops(source: Source, row: int, config: PatchConfig, crop_genera
     """(crops_per_image, 3, side, side) uint8 square crops of one source image at its native resolution."""
     image = transforms.pil_to_tensor(source.image("train", row))
     height, width = image.shape[1:]
-    assert source.config.size is not None
-    side = source.config.size // config.grid
+    side = source.size // config.grid
     crops = []
     for _ in range(config.crops_per_image):
         area, vertical, horizontal = torch.rand(3, dtype=torch.float64, generator=crop_generator).tolist()
@@ -164,8 +163,7 @@ def _draw_patch_crops(source: Source, row: int, config: PatchConfig, crop_genera
 @torch.inference_mode()
 def _cross_entropy(scorer: Teacher, source: Source, crops: Tensor, label: int, device: torch.device) -> Tensor:
     """(n,) -log p(label) of each crop; a tile smaller than the image is padded with the mean colour, as in RDED."""
-    assert source.config.size is not None
-    margin = source.config.size - crops.shape[-1]
+    margin = source.size - crops.shape[-1]
     low = margin // 2
     padding = (low, margin - low, low, margin - low)
     target = torch.full((_SCORE_BATCH,), label, device=device)
@@ -178,8 +176,7 @@ def _cross_entropy(scorer: Teacher, source: Source, crops: Tensor, label: int, d
 
 def _fit(images: Tensor, source: Source) -> Tensor:
     """Mosaics of an odd size lack a row and a column; repeat the border."""
-    assert source.config.size is not None
-    missing = source.config.size - images.shape[-1]
+    missing = source.size - images.shape[-1]
     return (
         images if missing == 0 else F.pad(images.float(), (0, missing, 0, missing), mode="replicate").to(torch.uint8)
     )

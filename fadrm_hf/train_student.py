@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Outcome:
 
     top1: float
     top5: float
-    best_epoch_top1: float
+    best_epoch_top1: float | None
     seconds: float
 
 
@@ -60,8 +60,7 @@ class TestImages:
     def __init__(self, source: Source, device: torch.device) -> None:
         self._source, self._device = source, device
         self.labels = torch.as_tensor(source.labels("test"))
-        assert source.config.size is not None
-        small = len(self.labels) * 3 * source.config.size**2 <= _KEPT_IN_MEMORY
+        small = len(self.labels) * 3 * source.size**2 <= _KEPT_IN_MEMORY
         self._pixels = source.pixels("test", range(len(self.labels))) if small else None
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -238,28 +237,34 @@ def train_students(
         for seed in range(config.num_seeds):
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 training = StudentTraining(distilled, test, config, seed, device)
-                outcomes.append(training.run(work / f"{result_name(config)}-seed{seed}.safetensors", task))
+                outcomes.append(training.run(work / f"{_checkpoint_name(config)}-seed{seed}.safetensors", task))
     return {
         "protocol": config.name,
         "student": config.student,
         "images": "random_real" if distilled.manifest.method == "random_real" else "distilled",
         "labels": config.labels,
         "epochs": config.epochs,
-        "num_seeds": config.num_seeds,
         "num_images": len(distilled.images),
+        "settings": asdict(config),
+    } | measured(outcomes, test)
+
+
+def measured(outcomes: Sequence[Outcome], test: TestImages) -> dict[str, Any]:
+    """The part of a result that does not depend on what the students were trained on."""
+    best = [outcome.best_epoch_top1 for outcome in outcomes if outcome.best_epoch_top1 is not None]
+    return {
+        "num_seeds": len(outcomes),
         "num_test_images": len(test.labels),
         "top1": summarise([outcome.top1 for outcome in outcomes]),
         "top5": summarise([outcome.top5 for outcome in outcomes]),
-        "best_epoch_top1": summarise([outcome.best_epoch_top1 for outcome in outcomes]),
+        "best_epoch_top1": summarise(best) if best else None,
         "seconds": round(sum(outcome.seconds for outcome in outcomes), 1),
-        "settings": asdict(config),
         "machine": describe_machine(),
         "versions": library_versions(),
     }
 
 
-def result_name(config: StudentConfig) -> str:
-    """Under which name a result is filed: protocol, student, labels."""
+def _checkpoint_name(config: StudentConfig) -> str:
     return f"{config.name}-{config.student.replace('/', '_')}-{config.labels}"
 
 

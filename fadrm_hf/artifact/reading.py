@@ -26,7 +26,6 @@ from torch import Tensor
 
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, read_manifest
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER, label_names
-from fadrm_hf.artifact.tables import write_tables as write_tables
 from fadrm_hf.builders.images import image_features
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features
 from fadrm_hf.errors import ArtifactError

@@ -12,7 +12,7 @@ from fadrm_hf.config import RelabelConfig, SourceConfig
 from fadrm_hf.errors import TeacherError
 from fadrm_hf.networks import is_registered_here
 from fadrm_hf.relabel import Labeller
-from fadrm_hf.teachers import Teacher, align_teacher, load_teacher, public_name, save_teacher
+from fadrm_hf.teachers import Teacher, align_teacher, load_teacher, local_name, public_name, save_teacher
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def record_teacher(folder: Path, teacher: Teacher) -> TeacherRecord:
 def names_of_recorded(folder: Path, manifest: Manifest) -> tuple[str, ...]:
     """By what name each of the artifact's teachers is loaded: from the artifact if it is there, else as it was."""
     return tuple(
-        record.name if record.path is None else f"{_local_family(record.name)}{inner_path(folder, record.path)}"
+        record.name if record.path is None else local_name(record.name, inner_path(folder, record.path))
         for record in manifest.teachers
     )
 
@@ -89,7 +89,3 @@ def _needs_import(folder: Path | None) -> bool:
     config = folder / "config.json" if folder else None
     architecture = json.loads(config.read_text()).get("architecture") if config and config.exists() else None
     return architecture is not None and is_registered_here(architecture)
-
-
-def _local_family(name: str) -> str:
-    return "transformers/" if name.startswith("transformers/") else "timm/local-dir:"

@@ -78,7 +78,7 @@ class Source:
 
     def pixels(self, split: Split, indices: Sequence[int]) -> Tensor:
         """Images in their test view (`images.square`), (n, 3, S, S) uint8."""
-        table, size, name = self.rows(split), self._size, self._split_name(split)
+        table, size, name = self.rows(split), self.size, self._split_name(split)
         out = np.empty((len(indices), size, size, 3), np.uint8)
         for first, encoded in _chunks(table, indices):
 
@@ -99,8 +99,9 @@ class Source:
         return images.normalise(pixels, self.config.mean, self.config.std)
 
     @property
-    def _size(self) -> int:
-        assert self.config.size is not None
+    def size(self) -> int:
+        """Side of the square images in pixels."""
+        assert self.config.size is not None, "the config of a source is resolved"
         return self.config.size
 
     def _split_name(self, split: Split) -> str:

@@ -28,7 +28,7 @@ from fadrm_hf.progress import Reporter
 from fadrm_hf.randomness import derive_seed, generator
 from fadrm_hf.schedules import cosine
 from fadrm_hf.sources import Source, Split
-from fadrm_hf.teachers.training_views import TrainingViews, pixels_in_memory, side_of
+from fadrm_hf.teachers.training_views import TrainingViews, pixels_in_memory
 
 
 def squeeze(
@@ -83,7 +83,7 @@ def squeeze(
 
 def architecture_of(source: Source, architecture: str) -> str:
     """The name of the network that is trained when `architecture` is asked for."""
-    return networks.architecture_for(architecture, side_of(source))
+    return networks.architecture_for(architecture, source.size)
 
 
 def new_network(source: Source, architecture: str, seed: int) -> nn.Module:
@@ -92,10 +92,10 @@ def new_network(source: Source, architecture: str, seed: int) -> nn.Module:
     Raises:
         TeacherError: timm knows no such architecture.
     """
-    name = require_architecture(architecture, side_of(source))
+    name = require_architecture(architecture, source.size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "squeeze", name, "weights"))
-        size = networks.size_arguments(name, side_of(source))
+        size = networks.size_arguments(name, source.size)
         return timm.create_model(name, num_classes=len(source.class_map), **size)
 
 
@@ -167,7 +167,7 @@ def write_model_directory(
 
 
 def _model_config(network: Any, architecture: str, source: Source) -> dict[str, Any]:
-    size, classes = side_of(source), source.class_map
+    size, classes = source.size, source.class_map
     known = network.pretrained_cfg
     config = {
         "architecture": architecture,

@@ -146,6 +146,11 @@ def public_name(name: str) -> str:
     return f"{family}/{Path(rest).name}" if Path(rest).is_absolute() else name
 
 
+def local_name(name: str, folder: Path) -> str:
+    """By what name the copy in `folder` of the teacher `name` is loaded."""
+    return f"{'transformers/' if name.startswith('transformers/') else 'timm/local-dir:'}{folder}"
+
+
 def prepare_teachers(
     config: TeacherConfig,
     squeeze_config: SqueezeConfig,
@@ -255,8 +260,7 @@ def save_teacher(teacher: Teacher, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     for file in (file for pattern in families.MODEL_FILES for file in teacher.folder.glob(pattern)):
         shutil.copyfile(file, folder / file.name)
-    family = "transformers/" if teacher.name.startswith("transformers/") else "timm/local-dir:"
-    return f"{family}{folder}"
+    return local_name(teacher.name, folder)
 
 
 def default_bar(num_classes: int) -> float:

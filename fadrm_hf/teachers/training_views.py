@@ -56,7 +56,7 @@ class TrainingViews(Dataset[tuple[Tensor, Tensor]]):
         return pad_crop(images, self._config.padding, rng)
 
     def _resized_crops(self, indices: Tensor, rng: torch.Generator) -> Tensor:  # (B, 3, S, S) uint8
-        side = side_of(self._source)
+        side = self._source.size
         return torch.stack([resized_crop(self._image(index), side, rng) for index in indices.tolist()])
 
     def _image(self, index: int) -> Tensor:  # (3, H, W) uint8; a large image is cropped from its full resolution
@@ -67,16 +67,9 @@ class TrainingViews(Dataset[tuple[Tensor, Tensor]]):
 
 def pixels_in_memory(source: Source, config: SqueezeConfig) -> Tensor | None:  # (N, 3, S, S) uint8
     """All training images decoded, where they fit and crops of them need no higher resolution."""
-    count, side = len(source.labels("train")), side_of(source)
+    count, side = len(source.labels("train")), source.size
     is_enough = side <= LARGEST_SMALL_SIZE or config.crop == "pad"
     return source.pixels("train", range(count)) if is_enough and count * 3 * side**2 < MEMORY_BYTES else None
-
-
-def side_of(source: Source) -> int:
-    """The side of the source's images in pixels."""
-    size = source.config.size
-    assert size is not None  # a Source's config is resolved
-    return size
 
 
 def pad_crop(
