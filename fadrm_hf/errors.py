@@ -40,6 +40,10 @@ class ArtifactError(FadrmError):
     """An artifact is damaged, incomplete or written by a newer version."""
 
 
+class HubError(FadrmError):
+    """The Hub refuses a request, cannot be reached, or holds something else than expected."""
+
+
 def unknown(kind: str, value: str, choices: Iterable[str]) -> str:
     """The message for a name that no catalogue holds, with the nearest names."""
     known = sorted(choices)

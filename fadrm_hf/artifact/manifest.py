@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 MANIFEST_NAME = "fadrm.json"
 FORMAT_VERSION = "1.0"
+# ImageNet-21k's has 2 MB. A larger one is refused before it is read, so that it cannot fill the memory.
+MAX_MANIFEST_BYTES = 64 << 20
 _TABLES = ("data", "soft_labels")
 # What evaluation and the card may rewrite; everything else keeps the hash it was packaged with.
 _REFRESHED = ("README.md", "results/", "assets/")
@@ -47,13 +49,17 @@ class PixelRecord:
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """The real images that were distilled; `revision` is known for Hub datasets only."""
+    """The real images that were distilled; `revision` is known for Hub datasets only.
+
+    `gated` says whether the source's terms ask for consent, which a copy of these images must ask for too.
+    """
 
     name: str
     fingerprint: str
     revision: str | None = None
     licence: str | None = None
     licence_link: str | None = None
+    gated: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,7 @@ class Manifest:
         bytes: Size of the tables; filled in by `write_manifest`.
         files: Every file of the artifact but this one; filled in by `write_manifest`.
         label_codec: How logits are stored.
+        label_repository: `ORG/NAME@COMMIT` of the Hub dataset that holds the soft labels, if they lie apart.
         format_version: Version of this layout.
         fadrm_hf_version: Version of the library that wrote it.
         digest: SHA-256 of the file with this value empty; filled in by `write_manifest`.
@@ -136,6 +143,7 @@ class Manifest:
     bytes: TableBytes = TableBytes(0, 0)
     files: dict[str, FileRecord] = field(default_factory=dict)
     label_codec: str = "float16"
+    label_repository: str | None = None
     format_version: str = FORMAT_VERSION
     fadrm_hf_version: str = __version__
     digest: str = ""
@@ -155,12 +163,16 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a finished artifact, checked but for the contents of the files it names."""
     path = folder / MANIFEST_NAME
     try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise _damaged(f"has {path.stat().st_size:,} bytes, expected at most {MAX_MANIFEST_BYTES:,}")
         document = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ArtifactError(
             f"{folder} {f'has no {MANIFEST_NAME}' if folder.is_dir() else 'is no folder'}: it is no artifact, or an"
             " unfinished one; check the path, or run the same `fadrm-hf distill` command again to finish it"
         ) from error
+    except ArtifactError:
+        raise
     except (ValueError, RecursionError) as error:
         raise _damaged(f"is not JSON: {error}") from error
     if not isinstance(document, dict):

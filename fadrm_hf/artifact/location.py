@@ -1,0 +1,65 @@
+"""Where an artifact is: a folder of this machine, or a repository on the Hub. Readers ask a location for its files."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from fadrm_hf.artifact.manifest import Manifest, inner_path, read_manifest
+
+
+class Location(Protocol):
+    """An artifact, wherever it is.
+
+    Attributes:
+        name: What the user calls it: a path, or `ORG/NAME@COMMIT`.
+        folder: Local folder with at least the manifest; of a Hub repository it is a snapshot in the cache, never
+            written to.
+        manifest: The manifest, checked.
+    """
+
+    @property
+    def name(self) -> str:
+        """See the class."""
+
+    @property
+    def folder(self) -> Path:
+        """See the class."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """See the class."""
+
+    def local(self, name: str) -> Path:
+        """The complete file `name` (a path inside the artifact) on this disk, downloaded first if need be."""
+
+    def stream(self, name: str) -> BinaryIO:
+        """The file `name` opened for reading and seeking; on the Hub only the ranges that are read travel."""
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """An artifact in a folder of this machine."""
+
+    folder: Path
+    manifest: Manifest = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "manifest", read_manifest(self.folder))
+
+    @property
+    def name(self) -> str:
+        """The folder as it was given."""
+        return str(self.folder)
+
+    def local(self, name: str) -> Path:
+        """The file; see `Location.local`."""
+        return inner_path(self.folder, name)
+
+    def stream(self, name: str) -> BinaryIO:
+        """The file, opened; see `Location.stream`."""
+        return open(self.local(name), "rb")
+
+
+def table_names(manifest: Manifest, table: str) -> list[str]:
+    """The parquet files of a table ("data" or "soft_labels") that the manifest names, in row order."""
+    return sorted(name for name in manifest.files if name.startswith(f"{table}/") and name.endswith(".parquet"))

@@ -1,0 +1,1 @@
+"""The commands of `fadrm-hf`, one module for each family; `fadrm_hf.cli` finds them by name."""

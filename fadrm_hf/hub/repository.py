@@ -1,0 +1,203 @@
+"""Artifacts on the Hub: a name becomes a commit, and a commit a location whose files arrive when they are asked for.
+
+Only what the manifest names is ever fetched, by paths that stay inside the artifact; sizes are known before anything
+is downloaded. Nothing that is fetched is executed.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
+
+from huggingface_hub import HfApi, HfFileSystem, hf_hub_download
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from fadrm_hf.artifact.location import LocalFolder, Location
+from fadrm_hf.artifact.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, inner_path, read_manifest
+from fadrm_hf.artifact.tables import LABELS_FOLDER
+from fadrm_hf.errors import ArtifactError, HubError
+from fadrm_hf.hub.session import talking_to_hub
+
+_NAME = re.compile(r"(?:hf://)?(?:datasets/)?(?P<id>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
+_CODE = (".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".py", ".sh", ".so")
+_STREAMED_AT_ONCE = 1 << 20  # a row group is read in pieces of its columns; a larger read-ahead would be thrown away
+
+
+@dataclass(frozen=True)
+class RepoName:
+    """A dataset repository, as a user names it: `ORG/NAME`, perhaps with a revision."""
+
+    id: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.id}@{self.revision}" if self.revision else self.id
+
+
+def parse_name(name: str) -> RepoName:
+    """`org/name`, `org/name@v1.0` or `hf://datasets/org/name@v1.0`.
+
+    Raises:
+        HubError: If it is none of these.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None or ".." in name:
+        raise HubError(
+            f"{name!r} is neither a folder nor a repository; expected a run folder, ORG/NAME or ORG/NAME@TAG"
+        )
+    return RepoName(match["id"], match["revision"])
+
+
+def open_artifact(name: str | Path, revision: str | None = None) -> Location:
+    """An artifact by its folder or its name on the Hub, pinned to the commit that is there now.
+
+    Args:
+        name: A folder, or `ORG/NAME`, `ORG/NAME@REVISION`.
+        revision: Tag, branch or commit of a repository.
+
+    Raises:
+        ArtifactError: If it is no artifact, or damaged, hostile, or of a newer format.
+        HubError: If the Hub does not give it.
+    """
+    folder = Path(name)
+    if folder.exists() or _looks_local(str(name)):
+        location: Location = LocalFolder(folder)
+    else:
+        given = parse_name(str(name))
+        if revision and given.revision and revision != given.revision:
+            raise HubError(f"{name} and --revision {revision} name two revisions; give one of them")
+        location = _open_repository(replace(given, revision=revision or given.revision))
+    apart = location.manifest.label_repository
+    return location if apart is None else _WithLabelsApart(location, parse_name(apart))
+
+
+def fetch_all(location: Location) -> Path:
+    """The artifact's folder with every file of the manifest in it; those that lie apart stay where they are."""
+    apart = location.manifest.label_repository is not None
+    for name in location.manifest.files:
+        if not (apart and name.startswith(f"{LABELS_FOLDER}/")):
+            location.local(name)
+    return location.folder
+
+
+@dataclass(frozen=True)
+class _Repository:
+    """An artifact on the Hub at one commit."""
+
+    id: str
+    commit: str
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        return f"{self.id}@{self.commit}"
+
+    def local(self, name: str) -> Path:
+        self._expected_bytes(name)
+        inner_path(self.folder, name)
+        path = _download(RepoName(self.id, self.commit), name)
+        _require_size(f"{self.name}/{name}", path.stat().st_size, self._expected_bytes(name))
+        return path
+
+    def stream(self, name: str) -> BinaryIO:
+        return _stream(RepoName(self.id, self.commit), name, self._expected_bytes(name))
+
+    def _expected_bytes(self, name: str) -> int:
+        record = self.manifest.files.get(name)
+        if record is None:
+            raise ArtifactError(f"{self.name} has no file {name} in its {MANIFEST_NAME}; check the revision")
+        return record.bytes
+
+
+@dataclass(frozen=True)
+class _WithLabelsApart:
+    """An artifact whose soft labels lie in a repository of their own."""
+
+    base: Location
+    labels: RepoName
+
+    @property
+    def name(self) -> str:
+        return self.base.name
+
+    @property
+    def folder(self) -> Path:
+        return self.base.folder
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.base.manifest
+
+    def local(self, name: str) -> Path:
+        if not self._is_apart(name):
+            return self.base.local(name)
+        path = _download(self.labels, name)
+        _require_size(f"{self.labels}/{name}", path.stat().st_size, self.manifest.files[name].bytes)
+        return path
+
+    def stream(self, name: str) -> BinaryIO:
+        if not self._is_apart(name):
+            return self.base.stream(name)
+        return _stream(self.labels, name, self.manifest.files[name].bytes)
+
+    def _is_apart(self, name: str) -> bool:
+        return name.startswith(f"{LABELS_FOLDER}/") and not (self.base.folder / name).exists()
+
+
+def _open_repository(name: RepoName) -> _Repository:
+    try:
+        with talking_to_hub(f"reading {name}, which is no folder here"):
+            info = HfApi().dataset_info(name.id, revision=name.revision, files_metadata=True)
+    except HubError as error:
+        if not isinstance(error.__cause__, OfflineModeIsEnabled | LocalEntryNotFoundError | ConnectionError):
+            raise
+        path = _download(name, MANIFEST_NAME)  # what is in the cache can be read without the Hub
+        return _Repository(name.id, path.parent.name, path.parent, read_manifest(path.parent))
+    sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
+    _refuse_code(str(name), list(sizes))
+    if MANIFEST_NAME not in sizes:
+        raise ArtifactError(
+            f"{name} has no {MANIFEST_NAME}: it is no artifact of fadrm_hf; check the name and revision"
+        )
+    if sizes[MANIFEST_NAME] > MAX_MANIFEST_BYTES:
+        raise ArtifactError(
+            f"{MANIFEST_NAME} of {name} has {sizes[MANIFEST_NAME]:,} bytes, expected at most {MAX_MANIFEST_BYTES:,};"
+            " it is not read"
+        )
+    assert info.sha is not None
+    folder = _download(RepoName(name.id, info.sha), MANIFEST_NAME).parent
+    return _Repository(name.id, info.sha, folder, read_manifest(folder))
+
+
+def _refuse_code(name: str, files: list[str]) -> None:
+    found = [file for file in files if PurePosixPath(file).suffix.lower() in _CODE]
+    if found:
+        raise ArtifactError(
+            f"{name} holds {', '.join(found[:3])}: files that can carry code have no place in an artifact; nothing was"
+            " downloaded"
+        )
+
+
+def _download(name: RepoName, file: str) -> Path:
+    with talking_to_hub(f"reading {name}/{file}"):
+        return Path(hf_hub_download(name.id, file, repo_type="dataset", revision=name.revision))
+
+
+def _stream(name: RepoName, file: str, expected_bytes: int) -> BinaryIO:
+    path = f"datasets/{name}/{file}"
+    with talking_to_hub(f"reading {name}/{file}"):
+        opened = HfFileSystem().open(path, "rb", block_size=_STREAMED_AT_ONCE)
+        _require_size(f"{name}/{file}", opened.size, expected_bytes)
+    return cast(BinaryIO, opened)
+
+
+def _require_size(name: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise ArtifactError(f"{name} has {found:,} bytes, {MANIFEST_NAME} says {expected:,}; fetch it again")
+
+
+def _looks_local(name: str) -> bool:
+    """Whether a name that is no folder of this machine was meant as one."""
+    is_prefixed = name.startswith(("hf://", "datasets/"))
+    return name.startswith((".", "/", "~")) or (name.count("/") != 1 and not is_prefixed)
