@@ -1,14 +1,34 @@
-"""Settings that the libraries read when they are imported, so they are made before anything else."""
+"""Settings that the libraries read when they are imported, so they are made before anything else.
+
+The Hub they know is a server in this process: nothing leaves the machine.
+"""
 
 import os
+import shutil
+import tempfile
 
+from fixtures import hub_control
+
+_home = tempfile.mkdtemp(prefix="fadrm-hf-home-")
+
+for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_DATASETS_CACHE"):
+    os.environ.pop(name, None)
 os.environ.update(
+    HF_ENDPOINT=hub_control.running().url,
+    HF_HOME=_home,
+    HF_HUB_DISABLE_XET="1",  # xet's own servers are not here; files travel by LFS
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_UPDATE_DOWNLOAD_COUNTS="0",
     HF_HUB_DISABLE_UPDATE_CHECK="1",
-    HF_HUB_OFFLINE="1",
     DO_NOT_TRACK="1",
+    NO_PROXY="127.0.0.1,localhost",
     OMP_NUM_THREADS="1",  # the networks of the tests are small: threads would wait for each other
 )
 
-pytest_plugins = ["fixtures.runs"]  # imported after these lines
+pytest_plugins = ["fixtures.hub", "fixtures.runs"]  # the latter imports the library, after these lines
+
+
+def pytest_unconfigure() -> None:
+    """Stop the server; its files and the caches of all tests go with it."""
+    hub_control.running().stop()
+    shutil.rmtree(_home, ignore_errors=True)

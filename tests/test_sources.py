@@ -1,5 +1,9 @@
 import csv
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -494,10 +498,33 @@ def test_a_dataset_script_is_never_run(tmp_path):
         load(folder)
 
 
+UNKNOWN = r"uoft-cs/cifar1O.*did you mean 'uoft-cs/cifar10'.*--source.name"
+
+
 def test_an_unknown_hub_dataset_has_near_matches():
-    """The message without a network; with one, the Hub's answer gives the same near matches."""
-    with pytest.raises(SourceError, match=r"uoft-cs/cifar1O.*did you mean 'uoft-cs/cifar10'.*--source.name"):
+    with pytest.raises(SourceError, match=UNKNOWN):
         load("uoft-cs/cifar1O")
+
+
+def test_a_hub_that_fails_is_told_from_an_unknown_dataset(hub):
+    hub.fail("GET", "/api/datasets/uoft-cs/cifar10", "500", times=-1)
+    with pytest.raises(SourceError, match=r"'uoft-cs/cifar10' is no local path, and the Hub could not be reached"):
+        load("uoft-cs/cifar10")
+
+
+def test_a_hub_dataset_without_a_network(tmp_path):
+    script = (
+        "from fadrm_hf.config import SourceConfig\n"
+        "from fadrm_hf.errors import SourceError\n"
+        "from fadrm_hf.sources import load_source\n"
+        "try:\n"
+        "    load_source(SourceConfig(name='uoft-cs/cifar1O', size=8))\n"
+        "except SourceError as error:\n"
+        "    print(error)\n"
+    )
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert re.search(UNKNOWN, done.stdout) and "the Hub could not be reached" in done.stdout
 
 
 # Damaged images
