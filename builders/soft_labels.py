@@ -5,12 +5,15 @@ builder.download_and_prepare(); builder.as_dataset("train"); builder.as_streamin
 """
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import pyarrow as pa
+import torch
 from datasets import DatasetInfo, Features, List, Value
+from torch import Tensor
 
-from fadrm_hf.builders.tables import Shape, ShardsBuilder, ShardsConfig, read_shard, to_arrow
+from fadrm_hf.builders.tables import ShardsBuilder, ShardsConfig, read_shard, to_arrow
 from fadrm_hf.errors import RunFolderError
 from fadrm_hf.label_codec import find_codec
 
@@ -67,8 +70,7 @@ class SoftLabels(ShardsBuilder):
         """The rows of one epoch."""
         features = self.info.features
         shard = read_shard(file, {name: _tensor_type(feature) for name, feature in features.items()})
-        columns = [to_arrow(shard[name], feature) for name, feature in features.items()]
-        return pa.Table.from_arrays(columns, schema=features.arrow_schema)
+        return label_table(shard, features)
 
 
 def label_features(codec: str, num_classes: int) -> Features:
@@ -76,7 +78,24 @@ def label_features(codec: str, num_classes: int) -> Features:
     return Features({**VIEW_FEATURES, **find_codec(codec).features(num_classes)})
 
 
-def _tensor_type(feature: Value | List) -> tuple[str, Shape]:
+def label_table(columns: dict[str, Tensor], features: Features) -> pa.Table:
+    """The rows of one epoch, from tensors (n, ...) by the name of their column."""
+    arrays = [to_arrow(columns[name], feature) for name, feature in features.items()]
+    return pa.Table.from_arrays(arrays, schema=features.arrow_schema)
+
+
+def row_bytes(features: Features, narrowest: int = 1) -> int:
+    """Bytes of one row of the soft-label table before compression.
+
+    Args:
+        features: The columns.
+        narrowest: What the narrowest integer takes: 1 in memory, 4 in a page of parquet.
+    """
+    kinds = [(getattr(torch, dtype), prod(shape)) for dtype, shape in map(_tensor_type, features.values())]
+    return sum(max(1 if kind.is_floating_point else narrowest, kind.itemsize) * num for kind, num in kinds)
+
+
+def _tensor_type(feature: Value | List) -> tuple[str, tuple[int, ...]]:
     if isinstance(feature, List):
         return feature.feature.dtype, (feature.length,)
     return feature.dtype, ()

@@ -29,6 +29,13 @@ def _require_area(name: str, area: Interval) -> None:
     require(len(area) == 2 and 0.0 < area[0] <= area[1] <= 1.0, name, area, "two fractions 0 < low <= high <= 1")
 
 
+def _require_phase(name: str, phase: Interval | None, labels: str) -> None:
+    if phase is not None:
+        fits = len(phase) == 2 and 0.0 <= phase[0] < phase[1] <= 1.0
+        require(fits, name, phase, "two fractions 0 <= begin < end <= 1")
+        require(labels == "soft", name, phase, f"null with labels={labels!r}, which are hard throughout")
+
+
 @dataclass(frozen=True)
 class SourceConfig:
     """Which real images are distilled, and how they are normalised.
@@ -205,6 +212,9 @@ class RelabelConfig:
         crop_area: Least and largest area of a view's crop.
         flip_probability: Probability that a view is mirrored.
         cutmix: Whether a box of each view comes from another view of the batch (lambda ~ Beta(1, 1)).
+        codec: How labels are stored: float16, int8, int4, top<k> such as top10, or none (`fadrm_hf.label_codec`).
+        stored_epochs: How many of the epochs are labelled and stored; training reads them again for the rest of
+            `epochs` (LPLD, arXiv 2410.15919; `fadrm_hf.reuse`). `None`: all of them.
     """
 
     epochs: int | None = None
@@ -214,14 +224,25 @@ class RelabelConfig:
     crop_area: Interval = (0.08, 1.0)
     flip_probability: float | None = None
     cutmix: bool = True
+    codec: str = "float16"
+    stored_epochs: int | None = None
 
     def __post_init__(self) -> None:
         require(self.epochs is None or self.epochs >= 1, "relabel.epochs", self.epochs, "at least 1")
+        stored, most = self.stored_epochs, self.epochs
+        require(stored is None or stored >= 1, "relabel.stored_epochs", stored, "at least 1")
+        fits = stored is None or most is None or stored <= most
+        require(fits, "relabel.stored_epochs", stored, f"at most relabel.epochs, which is {most}")
         require(self.batch_size >= 2, "relabel.batch_size", self.batch_size, "at least 2")
         fits = 1 <= self.accumulation <= self.batch_size // 2
         require(fits, "relabel.accumulation", self.accumulation, "between 1 and half of relabel.batch_size")
         _require_area("relabel.crop_area", self.crop_area)
         _require_probability("relabel.flip_probability", self.flip_probability)
+
+    @property
+    def num_stored(self) -> int | None:
+        """Epochs of labels that are stored; `None` while `epochs` is open."""
+        return self.stored_epochs or self.epochs
 
 
 @dataclass(frozen=True)
@@ -232,11 +253,14 @@ class StudentConfig:
         name: The protocol's name, under which results are filed.
         student: Architecture, e.g. `timm/resnet18`; images of 64 px or less get a small-image stem.
         labels: "soft": the stored logits of each view; "hard": the class of each image, on the same views unmixed.
-        epochs: Passes over the distilled images; `None`: as many as are labelled.
+        epochs: Passes over the distilled images; `None`: as many as the labels serve.
         lr: Peak learning rate of AdamW.
         eta: Slow-down of the cosine (Eq. 57): 1 anneals to 0, 2 to half of `lr`.
         weight_decay: AdamW's weight decay, on weights of more than one dimension.
         temperature: Softmax temperature of the Kullback-Leibler loss.
+        hard_phase: Where in the training, as fractions of its epochs, hard labels stand in for soft ones on the same
+            mixed views (HALD, arXiv 2512.15647); `None`: nowhere.
+        label_smoothing: Share of a hard label that is spread evenly over all classes.
         num_seeds: How many students are trained; the mean and standard deviation over them is reported.
         num_workers: Data-loading processes; results do not depend on it.
     """
@@ -249,6 +273,8 @@ class StudentConfig:
     eta: float | None = None
     weight_decay: float = 0.01
     temperature: float = 20.0
+    hard_phase: Interval | None = None
+    label_smoothing: float = 0.0
     num_seeds: int = 3
     num_workers: int = 0
 
@@ -258,6 +284,9 @@ class StudentConfig:
         require(self.eta is None or self.eta >= 1, "student.eta", self.eta, "at least 1")
         require(self.weight_decay >= 0, "student.weight_decay", self.weight_decay, "0 or more")
         require(self.temperature > 0, "student.temperature", self.temperature, "positive")
+        _require_phase("student.hard_phase", self.hard_phase, self.labels)
+        smooths = 0.0 <= self.label_smoothing < 1.0
+        require(smooths, "student.label_smoothing", self.label_smoothing, "in [0, 1)")
         require(self.num_seeds >= 1, "student.num_seeds", self.num_seeds, "at least 1")
         require(self.num_workers >= 0, "student.num_workers", self.num_workers, "0 or more")
 

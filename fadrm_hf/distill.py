@@ -18,6 +18,7 @@ from accelerate import PartialState
 
 from fadrm_hf import files
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, StageRecord, read_manifest
+from fadrm_hf.builders.soft_labels import label_features, row_bytes
 from fadrm_hf.config import RunConfig
 from fadrm_hf.errors import ConfigError, RunFolderError
 from fadrm_hf.label_codec import find_codec
@@ -43,8 +44,6 @@ from fadrm_hf.shards import (
 from fadrm_hf.sources import Source, check_source, load_source
 from fadrm_hf.students import check_student
 from fadrm_hf.teachers import Teacher, check_names, prepare_teachers, public_name
-
-_CODEC = find_codec("float16")
 
 
 def distill(run: RunConfig, quiet: bool = False) -> Path:
@@ -79,9 +78,11 @@ def check_run(run: RunConfig) -> tuple[RunConfig, Source]:
         )
     check_names(run.teachers.names, size)
     _check_protocol(run)
+    codec = find_codec(run.relabel.codec)
     _check_folder(run)
     source = load_source(run.source)
     check_source(source, run.ipc, run.ipc * run.patches.grid**2)
+    codec.features(len(source.class_map))  # refuses a number of classes that it cannot store
     check_student(run.student.student, len(source.class_map), size)
     return run, source
 
@@ -201,16 +202,18 @@ class Line:
 
     def _relabel(self, teachers: list[Teacher]) -> None:
         run = self._run
-        epochs, mean, std = run.relabel.epochs, run.source.mean, run.source.std
+        epochs, mean, std = run.relabel.num_stored, run.source.mean, run.source.std
         assert epochs is not None and mean is not None and std is not None
+        codec = find_codec(run.relabel.codec)
         names = {f"epoch{epoch:05d}": epoch for epoch in range(epochs)}
         todo = self._work.missing("soft_labels", mine(list(names), self._state))
         images = self._recovered_images()
-        labeller = Labeller(teachers, run.relabel, mean, std, self._device)
+        labeller = Labeller(teachers, run.relabel, mean, std, self._device) if codec.has_logits else None
         with self._reporter.stage("relabel", len(todo), len(todo) * len(images)) as task:
             for name in todo:
                 table = label_epoch(images, labeller, run.relabel, run.seed, names[name])
-                table |= _CODEC.encode(table.pop("logits"))
+                if labeller is not None:
+                    table |= codec.encode(table.pop("logits"))
                 files.save_tensors(self._work.shard("soft_labels", name), table)
                 task.advance(1)
         self._state.wait_for_everyone()
@@ -234,10 +237,11 @@ class Line:
     def _expected_bytes(self) -> int:
         """Shards and artifact together: pixels three times, soft labels twice, with room for tables and pictures."""
         run = self._run
-        assert run.source.size is not None and run.relabel.epochs is not None
-        num_images = run.ipc * len(self._source.class_map)
+        assert run.source.size is not None and run.relabel.num_stored is not None
+        num_classes = len(self._source.class_map)
+        num_images = run.ipc * num_classes
         pixels = num_images * 3 * run.source.size**2
-        labels = num_images * run.relabel.epochs * (2 * len(self._source.class_map) + 64)
+        labels = num_images * run.relabel.num_stored * row_bytes(label_features(run.relabel.codec, num_classes))
         return 3 * pixels + 2 * labels + (64 << 20)
 
     @contextmanager
@@ -260,7 +264,7 @@ class Line:
 
 
 def _check_protocol(run: RunConfig) -> None:
-    """Refuse a protocol that trains for longer than there are labels."""
+    """Refuse a protocol that trains for longer than the labels are meant for, stored or read again."""
     wanted, labelled = run.student.epochs, run.relabel.epochs
     assert wanted is not None and labelled is not None, "resolve the run first"
     if wanted > labelled:

@@ -35,14 +35,16 @@ def write_artifact(
         costs: Seconds and peak memory of each stage.
     """
     files.remove_temporaries(folder)
-    size, epochs = recipe["source"]["size"], recipe["relabel"]["epochs"]
-    write_tables(folder, work, source.class_map, size, recipe["ipc"], epochs)
+    size, relabel = recipe["source"]["size"], recipe["relabel"]
+    epochs, codec = relabel["stored_epochs"] or relabel["epochs"], relabel["codec"]
+    write_tables(folder, work, source.class_map, size, recipe["ipc"], epochs, codec)
     files.write_bytes(folder / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
     preset = preset_of(source.config)
     manifest = Manifest(
         method=recipe["method"]["name"],
         ipc=recipe["ipc"],
         label_epochs=epochs,
+        label_codec=codec,
         config=recipe,
         classes=ClassRecord(source.class_map.ids, source.class_map.names, source.class_map.hash),
         source=SourceRecord(
@@ -51,6 +53,7 @@ def write_artifact(
             revision=source.revision,
             licence=source.config.licence,
             licence_link=preset.licence_link if preset else None,
+            gated=preset.gated if preset else False,
         ),
         teachers=tuple(record_teacher(folder, teacher) for teacher in teachers),
         pixels=PixelRecord(size, tuple(recipe["source"]["mean"]), tuple(recipe["source"]["std"])),

@@ -68,24 +68,34 @@ class Labeller:
         Returns:
             (n, C) float32 logits on the CPU, the mean over the teachers.
         """
-        shown = normalise(render_views(images, views), self._mean, self._std).to(self._device)
-        groups = shown.split(micro_batches(len(views), self._config))
+        return self.label_shown(normalise(render_views(images, views), self._mean, self._std))
+
+    @torch.inference_mode()
+    def label_shown(self, shown: Tensor) -> Tensor:
+        """Soft labels of the views of one batch that are rendered and normalised already; see `label`.
+
+        Args:
+            shown: (n, 3, S, S) float32, normalised.
+        """
+        groups = shown.to(self._device).split(micro_batches(len(shown), self._config))
         logits = [torch.cat([module(group) for group in groups]).float() for module in self._modules]
         return torch.stack(logits).mean(dim=0).cpu()
 
 
-def label_epoch(images: Tensor, labeller: Labeller, config: RelabelConfig, seed: int, epoch: int) -> dict[str, Tensor]:
+def label_epoch(
+    images: Tensor, labeller: Labeller | None, config: RelabelConfig, seed: int, epoch: int
+) -> dict[str, Tensor]:
     """One view of every image, in a random order, labelled batch by batch.
 
     Args:
         images: (N, 3, S, S) uint8, the image table.
-        labeller: The teachers.
+        labeller: The teachers; `None` draws the same views and gives them no labels.
         config: Resolved settings.
         seed: The run's seed; each epoch has its own generator.
         epoch: Which epoch.
 
     Returns:
-        The columns of the soft-label table: epoch, step, the view's columns, and logits (n, C) float32.
+        The columns of the soft-label table: epoch, step, the view's columns, and logits (n, C) float32 if labelled.
     """
     assert config.flip_probability is not None, "resolve the configuration first"
     rng = generator(seed, "relabel", epoch)
@@ -96,7 +106,8 @@ def label_epoch(images: Tensor, labeller: Labeller, config: RelabelConfig, seed:
         views = LabelViews.draw(rows, size, config.crop_area, config.flip_probability, config.cutmix, rng)
         place = {"epoch": torch.full((len(rows),), epoch), "step": torch.full((len(rows),), step)}
         tables.append({k: v.int() for k, v in place.items()} | views.columns())
-        tables[-1]["logits"] = labeller.label(images, views)
+        if labeller is not None:
+            tables[-1]["logits"] = labeller.label(images, views)
     return {name: torch.cat([table[name] for table in tables]) for name in tables[0]}
 
 

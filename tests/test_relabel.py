@@ -72,6 +72,12 @@ def batch_statistics_forward(module, images):
     return module.head(x.mean((2, 3)))
 
 
+def test_without_teachers_the_same_views_are_drawn(source, teachers, images):
+    labelled, alone = (label_epoch(images, who, CONFIG, 3, 1) for who in (labeller(source, teachers), None))
+    assert labelled.keys() - alone.keys() == {"logits"}
+    assert all(column.equal(labelled[name]) for name, column in alone.items())
+
+
 def test_bssl_labels_each_micro_batch_by_its_own_statistics(source, teachers, images):
     views = some_views(16)
     labels = labeller(source, teachers[:1]).label(images, views)

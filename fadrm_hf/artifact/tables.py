@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets import Features
 
 from fadrm_hf.artifact.manifest import MANIFEST_NAME
 from fadrm_hf.builders import Images, SoftLabels
+from fadrm_hf.builders.soft_labels import row_bytes
 from fadrm_hf.class_map import ClassMap
 from fadrm_hf.files import write_with
 
@@ -24,19 +26,37 @@ MAX_FILE_BYTES = 500_000_000
 IMAGES_PER_GROUP = 100
 
 _PAGE_BYTES = 128 * 1024  # a damaged page hides few rows, at 1.4 times the reading time of 1 MiB pages
+_GROUP_OVERHEAD = 1024  # bytes of a group of labels beside its rows, before compression
 _ROW_OVERHEAD = 256  # bytes of an image's row beside its pixels, generously
 _PNG_OVERHEAD = 1.01  # noise does not compress; PNG adds a byte per line and five per block
 
-_open_labels = partial(
-    pq.ParquetWriter,
-    compression="zstd",
-    compression_level=3,
-    use_dictionary=False,
-    write_statistics=["epoch", "step", "image"],  # what `filters=` asks for
-    write_page_checksum=True,
-    write_page_index=True,
-    data_page_size=_PAGE_BYTES,
-)
+
+def _open_labels(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        path,
+        schema,
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=False,
+        # Parquet has no integers of less than four bytes. Split into first bytes, second bytes and so on, those that
+        # are always zero take no room: views are a third smaller, codes of labels hardly larger than their bits.
+        # Halves are not split, because not every reader joins them again.
+        column_encoding=dict.fromkeys(_integer_columns(schema), "BYTE_STREAM_SPLIT"),
+        write_statistics=["epoch", "step", "image"],  # what `filters=` asks for
+        write_page_checksum=True,
+        write_page_index=True,
+        data_page_size=_PAGE_BYTES,
+    )
+
+
+def _integer_columns(schema: pa.Schema) -> list[str]:
+    """The columns of integers and of lists of integers, as parquet names them."""
+    lists = {field.name: field.type.value_type for field in schema if pa.types.is_fixed_size_list(field.type)}
+    values = {field.name: field.type for field in schema if field.name not in lists}
+    found = [name for name, kind in values.items() if pa.types.is_integer(kind)]
+    return found + [f"{name}.list.element" for name, kind in lists.items() if pa.types.is_integer(kind)]
+
+
 _open_images = partial(
     pq.ParquetWriter,
     compression="none",  # PNG is compressed already
@@ -48,7 +68,9 @@ _open_images = partial(
 )
 
 
-def write_tables(artifact: Path, work: Path, class_map: ClassMap, size: int, ipc: int, epochs: int) -> None:
+def write_tables(
+    artifact: Path, work: Path, class_map: ClassMap, size: int, ipc: int, epochs: int, codec: str = "float16"
+) -> None:
     """Write the two tables of an artifact from the finished shards of its run.
 
     The manifest, if there is one, is removed first: until it is written again the artifact is unfinished.
@@ -59,7 +81,8 @@ def write_tables(artifact: Path, work: Path, class_map: ClassMap, size: int, ipc
         class_map: The classes in label order.
         size: Side of the images in pixels.
         ipc: Images per class.
-        epochs: Epochs of soft labels.
+        epochs: Epochs of soft labels that are stored.
+        codec: How they are stored (`fadrm_hf.label_codec`).
 
     Raises:
         RunFolderError: If a shard is missing or is not what this run makes.
@@ -72,9 +95,25 @@ def write_tables(artifact: Path, work: Path, class_map: ClassMap, size: int, ipc
     groups = _regroup(images.tables(), IMAGES_PER_GROUP)
     _write_files(artifact / IMAGES_FOLDER, groups, num_groups, group_bytes, _open_images)
 
-    labels = SoftLabels(cache_dir=cache, shards=str(work / "soft_labels"), class_names=names, epochs=epochs)
-    group_bytes = max(file.stat().st_size for file in labels.config.shard_files())
-    _write_files(artifact / LABELS_FOLDER, labels.tables(), epochs, group_bytes, _open_labels)
+    shards = str(work / "soft_labels")
+    labels = SoftLabels(cache_dir=cache, shards=shards, class_names=names, epochs=epochs, codec=codec)
+    write_label_table(artifact, labels.info.features, labels.tables(), epochs, ipc * len(names))
+
+
+def write_label_table(
+    artifact: Path, features: Features, groups: Iterator[pa.Table], num_groups: int, num_rows: int
+) -> None:
+    """Write the soft-label table of an artifact.
+
+    Args:
+        artifact: The run folder.
+        features: The columns.
+        groups: The rows of each stored epoch; one is in memory at a time.
+        num_groups: How many epochs there are.
+        num_rows: Rows of one epoch.
+    """
+    group_bytes = num_rows * row_bytes(features) + _GROUP_OVERHEAD
+    _write_files(artifact / LABELS_FOLDER, groups, num_groups, group_bytes, _open_labels)
 
 
 def label_names(class_map: ClassMap) -> list[str]:
