@@ -1,9 +1,10 @@
 """One file per published method, each a composition of the shared parts. README.md is the paper index."""
 
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor
 
+from fadrm_hf.citation import Paper
 from fadrm_hf.errors import ConfigError, unknown
 from fadrm_hf.methods.fadrm import FADRM
 from fadrm_hf.methods.fadrm_plus import FADRMPlus
@@ -12,9 +13,14 @@ from fadrm_hf.recover import Recovery
 
 
 class Method(Protocol):
-    """What a method says: what it starts from, how long it takes, and what it does to a batch of images."""
+    """What a method says: what it starts from, how long it takes, and what it does to a batch of images.
+
+    `name` is what configs and manifests call it, `title` what papers do; `paper` is what to cite, if there is one.
+    """
 
     name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[Paper | None]
     starts_from: ClassVar[Literal["patches", "random_images"]]
     min_teachers: ClassVar[int]
 
@@ -41,3 +47,16 @@ def find_method(name: str) -> type:
     if name not in METHODS:
         raise ConfigError(unknown("method", name, METHODS) + "; set --method.name")
     return METHODS[name]
+
+
+def title_of(name: str) -> str:
+    """A method's name as papers spell it; of a method that is not known here, its name in capitals."""
+    method: Any = METHODS.get(name)
+    return str(method.title) if method else name.upper()
+
+
+def paper_of(name: str) -> Paper | None:
+    """What to cite for a method; `None` for one that has no paper, or is not known here."""
+    method: Any = METHODS.get(name)
+    paper: Paper | None = method.paper if method else None
+    return paper

@@ -9,13 +9,6 @@ segment at a reduced resolution (MRO). The last segment has no residual and the 
 
 Where the paper is silent or ambiguous, as released: Adam restarts in every segment while the cosine runs over all of
 them; for an even number of residuals the last segment still has the full size, so two neighbouring segments share it.
-
-@article{cui2025fadrm,
-  title = {FADRM: Fast and Accurate Data Residual Matching for Dataset Distillation},
-  author = {Cui, Jiacheng and Bi, Xinyue and Luo, Yaxin and Zhao, Xiaohan and Liu, Jiacheng and Shen, Zhiqiang},
-  journal = {arXiv preprint arXiv:2506.24125},
-  year = {2025},
-}
 """
 
 import math
@@ -24,9 +17,23 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from fadrm_hf.citation import Paper
 from fadrm_hf.config import require
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.recover import Recovery, resample
+
+PAPER = Paper(
+    title="FADRM: Fast and Accurate Data Residual Matching for Dataset Distillation",
+    arxiv="2506.24125",
+    bibtex="""\
+@article{cui2025fadrm,
+  title = {FADRM: Fast and Accurate Data Residual Matching for Dataset Distillation},
+  author = {Cui, Jiacheng and Bi, Xinyue and Luo, Yaxin and Zhao, Xiaohan and Liu, Jiacheng and Shen, Zhiqiang},
+  journal = {arXiv preprint arXiv:2506.24125},
+  year = {2025},
+}
+""",
+)
 
 _REDUCTION = 200 / 224  # Table 8: D_ds = 200 at 224 px
 _SMALL = 64  # §3.3: below this, a reduced resolution saves nothing
@@ -45,6 +52,8 @@ class FADRM:
     """
 
     name: ClassVar[str] = "fadrm"
+    title: ClassVar[str] = "FADRM"
+    paper: ClassVar[Paper | None] = PAPER
     starts_from: ClassVar[str] = "patches"
     min_teachers: ClassVar[int] = 1
 

@@ -15,4 +15,5 @@ class FADRMPlus(FADRM):
     """FADRM with at least two teachers; the paper's four are ResNet-18, DenseNet-121, ShuffleNetV2 and MobileNetV2."""
 
     name: ClassVar[str] = "fadrm_plus"
+    title: ClassVar[str] = "FADRM+"
     min_teachers: ClassVar[int] = 2

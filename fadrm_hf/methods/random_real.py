@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from fadrm_hf.citation import Paper
 from fadrm_hf.recover import Recovery
 
 
@@ -13,6 +14,8 @@ class RandomReal:
     """Whole training images, drawn at random per class, left as they are."""
 
     name: ClassVar[str] = "random_real"
+    title: ClassVar[str] = "Random real images"
+    paper: ClassVar[Paper | None] = None
     starts_from: ClassVar[str] = "random_images"
     min_teachers: ClassVar[int] = 1
     iterations: ClassVar[int] = 0

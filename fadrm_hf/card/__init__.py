@@ -1,0 +1,33 @@
+"""The card of an artifact: what the Hub, `load_dataset` and a reader are told, made from what was measured."""
+
+from fadrm_hf.card.metadata import (
+    card_configs,
+    card_metadata,
+    card_title,
+    label_configs,
+    licence_fields,
+    method_name,
+    nested_ipc,
+    public_source,
+)
+from fadrm_hf.card.results import ROWS, Result, read_results, replace_results
+from fadrm_hf.card.text import card_environment
+from fadrm_hf.card.writing import render_card, write_card
+
+__all__ = [
+    "ROWS",
+    "Result",
+    "card_configs",
+    "card_environment",
+    "card_metadata",
+    "card_title",
+    "label_configs",
+    "licence_fields",
+    "method_name",
+    "nested_ipc",
+    "public_source",
+    "read_results",
+    "render_card",
+    "replace_results",
+    "write_card",
+]

@@ -1,0 +1,23 @@
+"""What to cite: a paper as data, kept by the method it describes and printed by the cards."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A publication.
+
+    Args:
+        title: As printed.
+        arxiv: Its arXiv id, e.g. "2506.24125".
+        bibtex: The entry to cite.
+    """
+
+    title: str
+    arxiv: str
+    bibtex: str
+
+    @property
+    def url(self) -> str:
+        """Where to read it."""
+        return f"https://arxiv.org/abs/{self.arxiv}"
