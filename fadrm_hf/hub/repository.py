@@ -9,11 +9,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
-from huggingface_hub import HfApi, HfFileSystem, hf_hub_download
+from huggingface_hub import (
+    HfApi,
+    HfFileSystem,
+    HfFileSystemFile,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2: the client's own
 
-from fadrm_hf.artifact.location import LocalFolder, Location
+from fadrm_hf.artifact.location import LocalFolder, Location, table_names
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, inner_path, read_manifest
+from fadrm_hf.artifact.reading import require_plausible_sizes
 from fadrm_hf.artifact.tables import LABELS_FOLDER
 from fadrm_hf.errors import ArtifactError, HubError
 from fadrm_hf.hub.session import talking_to_hub
@@ -21,6 +31,7 @@ from fadrm_hf.hub.session import talking_to_hub
 _NAME = re.compile(r"(?:hf://)?(?:datasets/)?(?P<id>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
 _CODE = (".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".py", ".sh", ".so")
 _STREAMED_AT_ONCE = 1 << 20  # a row group is read in pieces of its columns; a larger read-ahead would be thrown away
+_UNREACHABLE = (OfflineModeIsEnabled, LocalEntryNotFoundError, ConnectionError, httpx.TransportError)
 
 
 @dataclass(frozen=True)
@@ -67,17 +78,34 @@ def open_artifact(name: str | Path, revision: str | None = None) -> Location:
         if revision and given.revision and revision != given.revision:
             raise HubError(f"{name} and --revision {revision} name two revisions; give one of them")
         location = _open_repository(replace(given, revision=revision or given.revision))
+    require_plausible_sizes(location.manifest)
     apart = location.manifest.label_repository
     return location if apart is None else _WithLabelsApart(location, parse_name(apart))
 
 
+def pinned_repository(location: Location) -> RepoName | None:
+    """The repository and commit (40 hexadecimal digits) that an artifact was read from; `None` for a local folder."""
+    base = location.base if isinstance(location, _WithLabelsApart) else location
+    return RepoName(base.id, base.commit) if isinstance(base, _Repository) else None
+
+
 def fetch_all(location: Location) -> Path:
-    """The artifact's folder with every file of the manifest in it; those that lie apart stay where they are."""
-    apart = location.manifest.label_repository is not None
+    """The artifact's folder with every file of the manifest in it, but for soft labels that lie apart."""
     for name in location.manifest.files:
-        if not (apart and name.startswith(f"{LABELS_FOLDER}/")):
-            location.local(name)
+        location.local(name)
     return location.folder
+
+
+def label_folder(location: Location) -> Path:
+    """The folder that `soft_labels/` is in: the artifact's own, or that of a repository apart."""
+    names = table_names(location.manifest, LABELS_FOLDER)
+    return location.local(names[0]).parent.parent if names else location.folder
+
+
+def unlisted_files(location: Location) -> tuple[str, ...]:
+    """What a repository holds beside the files of its manifest; of a local folder see `verify_artifact`."""
+    base = location.base if isinstance(location, _WithLabelsApart) else location
+    return base.unlisted if isinstance(base, _Repository) else ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +116,7 @@ class _Repository:
     commit: str
     folder: Path
     manifest: Manifest
+    unlisted: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -96,9 +125,7 @@ class _Repository:
     def local(self, name: str) -> Path:
         self._expected_bytes(name)
         inner_path(self.folder, name)
-        path = _download(RepoName(self.id, self.commit), name)
-        _require_size(f"{self.name}/{name}", path.stat().st_size, self._expected_bytes(name))
-        return path
+        return _download(RepoName(self.id, self.commit), name, self._expected_bytes(name))
 
     def stream(self, name: str) -> BinaryIO:
         return _stream(RepoName(self.id, self.commit), name, self._expected_bytes(name))
@@ -132,9 +159,7 @@ class _WithLabelsApart:
     def local(self, name: str) -> Path:
         if not self._is_apart(name):
             return self.base.local(name)
-        path = _download(self.labels, name)
-        _require_size(f"{self.labels}/{name}", path.stat().st_size, self.manifest.files[name].bytes)
-        return path
+        return _download(self.labels, name, self.manifest.files[name].bytes)
 
     def stream(self, name: str) -> BinaryIO:
         if not self._is_apart(name):
@@ -150,7 +175,7 @@ def _open_repository(name: RepoName) -> _Repository:
         with talking_to_hub(f"reading {name}, which is no folder here"):
             info = HfApi().dataset_info(name.id, revision=name.revision, files_metadata=True)
     except HubError as error:
-        if not isinstance(error.__cause__, OfflineModeIsEnabled | LocalEntryNotFoundError | ConnectionError):
+        if not isinstance(error.__cause__, _UNREACHABLE):
             raise
         path = _download(name, MANIFEST_NAME)  # what is in the cache can be read without the Hub
         return _Repository(name.id, path.parent.name, path.parent, read_manifest(path.parent))
@@ -167,7 +192,10 @@ def _open_repository(name: RepoName) -> _Repository:
         )
     assert info.sha is not None
     folder = _download(RepoName(name.id, info.sha), MANIFEST_NAME).parent
-    return _Repository(name.id, info.sha, folder, read_manifest(folder))
+    manifest = read_manifest(folder)
+    known = {MANIFEST_NAME, *manifest.files}
+    unlisted = (file for file in sizes if file not in known and not file.startswith("."))
+    return _Repository(name.id, info.sha, folder, manifest, tuple(unlisted))
 
 
 def _refuse_code(name: str, files: list[str]) -> None:
@@ -179,21 +207,51 @@ def _refuse_code(name: str, files: list[str]) -> None:
         )
 
 
-def _download(name: RepoName, file: str) -> Path:
+def _download(name: RepoName, file: str, expected_bytes: int | None = None) -> Path:
+    """The file in the cache; a size is compared before anything is downloaded, and with what arrived."""
     with talking_to_hub(f"reading {name}/{file}"):
-        return Path(hf_hub_download(name.id, file, repo_type="dataset", revision=name.revision))
+        if expected_bytes is not None and _cached(name, file) is None:
+            url = hf_hub_url(name.id, file, repo_type="dataset", revision=name.revision)
+            _require_size(f"{name}/{file}", get_hf_file_metadata(url).size, expected_bytes)
+        path = Path(hf_hub_download(name.id, file, repo_type="dataset", revision=name.revision))
+        _require_size(f"{name}/{file}", path.stat().st_size, expected_bytes)
+    return path
 
 
 def _stream(name: RepoName, file: str, expected_bytes: int) -> BinaryIO:
-    path = f"datasets/{name}/{file}"
-    with talking_to_hub(f"reading {name}/{file}"):
-        opened = HfFileSystem().open(path, "rb", block_size=_STREAMED_AT_ONCE)
-        _require_size(f"{name}/{file}", opened.size, expected_bytes)
+    """The file, opened: where it is in the cache from there, else on the Hub."""
+    cached = _cached(name, file)
+    if cached is not None:
+        _require_size(f"{name}/{file}", cached.stat().st_size, expected_bytes)
+        return cached.open("rb")
+    try:
+        with talking_to_hub(f"reading {name}/{file}"):
+            opened = _HubFile(f"datasets/{name}/{file}")
+    except FileNotFoundError as error:
+        raise HubError(f"reading {name}/{file}: the repository has no such file; it was changed") from error
+    _require_size(f"{name}/{file}", opened.size, expected_bytes)
     return cast(BinaryIO, opened)
 
 
-def _require_size(name: str, found: int, expected: int) -> None:
-    if found != expected:
+class _HubFile(HfFileSystemFile):
+    """A file on the Hub, read in ranges; what goes wrong on the way is a `HubError`."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(HfFileSystem(), path, block_size=_STREAMED_AT_ONCE)
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        with talking_to_hub(f"reading {self.path.removeprefix('datasets/')}"):
+            return super()._fetch_range(start, end)
+
+
+def _cached(name: RepoName, file: str) -> Path | None:
+    """Where the file is in the cache, if it is."""
+    found = try_to_load_from_cache(name.id, file, revision=name.revision, repo_type="dataset")
+    return Path(found) if isinstance(found, str) else None
+
+
+def _require_size(name: str, found: int | None, expected: int | None) -> None:
+    if None not in (found, expected) and found != expected:
         raise ArtifactError(f"{name} has {found:,} bytes, {MANIFEST_NAME} says {expected:,}; fetch it again")
 
 

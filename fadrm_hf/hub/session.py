@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx2
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -15,6 +14,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2: the client's own
 
 from fadrm_hf.errors import HubError
 
@@ -79,7 +79,7 @@ def talking_to_hub(what: str) -> Iterator[None]:
         raise HubError(f"{what}: {error}; expected ORG/NAME, e.g. 'org/fadrm-in1k-ipc10'") from error
     except HfHubHTTPError as error:
         raise HubError(f"{what}: {_explain(error)}") from error
-    except (httpx2.HTTPError, ConnectionError) as error:
+    except (httpx.HTTPError, ConnectionError) as error:
         reason = str(error) or type(error).__name__
         raise HubError(
             f"{what}: the connection to the Hub failed ({reason}); run the same command again to go on"

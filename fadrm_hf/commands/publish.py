@@ -1,0 +1,54 @@
+"""Publishing an artifact: `publish`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fadrm_hf.arguments import new_parser, parse
+from fadrm_hf.commands.output import say
+from fadrm_hf.config import require
+from fadrm_hf.errors import ConfigError
+from fadrm_hf.progress import Reporter
+from fadrm_hf.publish import Labels, publish
+from fadrm_hf.shards import join_world
+
+
+def publish_command(arguments: Sequence[str]) -> int:
+    """`fadrm-hf publish RUN ORG/NAME`."""
+    parser = new_parser("fadrm-hf publish", "Check an artifact and publish it as a dataset on the Hub.")
+    parser.add_argument("artifact", type=str, help="Run folder.")
+    parser.add_argument("repository", type=str, help="ORG/NAME; made if need be.")
+    parser.add_argument("--private", action="store_true", help="Only its owners see it.")
+    parser.add_argument("--revision", type=str, default=None, help="Version, e.g. v1.0; the next one if not given.")
+    parser.add_argument(
+        "--labels", type=Labels, default="with", help="With the images, apart in ORG/NAME-labels, or online: none."
+    )
+    parser.add_argument("--dry_run", action="store_true", help="Only say what would be sent.")
+    parser.add_argument("--num_steps", type=int, default=4, help="Labelled batches that are made again as a check.")
+    parsed = parse(parser, arguments)
+    require(parsed.num_steps >= 0, "num_steps", parsed.num_steps, "0 or more")
+    _require_one_process()
+    done = publish(
+        Path(parsed.artifact),
+        parsed.repository,
+        tag=parsed.revision,
+        private=parsed.private,
+        labels=parsed.labels,
+        num_steps=parsed.num_steps,
+        dry_run=parsed.dry_run,
+        reporter=Reporter(),
+    )
+    verb = (
+        "would be published as"
+        if done.commit is None
+        else "was published before as"
+        if done.was_there
+        else "is published as"
+    )
+    say(f"{parsed.artifact} {verb} {done.repo_id}@{done.tag}")
+    return 0
+
+
+def _require_one_process() -> None:
+    started = join_world().num_processes
+    if started > 1:
+        raise ConfigError(f"one process publishes, {started} were launched; use the command without accelerate launch")
