@@ -15,9 +15,10 @@ from transformers import ResNetConfig, ResNetForImageClassification
 from fadrm_hf.class_map import ClassMap
 from fadrm_hf.config import TeacherConfig
 from fadrm_hf.errors import ClassMapError, TeacherError
+from fadrm_hf.model_directory import model_config, write_model_directory
 from fadrm_hf.progress import Reporter
 from fadrm_hf.sources import Source
-from fadrm_hf.teachers.squeeze import measure_accuracy, new_network, write_model_directory
+from fadrm_hf.teachers.squeeze import measure_accuracy, new_network
 from fadrm_hf.teachers.teacher import (
     Teacher,
     align_teacher,
@@ -170,7 +171,9 @@ def test_another_normalisation_is_mended(source: Source, teacher: Teacher, folde
 
 
 def test_the_gate_refuses_an_untrained_teacher(source: Source, tmp_path: Path) -> None:
-    write_model_directory(new_network(source, "resnet10_narrow", 0), "resnet10_narrow", source, {}, tmp_path / "raw")
+    network = new_network(source, "resnet10_narrow", 0)
+    config = model_config(network, "resnet10_narrow", source.class_map, source.config)
+    write_model_directory(network, config, tmp_path / "raw")
     with pytest.raises(TeacherError, match=r"below the bar of 30\.0%.*--teachers\.min_accuracy"):
         prepare(source, tmp_path / "raw")
     assert prepare(source, tmp_path / "raw", min_accuracy=0.0).accuracy is not None
@@ -200,8 +203,8 @@ def test_bad_names_are_refused_before_any_training(source: Source, tmp_path: Pat
 
 def test_an_image_size_that_a_teacher_does_not_take_is_refused(source: Source, tmp_path: Path) -> None:
     vit = timm.create_model("vit_tiny_patch16_224", num_classes=10)
-    large = replace(source, config=replace(source.config, size=224))
-    write_model_directory(vit, "vit_tiny_patch16_224", large, {}, tmp_path / "vit")
+    large = replace(source.config, size=224)
+    write_model_directory(vit, model_config(vit, "vit_tiny_patch16_224", source.class_map, large), tmp_path / "vit")
     with pytest.raises(TeacherError, match=r"does not take images of 16x16 pixels.*--source\.size"):
         prepare(source, tmp_path / "vit")
 

@@ -8,11 +8,9 @@ interrupted ends with the same bits as one that was not, with any number of work
 import hashlib
 import json
 import math
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
@@ -20,10 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from fadrm_hf import files, networks
+from fadrm_hf import networks
 from fadrm_hf.checkpoint import load_checkpoint, save_checkpoint
 from fadrm_hf.config import SqueezeConfig
 from fadrm_hf.errors import RunFolderError, TeacherError, unknown
+from fadrm_hf.model_directory import model_config, write_model_directory
 from fadrm_hf.progress import Reporter
 from fadrm_hf.randomness import derive_seed, generator
 from fadrm_hf.schedules import cosine
@@ -76,7 +75,8 @@ def squeeze(
         "source_fingerprint": source.fingerprint,
         "fingerprint": fingerprint,
     }
-    write_model_directory(network, architecture_of(source, architecture), source, record, folder)
+    described = model_config(network, architecture_of(source, architecture), source.class_map, source.config)
+    write_model_directory(network, described | {"fadrm": record}, folder)
     shutil.rmtree(checkpoint.parent)
     return folder
 
@@ -153,45 +153,6 @@ def measure_accuracy(
         images = source.normalise(source.pixels(split, indices.tolist())).to(device)
         correct += (module(images).argmax(1) == labels[indices].to(device)).sum()
     return correct.item() / len(order)
-
-
-def write_model_directory(
-    network: nn.Module, architecture: str, source: Source, record: dict[str, Any], folder: Path
-) -> None:
-    """Write `model.safetensors` and `config.json`, the form that timm's `local-dir:` and transformers read."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    files.save_tensors(temporary / "model.safetensors", network.state_dict(), {"format": "pt"})
-    files.write_json(temporary / "config.json", _model_config(network, architecture, source) | {"fadrm": record})
-    os.replace(temporary, folder)
-
-
-def _model_config(network: Any, architecture: str, source: Source) -> dict[str, Any]:
-    size, classes = source.size, source.class_map
-    known = network.pretrained_cfg
-    config = {
-        "architecture": architecture,
-        "num_classes": len(classes),
-        "num_features": network.num_features,
-        "pretrained_cfg": {
-            "custom_load": False,
-            "input_size": [3, size, size],
-            "fixed_input_size": known.get("fixed_input_size", False),
-            "interpolation": "bilinear",
-            "crop_pct": 1.0 if size <= networks.LARGEST_SMALL_SIZE else 0.875,
-            "crop_mode": "center",
-            "mean": source.config.mean,
-            "std": source.config.std,
-            "num_classes": len(classes),
-            "first_conv": known["first_conv"],
-            "classifier": known["classifier"],
-        },
-        "model_args": {},  # transformers passes num_classes itself and fails where it stands here too
-        "label_names": list(classes.ids),
-    }
-    if classes.names != classes.ids:
-        config["label_descriptions"] = dict(zip(classes.ids, classes.names, strict=True))
-    return config
 
 
 def _train(
