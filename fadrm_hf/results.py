@@ -1,10 +1,74 @@
-"""Evaluations kept with the artifact: one file each in `results/`, from which the card's numbers come."""
+"""Evaluations on file: one JSON file each, filed with the artifact, from which the card's numbers come.
 
+Those of an artifact on the Hub lie in a folder of their own, for its copy on this machine is a cache.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 
-from fadrm_hf.artifact.manifest import read_manifest, refresh_files
+from fadrm_hf.artifact.location import Location
+from fadrm_hf.artifact.manifest import MANIFEST_NAME, read_manifest, refresh_files
 from fadrm_hf.card import Result, write_card
+from fadrm_hf.errors import RunFolderError
 from fadrm_hf.files import write_json
+from fadrm_hf.hub.repository import pinned_repository
+from fadrm_hf.shards import WorkFolder, require_place
+
+
+@dataclass(frozen=True)
+class ResultFolder:
+    """Where evaluations of an artifact are filed, and where the work of making them lies.
+
+    Attributes:
+        location: The artifact.
+        folder: Results go to `results/` in it; the work lies beside it.
+    """
+
+    location: Location
+    folder: Path
+
+    @property
+    def work(self) -> WorkFolder:
+        """Checkpoints and log."""
+        return WorkFolder(self.folder)
+
+    def add(self, result: Result) -> Path:
+        """File an evaluation; one of the same kind that was there before is replaced.
+
+        Args:
+            result: What `train_students` returned, with the command that made it. Of an artifact on the Hub it is
+                filed with the repository and the commit.
+        """
+        if self.folder == self.location.folder:
+            return record_result(self.folder, result)
+        name = pinned_repository(self.location)
+        origin = {"artifact": {"repository": name.id, "revision": name.revision}} if name else {}
+        path = self.folder / "results" / f"{result_name(result)}.json"
+        write_json(path, result | origin)
+        return path
+
+
+def result_folder(location: Location, output: str | None = None) -> ResultFolder:
+    """The folder for an artifact's evaluations.
+
+    Args:
+        location: The artifact.
+        output: Folder that is asked for; the artifact itself, or `runs/ORG--NAME` for one on the Hub, if none is.
+
+    Raises:
+        RunFolderError: If nothing can be written there, or it holds another artifact.
+    """
+    name = pinned_repository(location)
+    own = location.folder if name is None else Path("runs") / name.id.replace("/", "--")
+    folder = Path(output) if output else own
+    folder = location.folder if folder.resolve() == location.folder.resolve() else folder
+    require_place(folder)
+    if folder != location.folder and (folder / MANIFEST_NAME).exists():
+        raise RunFolderError(
+            f"{folder} holds an artifact of its own, where results of {location.name} have no place; set --output to"
+            " another folder"
+        )
+    return ResultFolder(location, folder)
 
 
 def record_result(folder: Path, result: Result) -> Path:
@@ -34,9 +98,13 @@ def describe_result(result: Result) -> str:
     """One line: accuracies of the last epoch, and the best epoch called what it is."""
     top1, top5, best = (result[name] for name in ("top1", "top5", "best_epoch_top1"))
     chosen = f"; best epoch, chosen on the test images: {best['mean']:.1%}" if best else ""
-    seeds = f"{result['num_seeds']} seed{'s' if result['num_seeds'] > 1 else ''}"
     return (
         f"{result['student']}, {result['labels']} labels, {result['epochs']} epochs: "
         f"top-1 {top1['mean']:.1%} ± {top1['std']:.1%}, top-5 {top5['mean']:.1%} ± {top5['std']:.1%} "
-        f"(last epoch, {seeds}){chosen}"
+        f"(last epoch, {count_seeds(result['num_seeds'])}){chosen}"
     )
+
+
+def count_seeds(number: int) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{number} seed{'s' if number > 1 else ''}"

@@ -1,31 +1,31 @@
 """The evaluation protocol: train students from an artifact alone and say how good they are (Tables 9, 11-18, Eq. 57).
 
-AdamW, one micro-batch at a time so that BatchNorm sees what the teachers saw, Kullback-Leibler divergence at T = 20
-without the T^2 factor, a cosine slowed down by eta. The number reported is that of the last epoch.
+AdamW, one micro-batch at a time so that BatchNorm sees what the teachers saw, the losses of `fadrm_hf.protocol`, a
+cosine slowed down by eta. The number reported is that of the last epoch.
 """
 
 import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.checkpoint import load_checkpoint, save_checkpoint
-from fadrm_hf.config import SourceConfig, StudentConfig
+from fadrm_hf.config import StudentConfig
 from fadrm_hf.errors import StudentError
 from fadrm_hf.files import write_json
-from fadrm_hf.loader import Batch, Distilled
+from fadrm_hf.loader import Batch, Distilled, Labels
 from fadrm_hf.machine import describe_machine, library_versions
-from fadrm_hf.presets import student_setting
 from fadrm_hf.progress import Reporter, Task
+from fadrm_hf.protocol import hard_label_loss, is_hard_epoch, parameter_groups, protocol_of, soft_label_loss
 from fadrm_hf.randomness import derive_seed
 from fadrm_hf.relabel import micro_batches
 from fadrm_hf.schedules import cosine
@@ -35,6 +35,8 @@ from fadrm_hf.students import check_student, create_student
 
 _EVALUATIONS = 10  # how often the test accuracy is looked at, to print the best epoch beside the last one
 _KEPT_IN_MEMORY = 2 << 30
+
+Keep = Callable[[nn.Module, int], None]
 
 
 @dataclass(frozen=True)
@@ -70,43 +72,6 @@ class TestImages:
             yield self._source.normalise(pixels).to(self._device)
 
 
-def soft_label_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """KL(softmax(teacher / T) || softmax(student / T)), averaged over the batch; no T^2 factor (as released).
-
-    Args:
-        student_logits: (n, C).
-        teacher_logits: (n, C).
-        temperature: T.
-    """
-    target = F.softmax(teacher_logits / temperature, dim=1)
-    return F.kl_div(F.log_softmax(student_logits / temperature, dim=1), target, reduction="batchmean")
-
-
-def parameter_groups(student: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for weights of more than one dimension, none for biases and normalisation (as released)."""
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for name, parameter in student.named_parameters():
-        (decayed if "weight" in name and parameter.ndim > 1 else free).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
-
-
-def protocol_of(distilled: Distilled, given: StudentConfig) -> StudentConfig:
-    """`given`, with what it leaves open taken from the artifact's own protocol.
-
-    The learning rate and its slow-down are those of the student's architecture in the papers (S1 to S4), unless it is
-    the student that the artifact itself is meant for.
-    """
-    manifest = distilled.manifest
-    own = StudentConfig(**manifest.config["student"])
-    epochs = given.epochs or own.epochs or distilled.num_epochs
-    if given.student == own.student and own.lr is not None and own.eta is not None:
-        lr, eta = own.lr, own.eta
-    else:
-        lr, eta = student_setting(SourceConfig(**manifest.config["source"]), given.student, manifest.ipc)
-    return replace(given, epochs=epochs, lr=given.lr or lr, eta=given.eta or eta)
-
-
 class StudentTraining:
     """One student, from its initial weights to its accuracy.
 
@@ -130,52 +95,66 @@ class StudentTraining:
         self._student = student.to(device).to(memory_format=torch.channels_last).train()
         self._optimiser = torch.optim.AdamW(parameter_groups(student, config.weight_decay), lr=self._lr)
 
-    def run(self, checkpoint: Path, task: Task) -> Outcome:
-        """Train to the end, from `checkpoint` if an earlier call was interrupted.
+    @property
+    def student(self) -> nn.Module:
+        """The network, as far as it is trained."""
+        return self._student
+
+    def run(self, checkpoint: Path, task: Task, evaluations: int = _EVALUATIONS) -> Outcome:
+        """Train to the end, from `checkpoint` if an earlier call was interrupted or has ended already.
 
         Args:
-            checkpoint: File that holds the state between epochs; removed at the end.
+            checkpoint: File that holds the state between epochs and after the last; see `forget`.
             task: Bar that counts epochs.
+            evaluations: About how often the accuracy is looked at; 1 is after the last epoch only.
 
         Raises:
             StudentError: If the loss stops being finite.
         """
         started = time.monotonic()
         fingerprint = self._fingerprint()
-        curve_file = checkpoint.with_suffix(".json")
         first = load_checkpoint(checkpoint, self._student, self._optimiser, fingerprint)
-        curve = [point for point in _read_curve(curve_file) if point["epoch"] <= first]
+        curve = [point for point in _read_curve(_curve_of(checkpoint)) if point["epoch"] <= first]
+        started -= curve[-1]["seconds"] if curve else 0.0  # those of the earlier calls
         task.skip(first)
-        batches = self._distilled.batches(
-            range(first, self._epochs), self._config.labels == "soft", self._config.num_workers
-        )
+        batches = self._batches(first)
         for epoch in range(first, self._epochs):
             loss = self._train_epoch(batches, epoch)
-            if _is_evaluated(epoch, self._epochs):
-                curve.append({"epoch": epoch + 1, "loss": loss} | self._accuracy())
-                write_json(curve_file, curve)
+            if _is_evaluated(epoch, self._epochs, evaluations):
+                shown = {"epoch": epoch + 1, "loss": loss} | self._accuracy()
+                curve.append(shown | {"seconds": time.monotonic() - started})
+                write_json(_curve_of(checkpoint), curve)
                 save_checkpoint(checkpoint, self._student, self._optimiser, epoch + 1, fingerprint)
-                task.advance(1, **curve[-1])
+                task.advance(1, **shown)
             else:
                 task.advance(1, loss=loss)
-        for file in (checkpoint, curve_file):
-            file.unlink(missing_ok=True)
         best = max(point["top1"] for point in curve)
-        return Outcome(curve[-1]["top1"], curve[-1]["top5"], best, time.monotonic() - started)
+        return Outcome(curve[-1]["top1"], curve[-1]["top5"], best, curve[-1]["seconds"])
+
+    def _batches(self, first: int) -> Iterator[Batch]:
+        """The batches from epoch `first` to the end; epochs of hard labels read no logits and ask no teacher."""
+        is_mixed, workers = self._config.labels == "soft", self._config.num_workers
+        for is_hard, group in groupby(range(first, self._epochs), lambda epoch: is_hard_epoch(self._config, epoch)):
+            phase = list(group)
+            epochs = range(phase[0], phase[-1] + 1)
+            labels: Labels | None = "none" if is_hard else None
+            with self._distilled.batches(epochs, is_mixed, workers, labels=labels, device=self._device) as batches:
+                yield from batches
 
     def _fingerprint(self) -> str:
         """SHA-256 of everything that decides the trained weights."""
         files = self._distilled.manifest.files
         tables = {name: record for name, record in files.items() if name.startswith((IMAGES_FOLDER, LABELS_FOLDER))}
         settings = replace(self._config, num_workers=0, num_seeds=1)
-        return hashlib.sha256(repr((tables, settings, self._seed)).encode()).hexdigest()
+        return hashlib.sha256(repr((tables, settings, self._distilled.online, self._seed)).encode()).hexdigest()
 
     def _train_epoch(self, batches: Iterator[Batch], epoch: int) -> float:
         torch.manual_seed(derive_seed(self._seed, "student-epoch", epoch))  # dropout, stochastic depth
         for group in self._optimiser.param_groups:
             group["lr"] = cosine(self._lr, epoch, self._epochs, self._eta)
         steps = self._distilled.steps_per_epoch
-        loss = torch.stack([self._step(next(batches)) for _ in range(steps)]).mean().item()
+        is_hard = is_hard_epoch(self._config, epoch)
+        loss = torch.stack([self._step(next(batches), is_hard) for _ in range(steps)]).mean().item()
         if not math.isfinite(loss):
             raise StudentError(
                 f"the loss of {self._config.student} became {loss} in epoch {epoch + 1}; lower --student.lr "
@@ -183,27 +162,27 @@ class StudentTraining:
             )
         return loss
 
-    def _step(self, batch: Batch) -> Tensor:
+    def _step(self, batch: Batch, is_hard: bool) -> Tensor:
         """One update from one batch, BatchNorm seeing one micro-batch at a time; returns the mean loss."""
         self._optimiser.zero_grad(set_to_none=True)
         sizes = micro_batches(len(batch.labels), self._distilled.relabel)
-        parts = zip(batch.images.split(sizes), batch.labels.split(sizes), batch.logits.split(sizes), strict=True)
         total = torch.zeros((), device=self._device)
-        for images, labels, logits in parts:
-            images = images.to(self._device, memory_format=torch.channels_last)
-            predicted = self._student(images)
+        for part in _split(batch, sizes):
+            images = part.images.to(self._device, memory_format=torch.channels_last)
+            loss = self._loss(self._student(images), part, is_hard)
             # Weighted by size, so that a smaller last micro-batch counts for its images and not more.
-            loss = self._loss(predicted, labels.to(self._device), logits.to(self._device))
-            loss = loss * (len(labels) / len(batch.labels))
+            loss = loss * (len(part.labels) / len(batch.labels))
             loss.backward()
             total += loss.detach()
         self._optimiser.step()
         return total
 
-    def _loss(self, predicted: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
-        if self._config.labels == "hard":
-            return F.cross_entropy(predicted, labels)
-        return soft_label_loss(predicted, logits, self._config.temperature)
+    def _loss(self, predicted: Tensor, part: Batch, is_hard: bool) -> Tensor:
+        if not is_hard:
+            return soft_label_loss(predicted, part.logits.to(self._device), self._config.temperature)
+        labels, mix_labels = part.labels.to(self._device), part.mix_labels.to(self._device)
+        shares = part.mix_shares.to(self._device)
+        return hard_label_loss(predicted, labels, mix_labels, shares, self._config.label_smoothing)
 
     def _accuracy(self) -> dict[str, float]:
         logits = predict(self._student, self._test)
@@ -211,7 +190,13 @@ class StudentTraining:
 
 
 def train_students(
-    distilled: Distilled, source: Source, config: StudentConfig, work: Path, reporter: Reporter, device: torch.device
+    distilled: Distilled,
+    source: Source,
+    config: StudentConfig,
+    work: Path,
+    reporter: Reporter,
+    device: torch.device,
+    keep: Keep | None = None,
 ) -> dict[str, Any]:
     """Train one student per seed and describe the outcome.
 
@@ -219,34 +204,63 @@ def train_students(
         distilled: The artifact.
         source: Its source, for the test images.
         config: The protocol; what it leaves open is the artifact's.
-        work: Folder for checkpoints.
+        work: Folder for checkpoints, from which an interrupted call goes on; none is left there at the end.
         reporter: Shows and logs the epochs.
         device: Where to train.
+        keep: Called with each trained student and its seed.
 
     Returns:
         The result as `results/*.json` holds it, without the command.
+
+    Raises:
+        ArtifactError: If the artifact cannot be read.
+        StudentError: If the student cannot be built or trained as asked.
     """
     config = protocol_of(distilled, config)
     assert config.epochs is not None
     distilled.require_epochs(config.epochs)
     check_student(config.student, len(source.class_map), distilled.manifest.pixels.size)
+    require_views(distilled)
     test = TestImages(source, device)
     outcomes = []
     num_epochs = config.num_seeds * config.epochs
+    checkpoints = [work / f"{_checkpoint_name(config)}-seed{seed}.safetensors" for seed in range(config.num_seeds)]
     with reporter.stage(f"student {config.labels}", num_epochs, num_epochs * len(distilled.images)) as task:
-        for seed in range(config.num_seeds):
+        for seed, checkpoint in enumerate(checkpoints):
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 training = StudentTraining(distilled, test, config, seed, device)
-                outcomes.append(training.run(work / f"{_checkpoint_name(config)}-seed{seed}.safetensors", task))
+                outcomes.append(training.run(checkpoint, task))
+            if keep is not None:
+                keep(training.student, seed)
+    for checkpoint in checkpoints:
+        forget(checkpoint)
     return {
         "protocol": config.name,
         "student": config.student,
         "images": "random_real" if distilled.manifest.method == "random_real" else "distilled",
         "labels": config.labels,
+        **({"label_codec": _codec_of(distilled)} if config.labels == "soft" else {}),
         "epochs": config.epochs,
         "num_images": len(distilled.images),
         "settings": asdict(config),
     } | measured(outcomes, test)
+
+
+def require_views(distilled: Distilled) -> None:
+    """Read the first batch, so that a table that is damaged or missing is found before anything is written.
+
+    Raises:
+        ArtifactError: If it cannot be read.
+    """
+    with distilled.batches(range(1), labels="none") as batches:
+        next(batches)
+
+
+def forget(checkpoint: Path) -> None:
+    """Remove the checkpoint of a finished training, and what lies with it or was left half written."""
+    temporaries = checkpoint.parent.glob(f".{checkpoint.stem}.*.tmp")
+    for file in (checkpoint, _curve_of(checkpoint), *temporaries):
+        file.unlink(missing_ok=True)
 
 
 def measured(outcomes: Sequence[Outcome], test: TestImages) -> dict[str, Any]:
@@ -264,13 +278,30 @@ def measured(outcomes: Sequence[Outcome], test: TestImages) -> dict[str, Any]:
     }
 
 
+def _codec_of(distilled: Distilled) -> str:
+    """How the labels were stored that students were trained on; "none": made on the fly."""
+    return "none" if distilled.online else distilled.manifest.label_codec
+
+
 def _checkpoint_name(config: StudentConfig) -> str:
     return f"{config.name}-{config.student.replace('/', '_')}-{config.labels}"
 
 
-def _is_evaluated(epoch: int, epochs: int) -> bool:
-    every = max(1, epochs // _EVALUATIONS)
+def _is_evaluated(epoch: int, epochs: int, evaluations: int) -> bool:
+    every = max(1, epochs // evaluations)
     return epoch + 1 == epochs or (epoch + 1) % every == 0
+
+
+def _split(batch: Batch, sizes: list[int]) -> Iterator[Batch]:
+    """The batch in micro-batches."""
+    columns = (batch.images, batch.labels, batch.logits, batch.mix_labels, batch.mix_shares)
+    for parts in zip(*(column.split(sizes) for column in columns), strict=True):
+        yield Batch(*parts)
+
+
+def _curve_of(checkpoint: Path) -> Path:
+    """The file beside a checkpoint that holds what was measured so far."""
+    return checkpoint.with_suffix(".json")
 
 
 def _read_curve(path: Path) -> list[dict[str, float]]:

@@ -1,6 +1,7 @@
-"""Train students from an artifact alone; the result is filed with it and its card is brought up to date.
+"""Train students from an artifact alone, in a run folder or on the Hub, and record how good they are.
 
 accelerate launch recipes/train_student.py runs/fadrm-digits-ipc10 --student timm/resnet18 --num_seeds 3
+accelerate launch recipes/train_student.py --artifact ORG/NAME --student timm/resnet18
 """
 
 import sys

@@ -14,11 +14,13 @@ from fadrm_hf.config import SourceConfig, StudentConfig
 from fadrm_hf.errors import StudentError
 from fadrm_hf.files import load_tensors
 from fadrm_hf.loader import load_distilled
-from fadrm_hf.progress import Task
+from fadrm_hf.progress import Reporter, Task
+from fadrm_hf.protocol import parameter_groups, protocol_of, soft_label_loss
 from fadrm_hf.randomness import generator
+from fadrm_hf.scores import predict, topk_accuracy
 from fadrm_hf.sources import load_source
 from fadrm_hf.students import create_student
-from fadrm_hf.train_student import StudentTraining, parameter_groups, protocol_of, soft_label_loss
+from fadrm_hf.train_student import StudentTraining, train_students
 from fadrm_hf.train_student import TestImages as HeldOutImages  # pytest collects what begins with Test
 
 CPU = torch.device("cpu")
@@ -100,7 +102,7 @@ def test_a_training_step_by_step_against_the_formulas_in_float64(finished_random
     checkpoint = tmp_path / "student.safetensors"
     task = Keeping(checkpoint)
     StudentTraining(distilled, test, config, 0, CPU).run(checkpoint, task)
-    assert not checkpoint.exists() and len(task.kept) == EPOCHS
+    assert len(task.kept) == EPOCHS
     batches = list(distilled.batches(range(EPOCHS)))
     names = [name for name, _ in create_student(STUDENT, 10, 16).named_parameters()]
     decayed = [name for name in names if task.kept[0][f"module.{name}"].ndim > 1]
@@ -136,10 +138,11 @@ def test_what_the_protocol_leaves_open_is_the_artifacts(finished):
 def test_the_result_says_everything(trained):
     artifact, result = trained
     assert set(result) == {
-        "protocol", "student", "images", "labels", "epochs", "top1", "top5", "best_epoch_top1", "num_seeds", "seconds",
-        "num_images", "num_test_images", "machine", "command", "versions", "settings",
+        "protocol", "student", "images", "labels", "label_codec", "epochs", "top1", "top5", "best_epoch_top1",
+        "num_seeds", "seconds", "num_images", "num_test_images", "machine", "command", "versions", "settings",
     }  # fmt: skip
     assert (result["images"], result["labels"], result["epochs"]) == ("distilled", "soft", EPOCHS)
+    assert result["label_codec"] == "float16"
     assert (result["num_images"], result["num_test_images"], result["num_seeds"]) == (20, 500, 1)
     assert 0 <= result["top1"]["mean"] <= result["top5"]["mean"] <= 1
     assert result["top1"]["mean"] <= result["best_epoch_top1"]["mean"]
@@ -197,6 +200,33 @@ def test_a_training_goes_on_after_another_was_recorded_and_with_other_workers(tr
     assert run_and_die(command, "*soft-seed0.safetensors", 2) == -9
     train(artifact, "--labels=hard", "--epochs=1")
     assert accuracies(train(artifact, "--num_workers=1")) == accuracies(trained[1])
+
+
+def test_a_student_that_is_finished_is_not_trained_again_for_the_sake_of_the_next(trained, tmp_path):
+    artifact = copy_artifact(trained[0], tmp_path)
+    command = ["train-student", str(artifact), "--student", STUDENT, "--num_seeds=2"]
+    assert run_and_die(command, "*soft-seed1.safetensors") == -9
+    first = work_of(artifact) / f"fadrm-{STUDENT.replace('/', '_')}-soft-seed0.safetensors"
+    before = first.stat()
+    assert run_and_die(command, "*soft-seed1.safetensors", 2) == -9
+    assert (first.stat().st_ino, first.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    undisturbed = train(copy_artifact(trained[0], tmp_path / "undisturbed"), "--num_seeds=2")
+    assert accuracies(train(artifact, "--num_seeds=2")) == accuracies(undisturbed)
+    assert [path.name for path in work_of(artifact).iterdir()] == ["log.jsonl"], "no checkpoint is left"
+
+
+def test_every_trained_student_is_offered_with_its_seed(finished_random_real, tmp_path):
+    distilled = load_distilled(finished_random_real)
+    source = load_source(SourceConfig(name="digits", size=16))
+    config = StudentConfig(student=STUDENT, epochs=1, num_seeds=2)
+    offered = {}
+    reporter = Reporter(quiet=True)
+    result = train_students(
+        distilled, source, config, tmp_path, reporter, CPU, lambda s, seed: offered.update({seed: s})
+    )
+    test = HeldOutImages(source, CPU)
+    found = [topk_accuracy(predict(offered[seed], test), test.labels, 1) for seed in (0, 1)]
+    assert list(offered) == [0, 1] and result["top1"]["values"] == [round(value, 6) for value in found]
 
 
 def test_hard_labels_train_on_the_class_of_unmixed_views(finished, tmp_path):

@@ -6,18 +6,24 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 
 from accelerate import PartialState
+from jsonargparse import ArgumentParser
+from torch import nn
 
 from fadrm_hf.arguments import new_parser, parse, run_from_recipe
+from fadrm_hf.artifact.location import Location
 from fadrm_hf.baselines import comparison_table, measure_baselines
 from fadrm_hf.commands.output import as_typed, console, say
-from fadrm_hf.config import StudentConfig
+from fadrm_hf.commands.sharing import Sharing, add_sharing_options
+from fadrm_hf.config import SourceConfig, StudentConfig
 from fadrm_hf.errors import ConfigError, FadrmError
-from fadrm_hf.loader import Distilled, load_distilled
+from fadrm_hf.hub import open_artifact
+from fadrm_hf.hub.repository import pinned_repository
+from fadrm_hf.loader import load_distilled
 from fadrm_hf.progress import Reporter
-from fadrm_hf.results import describe_result, record_result
-from fadrm_hf.shards import WorkFolder, join_world
+from fadrm_hf.results import describe_result, result_folder
+from fadrm_hf.shards import join_world
 from fadrm_hf.sources import Source, load_source
-from fadrm_hf.train_student import train_students
+from fadrm_hf.train_student import require_views, train_students
 
 
 @contextmanager
@@ -32,27 +38,32 @@ def _student_options() -> Iterator[None]:
 @_student_options()
 def train_student_command(arguments: Sequence[str]) -> int:
     """`fadrm-hf train-student ARTIFACT`."""
-    parser = new_parser(
-        "fadrm-hf train-student", "Train students from an artifact alone and record how good they are."
-    )
-    parser.add_argument("artifact", type=str, help="Run folder.")
-    parser.add_argument(
-        "--source.name", type=str, default=None, help="Where the test images are, if not where they were."
-    )
-    parser.add_class_arguments(StudentConfig)
-    parser.set_defaults(student=None)
-    parsed = parse(parser, arguments).as_dict()
-    distilled = load_distilled(parsed["artifact"])
-    student = parsed.pop("student") or distilled.manifest.config["student"]["student"]
+    # `--artifact NAME` is NAME: `accelerate launch` users like their arguments named.
+    words = [word.removeprefix("--artifact=") for word in arguments if word != "--artifact"]
+    parsed = parse(_train_student_parser(), words).as_dict()
+    sharing = Sharing(parsed["save_student"], parsed["push_student"], parsed["private"], parsed["send_result"])
+    sharing.require_login()
+    location = open_artifact(parsed["artifact"], parsed["revision"])
+    student = parsed.pop("student") or location.manifest.settings("student", StudentConfig).student
     given = {field.name: parsed[field.name] for field in fields(StudentConfig) if field.name in parsed}
     config = StudentConfig(student=student, **given)
-    device = _only_process().device
-    source = _source_of(distilled, parsed["source"]["name"])
-    work = WorkFolder(distilled.folder)
-    result = train_students(distilled, source, config, work.path, Reporter(work.log), device)
-    path = record_result(distilled.folder, result | {"command": as_typed("train-student", arguments)})
+    sharing.check(location, config)
+    place = result_folder(location, parsed["output"])
+    device = only_process().device
+    distilled = load_distilled(location, streaming=parsed["streaming"], online=parsed["online"])
+    source = source_of(location, parsed["source"]["name"])
+    first: list[nn.Module] = []  # the student of the first seed, which is the one to share
+
+    def keep(module: nn.Module, seed: int) -> None:
+        if seed == 0:
+            first.append(module)
+
+    result = train_students(distilled, source, config, place.work.path, Reporter(place.work.log), device, keep)
+    result |= {"command": as_typed("train-student", arguments)}
+    path = place.add(result)
     say(describe_result(result))
     say(f"{path}")
+    sharing.share(first[0], result, path, place)
     return 0
 
 
@@ -68,20 +79,26 @@ def baselines_command(arguments: Sequence[str]) -> int:
     parser.add_argument("--rows", type=list[str], default=["random_real", "distilled", "whole"], help="Which images.")
     parser.add_argument("--source.name", type=str, default=None, help="Where the source is, if not where it was.")
     parsed = parse(parser, arguments)
-    distilled = load_distilled(parsed.artifact)
-    run = run_from_recipe(distilled.manifest.config, parsed.artifact)
+    location = open_artifact(parsed.artifact)
+    if pinned_repository(location):
+        raise ConfigError(
+            f"baselines are filed with the artifact, and {location.name} is on the Hub; give a run folder, e.g. a copy"
+            f" made by: hf download --repo-type dataset {parsed.artifact} --local-dir FOLDER"
+        )
+    run = run_from_recipe(location.manifest.config, parsed.artifact)
     given = {k: v for k, v in (("student", parsed.student), ("num_seeds", parsed.num_seeds)) if v is not None}
     where = replace(run.source, name=parsed.source.name or run.source.name)
     run = replace(run, student=replace(run.student, **given), source=where)
-    source = _source_of(distilled, parsed.source.name)
-    device = _only_process().device
+    source = source_of(location, parsed.source.name)
+    require_views(load_distilled(location))
+    device = only_process().device
     measure_baselines(run, source, parsed.rows, as_typed("baselines", arguments), device, quiet=False)
-    console.print(comparison_table(distilled.folder, run.student.student))
-    _print_where_to_look(distilled)
+    console.print(comparison_table(location.folder, run.student.student))
+    _print_where_to_look(location)
     return 0
 
 
-def _only_process() -> PartialState:
+def only_process() -> PartialState:
     """The process of a command that trains students one after another; several would all do the same."""
     state = join_world()
     if state.num_processes > 1:
@@ -92,19 +109,51 @@ def _only_process() -> PartialState:
     return state
 
 
-def _source_of(distilled: Distilled, name: str | None) -> Source:
-    """The artifact's source, for its test images; refused if its classes are not the artifact's."""
-    run = run_from_recipe(distilled.manifest.config, str(distilled.folder))
-    source = load_source(replace(run.source, name=name or run.source.name))
-    if source.class_map.hash != distilled.manifest.classes.hash:
+def source_of(location: Location, name: str | None) -> Source:
+    """The artifact's source, for its test images; refused if its classes are not the artifact's.
+
+    Args:
+        location: The artifact.
+        name: Where the source is, if not where it was.
+    """
+    config = location.manifest.settings("source", SourceConfig)
+    source = load_source(replace(config, name=name or config.name))
+    if source.class_map.hash != location.manifest.classes.hash:
         raise ConfigError(
-            f"source {source.config.name} has other classes than {distilled.folder}, or in another order; give the "
+            f"source {source.config.name} has other classes than {location.name}, or in another order; give the "
             "source it was distilled from to --source.name"
         )
     return source
 
 
-def _print_where_to_look(distilled: Distilled) -> None:
-    stages = ", ".join(f"{name} {stage.seconds:.0f} s" for name, stage in distilled.manifest.stages.items())
+def _train_student_parser() -> ArgumentParser:
+    parser = new_parser(
+        "fadrm-hf train-student", "Train students from an artifact alone and record how good they are."
+    )
+    parser.add_argument("artifact", type=str, help="Run folder, or ORG/NAME on the Hub; --artifact NAME is the same.")
+    parser.add_argument("--revision", type=str, default=None, help="Tag, branch or commit on the Hub.")
+    parser.add_argument(
+        "--streaming", action="store_true", help="Read soft labels from the Hub as they are needed; none are kept."
+    )
+    parser.add_argument(
+        "--online", action="store_true", help="Make soft labels on the fly with the artifact's teachers."
+    )
+    parser.add_argument(
+        "--output",
+        type=str,
+        default=None,
+        help="Folder for results; the run folder, or runs/ORG--NAME for an artifact on the Hub, if not given.",
+    )
+    parser.add_argument(
+        "--source.name", type=str, default=None, help="Where the test images are, if not where they were."
+    )
+    add_sharing_options(parser)
+    parser.add_class_arguments(StudentConfig)
+    parser.set_defaults(student=None)
+    return parser
+
+
+def _print_where_to_look(location: Location) -> None:
+    stages = ", ".join(f"{name} {stage.seconds:.0f} s" for name, stage in location.manifest.stages.items())
     say(f"stages: {stages}")
-    say(f"card: {distilled.folder / 'README.md'}   pictures: {distilled.folder / 'assets'}")
+    say(f"card: {location.folder / 'README.md'}   pictures: {location.folder / 'assets'}")

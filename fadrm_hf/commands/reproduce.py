@@ -1,0 +1,75 @@
+"""The number of an artifact once more: `reproduce`."""
+
+from collections.abc import Sequence
+
+from fadrm_hf.arguments import new_parser, parse
+from fadrm_hf.artifact.location import Location
+from fadrm_hf.card import Result
+from fadrm_hf.commands.measuring import only_process, source_of
+from fadrm_hf.commands.output import as_typed, say
+from fadrm_hf.config import require
+from fadrm_hf.errors import ConfigError
+from fadrm_hf.hub import open_artifact
+from fadrm_hf.hub.repository import pinned_repository
+from fadrm_hf.loader import load_distilled
+from fadrm_hf.progress import Reporter
+from fadrm_hf.reproduce import Reproduction, check_files, choose_result, is_online, parse_tolerance, settings_of
+from fadrm_hf.results import ResultFolder, result_folder
+from fadrm_hf.sources import Source
+from fadrm_hf.train_student import train_students
+
+
+def reproduce_command(arguments: Sequence[str]) -> int:
+    """`fadrm-hf reproduce ARTIFACT`; 0: within the tolerance, 1: beyond."""
+    parser = new_parser(
+        "fadrm-hf reproduce", "Train from an artifact alone by its own settings; compare the accuracy."
+    )
+    parser.add_argument("artifact", type=str, help="ORG/NAME on the Hub, or a run folder.")
+    parser.add_argument("--revision", type=str, default=None, help="Tag, branch or commit on the Hub.")
+    parser.add_argument("--seeds", type=int, default=None, help="Students; as many as were measured if not given.")
+    parser.add_argument("--tolerance", type=str, default="2sigma", help="Like 2sigma or 1.5points.")
+    parser.add_argument("--student", type=str, default=None, help="Whose result; the artifact's own if not given.")
+    parser.add_argument("--result", type=str, default=None, help="Which file of results/, if there are several.")
+    parser.add_argument("--output", type=str, default=None, help="Folder for the result; see train-student.")
+    parser.add_argument("--source.name", type=str, default=None, help="Where the test images are, if elsewhere.")
+    parsed = parse(parser, arguments)
+    tolerance = parse_tolerance(parsed.tolerance)
+    require(parsed.seeds is None or parsed.seeds >= 1, "seeds", parsed.seeds, "at least 1")
+    location = open_artifact(parsed.artifact, parsed.revision)
+    place = _place(location, parsed.output)
+    file, expected = choose_result(location, parsed.student, parsed.result)
+    config = settings_of(expected, file, parsed.seeds)
+    device = only_process().device
+    check_files(location)
+    source = source_of(location, parsed.source.name)
+    _require_same_test(source, expected, file)
+    say(f"{location.name}: {file}")
+    reporter = Reporter(place.work.log)
+    distilled = load_distilled(location, online=is_online(expected))
+    obtained = train_students(distilled, source, config, place.work.path, reporter, device)
+    comparison = Reproduction(expected, obtained, tolerance)
+    command = as_typed("reproduce", arguments)
+    path = place.add(obtained | {"command": command, "reproduction": {"of": file} | comparison.verdict()})
+    for line in [*comparison.lines(), f"{path}"]:
+        say(line)
+    return 0 if comparison.holds else 1
+
+
+def _place(location: Location, output: str | None) -> ResultFolder:
+    """A folder that is not the artifact's: what is expected must not be replaced by what is obtained."""
+    is_local = pinned_repository(location) is None
+    place = result_folder(location, output or (f"{location.folder}.reproduced" if is_local else None))
+    if place.folder == location.folder:
+        raise ConfigError(
+            f"--output {output} is the artifact, whose own result would be replaced; choose another folder"
+        )
+    return place
+
+
+def _require_same_test(source: Source, expected: Result, file: str) -> None:
+    found = len(source.labels("test"))
+    if found != expected["num_test_images"]:
+        raise ConfigError(
+            f"{file} was measured on {expected['num_test_images']} test images, {source.config.name} has {found}; give"
+            " the source it was distilled from to --source.name"
+        )
