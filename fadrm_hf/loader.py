@@ -2,24 +2,41 @@
 
 Nothing is drawn here. Which images form a batch, how each is cropped, flipped and mixed, and in which micro-batches
 the batch is split is all in the artifact, so a student sees exactly what the teachers labelled, for any number of
-workers.
+workers, from a folder or from the Hub, and after any interruption.
+
+One thread reads epochs of labels ahead; the main process cuts them into steps and hands each step to the data-loading
+workers in place of an index, so every row is read once whatever their number, and their order is kept.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fadrm_hf.artifact import num_label_epochs, read_images, read_soft_labels
-from fadrm_hf.artifact.manifest import Manifest, read_manifest
+from fadrm_hf.artifact.location import Location, table_names
+from fadrm_hf.artifact.manifest import Manifest
+from fadrm_hf.artifact.reading import Arrays, read_images
+from fadrm_hf.artifact.recorded_teachers import recorded_labeller
+from fadrm_hf.artifact.tables import IMAGES_FOLDER
+from fadrm_hf.builders.soft_labels import VIEW_FEATURES
 from fadrm_hf.config import Colour, RelabelConfig
-from fadrm_hf.errors import StudentError
-from fadrm_hf.relabel import split_sizes
+from fadrm_hf.errors import ArtifactError, StudentError
+from fadrm_hf.hub import open_artifact
+from fadrm_hf.label_codec import find_codec
+from fadrm_hf.label_stream import LabelEpochs, read_ahead
+from fadrm_hf.relabel import Labeller, split_sizes
+from fadrm_hf.reuse import stored_epoch_of
+from fadrm_hf.shards import join_world
 from fadrm_hf.sources.images import normalise
 from fadrm_hf.views import LabelViews, render_views
+
+Labels = Literal["stored", "online", "none"]
 
 
 @dataclass(frozen=True)
@@ -29,33 +46,52 @@ class Batch:
     Attributes:
         images: (n, 3, S, S) float32, normalised.
         labels: (n,) int64, the class of each view's own image (not of what is mixed in).
-        logits: (n, C) float32, the soft labels.
+        logits: (n, C) float32, the soft labels; (n, 0) where none were asked for.
+        mix_labels: (n,) int64, the class of the image that is mixed in; the own class where none is.
+        mix_shares: (n,) float32, the share of each view's pixels that shows it.
     """
 
     images: Tensor
     labels: Tensor
     logits: Tensor
+    mix_labels: Tensor
+    mix_shares: Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Distilled:
-    """A distilled dataset in memory, but for its soft labels, which are read an epoch at a time.
+    """A distilled dataset: its images in memory, its soft labels read as they are needed.
 
     Attributes:
-        folder: The artifact.
-        manifest: What it is and how it was made.
+        location: The artifact, in a folder or on the Hub.
         images: (N, 3, S, S) uint8.
         labels: (N,) int64.
-        num_epochs: Epochs of soft labels.
         relabel: How the labels were made: batch size and micro-batches.
+        streaming: Whether labels are read in ranges from where they are, never written to this disk.
+        online: Whether the artifact's teachers label each view again, though its labels may be stored.
     """
 
-    folder: Path
-    manifest: Manifest
+    location: Location
     images: Tensor
     labels: Tensor
-    num_epochs: int
     relabel: RelabelConfig
+    streaming: bool = False
+    online: bool = False
+
+    @property
+    def manifest(self) -> Manifest:
+        """What it is and how it was made."""
+        return self.location.manifest
+
+    @property
+    def name(self) -> str:
+        """The folder as it was given, or `ORG/NAME@COMMIT`."""
+        return self.location.name
+
+    @property
+    def folder(self) -> Path:
+        """The artifact's folder; of one on the Hub, what is in the cache of it, never to be written to."""
+        return self.location.folder
 
     @property
     def normalisation(self) -> tuple[Colour, Colour]:
@@ -63,15 +99,30 @@ class Distilled:
         return _colour(self.manifest.pixels.mean), _colour(self.manifest.pixels.std)
 
     @property
+    def num_epochs(self) -> int:
+        """Epochs of training that the labels serve; stored epochs may be read more than once."""
+        return self.relabel.epochs or self.num_stored_epochs
+
+    @property
+    def num_stored_epochs(self) -> int:
+        """Epochs of labels in the artifact."""
+        return self.manifest.label_epochs
+
+    @cached_property
+    def step_sizes(self) -> list[int]:
+        """Views in each batch of an epoch, as stored."""
+        return split_sizes(len(self.images), self.relabel.batch_size)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches that show every image once."""
-        return len(split_sizes(len(self.images), self.relabel.batch_size))
+        return len(self.step_sizes)
 
     def require_epochs(self, epochs: int) -> None:
         """Refuse to train for longer than there are labels.
 
         Raises:
-            StudentError: If more epochs are asked for than are labelled.
+            StudentError: If more epochs are asked for than the labels are meant for.
         """
         if epochs > self.num_epochs:
             raise StudentError(
@@ -79,33 +130,169 @@ class Distilled:
                 f"--epochs {self.num_epochs} or less, or distil again with --relabel.epochs {epochs}"
             )
 
-    def batches(self, epochs: range, mixed: bool = True, num_workers: int = 0) -> Iterator[Batch]:
+    def batches(
+        self,
+        epochs: range,
+        mixed: bool = True,
+        num_workers: int = 0,
+        *,
+        labels: Labels | None = None,
+        device: torch.device | None = None,
+        state: Mapping[str, int] | None = None,
+    ) -> "Batches":
         """The batches of some epochs, in training order.
 
         Args:
-            epochs: Which epochs of labels.
+            epochs: Which epochs of training.
             mixed: Whether views are mixed as they were labelled; False shows each image alone (hard labels).
-            num_workers: Processes that read and render; the batches do not depend on it.
+            num_workers: Processes that render; the batches do not depend on it.
+            labels: Where logits come from: "stored" in the artifact; "online" from the teachers it names, in the
+                micro-batches in which they labelled; "none". If not given: "none" for views that are not mixed, else
+                "online" where none are stored or `online` is set, else "stored".
+            device: Where teachers label; the process's own if not given.
+            state: `Batches.state_dict()` of an earlier pass over the same epochs, to go on from there.
 
         Raises:
-            StudentError: If more epochs are asked for than are labelled.
+            ArtifactError: If labels are asked for that are not stored; while reading, if the table is damaged.
+            StudentError: If more epochs are asked for than the labels are meant for, or `state` is of other epochs.
+            TeacherError: If a teacher that should label cannot be loaded.
         """
         self.require_epochs(epochs.stop)
-        steps = _Steps(self, epochs, mixed)
-        return iter(DataLoader(steps, batch_size=None, num_workers=num_workers))
+        labels = labels or self._usual_labels(mixed)
+        if labels == "stored" and not self._stores_labels:
+            raise ArtifactError(f"{self.name} stores no labels, its teachers make them; ask for labels 'online'")
+        done = 0 if state is None else self._steps_before(epochs, state)
+        labeller = self._labeller(device) if labels == "online" else None
+        steps = self._steps(epochs, done, views_only=labels != "stored")
+        loader = DataLoader(
+            _Rendering(self, mixed, labels == "stored"),
+            batch_size=None,
+            sampler=steps,
+            num_workers=num_workers,  # which are forked before the first step is read: before there is a thread
+            generator=torch.Generator(),  # the global one is the student's
+        )
+        return Batches(self, epochs, done, iter(loader), steps, labeller)
+
+    def _usual_labels(self, mixed: bool) -> Labels:
+        if not mixed:
+            return "none"
+        return "stored" if self._stores_labels and not self.online else "online"
+
+    @property
+    def _stores_labels(self) -> bool:
+        return find_codec(self.manifest.label_codec).has_logits
+
+    def _steps_before(self, epochs: range, state: Mapping[str, int]) -> int:
+        """How many steps of the epochs come before a position."""
+        epoch, step = state["epoch"], state["step"]
+        if (epoch, step) == (epochs.stop, 0):
+            return len(epochs) * self.steps_per_epoch
+        if epoch not in epochs or not 0 <= step < self.steps_per_epoch:
+            raise StudentError(
+                f"state is epoch {epoch}, step {step}, expected a step below {self.steps_per_epoch} of epochs "
+                f"{epochs.start} to {epochs.stop - 1}; give the epochs that it was taken in"
+            )
+        return epochs.index(epoch) * self.steps_per_epoch + step
+
+    def _labeller(self, device: torch.device | None) -> Labeller:
+        for record in self.manifest.teachers:
+            for name in self.manifest.files:
+                if record.path is not None and name.startswith(f"{record.path}/"):
+                    self.location.local(name)
+        return recorded_labeller(self.folder, self.manifest, device or join_world().device)
+
+    def _steps(self, epochs: range, done: int, views_only: bool) -> Generator[Arrays, None, None]:
+        """The columns of each step of the epochs but the first `done`, as stored; reading starts with the first."""
+        num_steps, num_stored = self.steps_per_epoch, self.num_stored_epochs
+        seed = self.manifest.seeds.get("run", 0)
+        rest = epochs[done // num_steps :]
+        plan = (stored_epoch_of(epoch, num_stored, num_steps, seed) for epoch in rest)
+        last = min(epochs.stop, num_stored) - 1
+        ends = torch.tensor(self.step_sizes).cumsum(0).tolist()
+        skipped = done % num_steps
+        with (
+            closing(LabelEpochs(self.location, last, self.streaming, views_only)) as table,
+            closing(read_ahead(lambda planned: table.read(planned[0]), plan, table.num_ahead)) as stored_epochs,
+        ):
+            for (_, steps), columns in stored_epochs:
+                for step in steps[skipped:]:
+                    rows = slice(ends[step] - self.step_sizes[step], ends[step])
+                    yield {name: column[rows] for name, column in columns.items()}
+                columns.clear()  # before the epoch after the next is read
+                skipped = 0
 
 
-def load_distilled(folder: str | Path) -> Distilled:
-    """Open an artifact.
+class Batches(Iterator[Batch]):
+    """An iterator over batches that knows where it is, and ends its thread and its workers when closed or collected.
+
+    Args:
+        distilled: What is read.
+        epochs: Which epochs.
+        done: How many batches of these epochs were read before.
+        batches: The rest.
+        steps: What these are made from.
+        labeller: Labels each batch, in this process.
+    """
+
+    def __init__(
+        self,
+        distilled: Distilled,
+        epochs: range,
+        done: int,
+        batches: Iterator[Batch],
+        steps: Generator[Arrays, None, None],
+        labeller: Labeller | None,
+    ) -> None:
+        self._steps_per_epoch, self._epochs, self._done = distilled.steps_per_epoch, epochs, done
+        self._batches, self._steps, self._labeller = batches, steps, labeller
+
+    def __next__(self) -> Batch:
+        batch = next(self._batches)
+        if self._labeller is not None:
+            # A clone, since what is made in inference mode could not be used in a loss.
+            batch = replace(batch, logits=self._labeller.label_shown(batch.images).clone())
+        self._done += 1
+        return batch
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def state_dict(self) -> dict[str, int]:
+        """The "epoch" and "step" of the next batch; after the last one, step 0 of the epoch behind it."""
+        epoch, step = divmod(self._done, self._steps_per_epoch)
+        return {"epoch": self._epochs[epoch] if epoch < len(self._epochs) else self._epochs.stop, "step": step}
+
+    def close(self) -> None:
+        """End the thread and the workers; what they are doing is waited for."""
+        self._batches = iter(())
+        self._steps.close()
+
+
+def load_distilled(
+    name: str | Path | Location, revision: str | None = None, streaming: bool = False, online: bool = False
+) -> Distilled:
+    """Open an artifact for training: its images are fetched and decoded, its labels are left where they are.
+
+    Args:
+        name: A run folder, `ORG/NAME` on the Hub, or what `open_artifact` gave.
+        revision: Tag, branch or commit on the Hub.
+        streaming: Read labels from the Hub in ranges, and write none to this disk; else files are fetched one by one
+            when they are needed, and kept in the cache.
+        online: Let the artifact's teachers label each view again, even where labels are stored.
 
     Raises:
-        ArtifactError: If there is none, or it is damaged, incomplete, or of a newer format.
+        ArtifactError: If there is none, or it is damaged, incomplete, hostile, or of a newer format.
+        HubError: If the Hub does not give it.
     """
-    path = Path(folder)
-    manifest = read_manifest(path)
-    images, labels = read_images(path)
-    relabel = RelabelConfig(**manifest.config["relabel"])
-    return Distilled(path, manifest, images, labels, num_label_epochs(path), relabel)
+    location = open_artifact(name, revision) if isinstance(name, str | Path) else name
+    for file in table_names(location.manifest, IMAGES_FOLDER):
+        location.local(file)
+    images, labels = read_images(location.folder)
+    relabel = location.manifest.settings("relabel", RelabelConfig)
+    return Distilled(location, images, labels, relabel, streaming, online)
 
 
 def _colour(values: tuple[float, ...]) -> Colour:
@@ -113,32 +300,25 @@ def _colour(values: tuple[float, ...]) -> Colour:
     return red, green, blue
 
 
-class _Steps(Dataset[Batch]):
-    """Step i of the epochs of a range, as a map-style dataset, so that workers may share them out."""
+class _Rendering(Dataset[Batch]):
+    """A map from the stored columns of a step to its batch; workers share the steps out."""
 
-    def __init__(self, distilled: Distilled, epochs: range, mixed: bool) -> None:
-        self._distilled, self._epochs, self._mixed = distilled, epochs, mixed
-        self._sizes = split_sizes(len(distilled.images), distilled.relabel.batch_size)
-        self._epoch = -1
-        self._table: dict[str, Tensor] = {}
+    def __init__(self, distilled: Distilled, mixed: bool, with_logits: bool) -> None:
+        self._images, self._labels, self._mixed = distilled.images, distilled.labels, mixed
+        self._normalisation = distilled.normalisation
+        self._codec = find_codec(distilled.manifest.label_codec) if with_logits else None
+        self._num_classes = len(distilled.manifest.class_map)
 
-    def __len__(self) -> int:
-        return len(self._epochs) * len(self._sizes)
+    def __getitem__(self, columns: Arrays) -> Batch:
+        own = {name: torch.from_numpy(columns[name].copy()) for name in VIEW_FEATURES}  # torch wants to write
+        views = LabelViews.from_columns(own)
+        views = views if self._mixed else views.unmixed()
+        images = normalise(render_views(self._images, views), *self._normalisation)
+        mix_labels = self._labels[torch.where(views.mix_image >= 0, views.mix_image, views.image)]
+        shares = views.mix_shares(images.shape[-1])
+        return Batch(images, self._labels[views.image], self._logits(columns), mix_labels, shares)
 
-    def __getitem__(self, index: int) -> Batch:
-        if index >= len(self):
-            raise IndexError(index)
-        epoch, step = divmod(index, len(self._sizes))
-        columns = self._read(self._epochs[epoch], step)
-        views = LabelViews.from_columns(columns)
-        pixels = render_views(self._distilled.images, views if self._mixed else views.unmixed())
-        images = normalise(pixels, *self._distilled.normalisation)
-        return Batch(images, self._distilled.labels[views.image], columns["logits"].float())
-
-    def _read(self, epoch: int, step: int) -> dict[str, Tensor]:
-        if epoch != self._epoch:
-            table = read_soft_labels(self._distilled.folder, epoch)
-            self._table = {name: torch.from_numpy(column) for name, column in table.items()}
-            self._epoch = epoch
-        first = sum(self._sizes[:step])
-        return {name: column[first : first + self._sizes[step]] for name, column in self._table.items()}
+    def _logits(self, columns: Arrays) -> Tensor:
+        if self._codec is None:
+            return torch.empty((len(columns["image"]), 0))
+        return torch.from_numpy(self._codec.decode(columns, self._num_classes))

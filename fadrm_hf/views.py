@@ -206,6 +206,11 @@ class LabelViews:
     def __len__(self) -> int:
         return len(self.image)
 
+    def mix_shares(self, size: int) -> Tensor:
+        """(n,) float32 in [0, 1]: the share of each view's size x size pixels that shows the partner."""
+        height, width = self.mix_box[:, 2], self.mix_box[:, 3]
+        return torch.where(self.mix_image >= 0, height * width, 0) / size**2
+
     def unmixed(self) -> "LabelViews":
         """The same crops and flips with nothing mixed in."""
         return LabelViews(

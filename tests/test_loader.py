@@ -1,16 +1,29 @@
-"""Training batches against what was labelled, bit for bit."""
+"""Training batches against what was labelled, bit for bit, from wherever and however often they are read."""
+
+import gc
+import subprocess
+import sys
+import threading
+import weakref
 
 import pytest
 import torch
-from fixtures.runs import BATCH, EPOCHS, work_of
+from fixtures import artifacts
+from fixtures.runs import BATCH, EPOCHS, copy_run, work_of
+from fixtures.tables import LABELS, groups_of, rehash, split_labels, train_longer, write_groups
 
-from fadrm_hf.artifact import read_manifest
+from fadrm_hf.artifact import read_manifest, read_soft_labels
 from fadrm_hf.artifact.recorded_teachers import recorded_labeller
 from fadrm_hf.errors import ArtifactError, StudentError
 from fadrm_hf.files import load_tensors
+from fadrm_hf.label_stream import read_ahead
 from fadrm_hf.loader import load_distilled
+from fadrm_hf.recode import recode
+from fadrm_hf.reuse import stored_epoch_of
 from fadrm_hf.sources.images import normalise
 from fadrm_hf.views import LabelViews, render_views
+
+REUSED = 7  # epochs of training that three stored ones serve
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +41,28 @@ def labelled(finished):
         columns = load_tensors(file)
         steps += [{name: column[columns["step"] == step] for name, column in columns.items()} for step in range(2)]
     return images, steps
+
+
+@pytest.fixture(scope="module")
+def reused(tmp_path_factory):
+    """Three stored epochs of two steps, in two files, for seven epochs of training."""
+    folder = artifacts.make_artifact(tmp_path_factory.mktemp("reused") / "run")
+    return load_distilled(train_longer(split_labels(folder, 2), REUSED))
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    return artifacts.make_artifact(tmp_path / "run")
+
+
+def same(found, expected):
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
+
+
+def reading_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith(("read-labels", "fetch-labels"))]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -50,10 +85,38 @@ def test_the_recorded_teachers_give_the_stored_labels_bit_for_bit(finished, labe
         assert torch.equal(again.half(), columns["logits"])
 
 
+def test_labels_made_while_training_are_the_stored_ones(finished, distilled):
+    online = load_distilled(finished, online=True).batches(range(EPOCHS), num_workers=1)
+    for made, stored in zip(online, distilled.batches(range(EPOCHS)), strict=True):
+        assert torch.equal(made.logits.half(), stored.logits.half())
+        assert not made.logits.is_inference()  # so that a loss may keep it
+        assert torch.equal(made.images, stored.images)
+
+
+def test_an_artifact_without_labels_has_them_made(finished, distilled, tmp_path):
+    run = copy_run(finished, tmp_path)
+    recode(run, tmp_path / "views", "none", None)
+    views = load_distilled(tmp_path / "views")
+    for made, stored in zip(views.batches(range(1, 3)), distilled.batches(range(1, 3)), strict=True):
+        assert torch.equal(made.logits.half(), stored.logits.half())
+    with pytest.raises(ArtifactError, match="stores no labels"):
+        views.batches(range(1), labels="stored")
+    assert next(views.batches(range(1), mixed=False)).logits.shape == (BATCH, 0)
+
+
+def test_a_codec_is_decoded_as_it_says(finished, distilled, tmp_path):
+    run = copy_run(finished, tmp_path)
+    recode(run, tmp_path / "int8", "int8", None)
+    coded = load_distilled(tmp_path / "int8")
+    stored = torch.from_numpy(read_soft_labels(tmp_path / "int8", 0)["logits"])
+    assert torch.equal(torch.cat([batch.logits for batch in coded.batches(range(1))]), stored)
+    exact = torch.cat([batch.logits for batch in distilled.batches(range(1))])
+    assert 0 < (stored - exact).abs().max() < 0.01 * exact.abs().max()
+
+
 def test_some_epochs_are_the_same_as_among_all(distilled):
     everything = list(distilled.batches(range(EPOCHS)))
-    part = list(distilled.batches(range(2, EPOCHS)))
-    assert all(torch.equal(a.images, b.images) for a, b in zip(everything[4:], part, strict=True))
+    same(list(distilled.batches(range(2, EPOCHS))), everything[4:])
 
 
 def test_unmixed_batches_show_each_image_alone(distilled, labelled):
@@ -64,6 +127,13 @@ def test_unmixed_batches_show_each_image_alone(distilled, labelled):
     assert torch.equal(alone.images, normalise(shown, *distilled.normalisation))
     assert not torch.equal(alone.images, mixed.images)
     assert torch.equal(alone.labels, mixed.labels)
+    assert alone.logits.shape == (BATCH, 0)
+
+
+def test_mixed_views_without_labels(distilled):
+    stored, bare = (next(distilled.batches(range(1), labels=labels)) for labels in ("stored", "none"))
+    assert bare.logits.shape == (BATCH, 0)
+    assert torch.equal(bare.images, stored.images) and torch.equal(bare.mix_labels, stored.mix_labels)
 
 
 def test_more_epochs_than_labels_are_refused_with_the_remedy(distilled):
@@ -74,3 +144,119 @@ def test_more_epochs_than_labels_are_refused_with_the_remedy(distilled):
 def test_a_folder_that_is_no_artifact_is_refused(tmp_path):
     with pytest.raises(ArtifactError, match="it is no artifact, or an unfinished one"):
         load_distilled(tmp_path)
+
+
+def test_stored_epochs_are_reused_batch_by_batch(reused):
+    assert (reused.num_epochs, reused.num_stored_epochs) == (REUSED, 3)
+    batches = list(reused.batches(range(REUSED)))
+    stored = {epoch: batches[2 * epoch : 2 * epoch + 2] for epoch in range(3)}
+    for epoch in range(REUSED):
+        index, steps = stored_epoch_of(epoch, 3, 2, reused.manifest.seeds["run"])
+        same(batches[2 * epoch : 2 * epoch + 2], [stored[index][step] for step in steps])
+    seen = [stored_epoch_of(epoch, 3, 2, 0) for epoch in range(REUSED)]
+    assert len(set(seen)) > 3, "the test reuses nothing in another order"
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+@pytest.mark.parametrize("taken", [3, 4, 9, 14])
+def test_a_pass_goes_on_where_it_was(reused, num_workers, taken):
+    """In the middle of a stored epoch, at an epoch's end, in a reused epoch, and at the end of everything."""
+    undisturbed = list(reused.batches(range(REUSED)))
+    with reused.batches(range(REUSED), num_workers=num_workers) as batches:
+        same([next(batches) for _ in range(taken)], undisturbed[:taken])
+        state = batches.state_dict()
+    assert state == {"epoch": taken // 2, "step": taken % 2}
+    rest = reused.batches(range(REUSED), num_workers=num_workers, state=state)
+    same(list(rest), undisturbed[taken:])
+    assert rest.state_dict() == {"epoch": REUSED, "step": 0}
+
+
+def test_a_state_of_other_epochs_is_refused(reused):
+    for state in ({"epoch": 5, "step": 0}, {"epoch": 2, "step": 2}, {"epoch": 2, "step": -1}, {"epoch": 4, "step": 1}):
+        with pytest.raises(StudentError, match="expected a step below 2 of epochs 2 to 3"):
+            reused.batches(range(2, 4), state=state)
+
+
+def test_reading_leaves_the_global_random_state_alone(reused):
+    before = torch.get_rng_state()
+    list(reused.batches(range(2), num_workers=1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_no_thread_outlives_its_iterator(reused, num_workers):
+    batches = reused.batches(range(REUSED), num_workers=num_workers)
+    next(batches)
+    assert reading_threads()
+    batches.close()
+    assert reading_threads() == []
+    assert list(batches) == []
+    batches = reused.batches(range(REUSED), num_workers=num_workers)
+    next(batches)
+    del batches
+    gc.collect()
+    assert reading_threads() == []
+    list(reused.batches(range(2), num_workers=num_workers))
+    assert reading_threads() == []
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_damaged_epoch_is_named_when_it_is_reached(artifact, num_workers):
+    groups = groups_of(artifact / LABELS)
+    column = groups[2].schema.get_field_index("image")
+    groups[2] = groups[2].set_column(column, groups[2].field(column), groups[1]["image"].take([0] * 8))
+    write_groups(artifact / LABELS, groups)
+    batches = load_distilled(rehash(artifact)).batches(range(3), num_workers=num_workers)
+    with pytest.raises(ArtifactError, match=rf"{LABELS}, epoch 2, row 0: image is "):
+        list(batches)
+    # Workers are handed steps a little ahead, so the error may come that much before the epoch does.
+    assert batches.state_dict()["epoch"] == (2 if num_workers == 0 else 0)
+    del batches
+    gc.collect()
+    assert reading_threads() == []
+
+
+def test_one_result_waits_and_no_more():
+    alive = []
+
+    class Table(dict):
+        pass
+
+    def read(item):
+        alive[:] = [reference for reference in alive if reference() is not None]
+        table = Table(item=item)
+        alive.append(weakref.ref(table))
+        assert len(alive) <= 2, "an epoch in use and the next: no third one"
+        return table
+
+    for item, table in read_ahead(read, range(20), 1):
+        assert table["item"] == item
+        del table
+    assert len(alive) >= 1
+
+
+def test_what_reading_raises_is_raised_where_it_is_due():
+    def read(item):
+        if item == 3:
+            raise OSError("the disk is gone")
+        return item
+
+    found = read_ahead(read, range(9), 4)
+    assert [next(found)[1] for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(found)
+    assert reading_threads() == []
+
+
+def test_the_package_is_imported_without_its_libraries():
+    code = "import fadrm_hf, sys; assert not {'torch', 'datasets', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_top_level_name():
+    import fadrm_hf
+
+    assert fadrm_hf.load_distilled is load_distilled
+    with pytest.raises(AttributeError, match="no attribute 'load_everything'"):
+        assert fadrm_hf.load_everything

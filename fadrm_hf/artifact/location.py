@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from fadrm_hf.artifact.manifest import Manifest, inner_path, read_manifest
+from fadrm_hf.errors import ArtifactError
 
 
 class Location(Protocol):
@@ -53,7 +54,10 @@ class LocalFolder:
 
     def local(self, name: str) -> Path:
         """The file; see `Location.local`."""
-        return inner_path(self.folder, name)
+        path = inner_path(self.folder, name)
+        if not path.is_file():
+            raise ArtifactError(f"{self.name} has no {name}; fetch the artifact again, or restore it from a copy")
+        return path
 
     def stream(self, name: str) -> BinaryIO:
         """The file, opened; see `Location.stream`."""

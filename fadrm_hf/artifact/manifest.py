@@ -7,23 +7,28 @@ version; files are named by paths relative to the artifact that never lead out o
 import hashlib
 import json
 import logging
+import math
 import re
 import types
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fadrm_hf import __version__
 from fadrm_hf.class_map import ClassMap
-from fadrm_hf.errors import ArtifactError
+from fadrm_hf.errors import ArtifactError, FadrmError
 from fadrm_hf.files import sha256, write_bytes
 
 logger = logging.getLogger(__name__)
+
+Settings = TypeVar("Settings")
 
 MANIFEST_NAME = "fadrm.json"
 FORMAT_VERSION = "1.0"
 # ImageNet-21k's has 2 MB. A larger one is refused before it is read, so that it cannot fill the memory.
 MAX_MANIFEST_BYTES = 64 << 20
+MAX_PIXELS = 4096  # side of an image, four times that of the largest that classifiers are shown
 _TABLES = ("data", "soft_labels")
 # What evaluation and the card may rewrite; everything else keeps the hash it was packaged with.
 _REFRESHED = ("README.md", "results/", "assets/")
@@ -153,10 +158,34 @@ class Manifest:
         """The classes, as every other stage knows them."""
         return ClassMap(self.classes.ids, self.classes.names)
 
+    def settings(self, section: str, kind: type[Settings]) -> Settings:
+        """A section of the run that made the artifact, e.g. `settings("relabel", RelabelConfig)`.
+
+        Raises:
+            ArtifactError: If it is absent, or holds values that no run can have.
+        """
+        return parse_settings(self.config.get(section), kind, f"config.{section}")
+
     @property
     def num_images(self) -> int:
         """Rows of the images table, and of each epoch of soft labels."""
         return self.ipc * len(self.classes.ids)
+
+
+def parse_settings(given: Any, kind: type[Settings], where: str) -> Settings:
+    """A frozen dataclass of settings from plain data; keys of a newer version are left out, absent ones have defaults.
+
+    Raises:
+        ArtifactError: If it is no section of settings, or holds values that no run can have.
+    """
+    if not isinstance(given, dict):
+        raise _damaged(f"has {where} = {given!r}, expected a section of settings")
+    known = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    try:
+        return kind(**{name: value for name, value in values.items() if name in known})
+    except (FadrmError, TypeError, ValueError) as error:
+        raise _damaged(f"has unusable settings in {where}: {error}") from error
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -181,6 +210,7 @@ def read_manifest(folder: Path) -> Manifest:
     manifest: Manifest = _parse(Manifest, document, "")
     if len(manifest.classes.ids) != len(manifest.classes.names) or not manifest.classes.ids:
         raise _damaged(f"has {len(manifest.classes.ids)} class ids for {len(manifest.classes.names)} names")
+    _require_possible(manifest)
     for name in manifest.files:
         inner_path(folder, name)
     for teacher in manifest.teachers:
@@ -191,7 +221,23 @@ def read_manifest(folder: Path) -> Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     """Hash every file of the finished folder and write the manifest; returns it with `files` and `bytes` filled in."""
+    manifest = replace(manifest, bytes=table_bytes(folder))
     return _write(folder, manifest, {name: _record(folder / name) for name in artifact_files(folder)})
+
+
+def with_files(text: str, contents: Mapping[str, bytes]) -> str:
+    """A manifest after some files were added or replaced; everything else in it stays, keys of newer versions too.
+
+    Args:
+        text: The manifest as it was written.
+        contents: What the files hold now, by their paths inside the artifact.
+    """
+    document = json.loads(text)
+    records = {
+        name: {"sha256": hashlib.sha256(file).hexdigest(), "bytes": len(file)} for name, file in contents.items()
+    }
+    document |= {"files": dict(sorted((document["files"] | records).items())), "digest": ""}
+    return _dump(document | {"digest": _digest(_dump(document))})
 
 
 def is_unaltered(folder: Path) -> bool:
@@ -238,14 +284,14 @@ def inner_path(folder: Path, name: str) -> Path:
 
 
 def _write(folder: Path, manifest: Manifest, files: dict[str, FileRecord]) -> Manifest:
-    manifest = replace(manifest, files=dict(sorted(files.items())), bytes=table_bytes(folder), digest="")
-    manifest = replace(manifest, digest=_digest(_to_text(manifest)))
-    write_bytes(folder / MANIFEST_NAME, _to_text(manifest).encode())
+    manifest = replace(manifest, files=dict(sorted(files.items())), digest="")
+    manifest = replace(manifest, digest=_digest(_dump(asdict(manifest))))
+    write_bytes(folder / MANIFEST_NAME, _dump(asdict(manifest)).encode())
     return manifest
 
 
-def _to_text(manifest: Manifest) -> str:
-    return json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n"
+def _dump(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def _digest(text: str) -> str:
@@ -268,6 +314,21 @@ def _require_readable(version: object) -> None:
         raise ArtifactError(
             f"this artifact has format {version}, fadrm_hf {__version__} reads up to {FORMAT_VERSION[:-1]}x;"
             " upgrade with: pip install -U fadrm_hf"
+        )
+
+
+def _require_possible(manifest: Manifest) -> None:
+    """Refuse numbers that no run has, since readers set memory aside by them."""
+    size, mean, std = manifest.pixels.size, manifest.pixels.mean, manifest.pixels.std
+    for name, value in (("ipc", manifest.ipc), ("label_epochs", manifest.label_epochs), ("pixels.size", size)):
+        if value < 1:
+            raise _damaged(f"has {name} = {value}, expected at least 1")
+    if size > MAX_PIXELS:
+        raise _damaged(f"has pixels.size = {size:,}, expected at most {MAX_PIXELS:,}")
+    are_colours = len(mean) == len(std) == 3 and all(map(math.isfinite, mean)) and all(0 < s < math.inf for s in std)
+    if not are_colours:
+        raise _damaged(
+            f"has pixels.mean = {mean} and pixels.std = {std}, expected three numbers each, the std positive"
         )
 
 

@@ -10,10 +10,11 @@ fadrm.json                     the manifest, written last (`fadrm_hf.artifact.ma
 """
 
 import io
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -24,31 +25,25 @@ from datasets import Features
 from PIL import Image as PillowImage
 from torch import Tensor
 
-from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, read_manifest
+from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, inner_path, read_manifest
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER, label_names
 from fadrm_hf.builders.images import image_features
-from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features
-from fadrm_hf.errors import ArtifactError
+from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features, row_bytes
+from fadrm_hf.errors import ArtifactError, FadrmError
 from fadrm_hf.label_codec import find_codec
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 
-
-def card_configs() -> list[dict[str, Any]]:
-    """The card's YAML `configs:`, by which plain `load_dataset` finds the tables.
-
-    There is no `dataset_info`: the features are in the parquet files, and `splits` in it would break `filters=`.
-    """
-    return [
-        {"config_name": "default", "default": True, "data_files": _train_files(IMAGES_FOLDER)},
-        {"config_name": "soft_labels", "data_files": _train_files(LABELS_FOLDER)},
-    ]
+_IMAGE_OVERHEAD = 512  # bytes of an image's row beside its pixels
+_GROUP_SLACK = 1 << 16  # bytes of a row group beside its rows: page headers, levels, the footer's share
+_DEFLATE_AT_MOST = 1032  # times that a PNG can be smaller than its pixels
+_PNG_BEGINS = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 
 
 def table_files(folder: Path, table: str) -> list[Path]:
     """The parquet files of a table (`IMAGES_FOLDER` or `LABELS_FOLDER`) in row order; a gap is refused."""
-    files = sorted((folder / table).glob("train-*.parquet"))
+    files = sorted(inner_path(folder, f"{table}/{file.name}") for file in (folder / table).glob("train-*.parquet"))
     expected = [f"train-{index:05d}-of-{len(files):05d}.parquet" for index in range(len(files))]
     if not files or [file.name for file in files] != expected:
         found = ", ".join(file.name for file in files) or "no parquet file"
@@ -58,10 +53,10 @@ def table_files(folder: Path, table: str) -> list[Path]:
     return files
 
 
-def open_table(file: Path) -> pq.ParquetFile:
-    """A parquet file whose page checksums are verified as it is read."""
+def open_table(file: Path, source: BinaryIO | None = None) -> pq.ParquetFile:
+    """A parquet file whose page checksums are verified as it is read; from `source` if it does not lie at `file`."""
     with reading(file):
-        return pq.ParquetFile(file, page_checksum_verification=True)
+        return pq.ParquetFile(source or file, page_checksum_verification=True)
 
 
 def require_schema(file: Path, table: pq.ParquetFile, features: Features) -> None:
@@ -81,7 +76,7 @@ def reading(file: Path, where: str = "") -> Iterator[None]:
     """Turn what Arrow and Pillow raise for damaged bytes into an `ArtifactError` naming the file."""
     try:
         yield
-    except ArtifactError:
+    except (FadrmError, MemoryError):
         raise
     except (OSError, pa.ArrowException, PillowImage.DecompressionBombError, SyntaxError, ValueError) as error:
         place = f"{file.parent.name}/{file.name}{where and ', '}{where}"
@@ -110,27 +105,31 @@ def read_images(folder: Path) -> tuple[Tensor, Tensor]:
             f"{IMAGES_FOLDER}/ has {num_rows} rows, {MANIFEST_NAME} says {manifest.num_images};"
             " fetch the artifact again"
         )
-    images = torch.empty((num_rows, 3, manifest.pixels.size, manifest.pixels.size), dtype=torch.uint8)
-    labels = torch.empty(num_rows, dtype=torch.int64)
+    size, num_classes = manifest.pixels.size, len(manifest.class_map)
+    if num_rows * 3 * size**2 > _DEFLATE_AT_MOST * sum(file.stat().st_size for file in tables):
+        raise ArtifactError(
+            f"{IMAGES_FOLDER}/ is too small for {num_rows} images of {size} px; fetch the artifact again"
+        )
+    images = torch.empty((num_rows, 3, size, size), dtype=torch.uint8)
     row = 0
     for file, table in tables.items():
         require_schema(file, table, image_features(label_names(manifest.class_map)))
         for group in range(table.num_row_groups):
-            with reading(file, f"row group {group}"):
-                columns = table.read_row_group(group, ["image", "label"])
-                rows = slice(row, row + len(columns))
-                labels[rows] = torch.from_numpy(columns["label"].to_numpy().copy())
-                for pixels in columns["image"].to_pylist():
-                    images[row] = decode_png(pixels["bytes"], manifest.pixels.size)
-                    row += 1
-    return images, labels
+            columns = _read_group(file, table, group, ("image", "label"), image_row_bytes(manifest))
+            for pixels, label in zip(columns["image"].to_pylist(), columns["label"].to_pylist(), strict=True):
+                with reading(file, f"row {row}"):
+                    images[row] = decode_png((pixels or {}).get("bytes"), size)
+                    if label != row % num_classes:
+                        raise ValueError(f"label is {label}, by the order of rows it is {row % num_classes}")
+                row += 1
+    return images, torch.arange(num_rows) % num_classes
 
 
 def read_soft_labels(folder: Path, epoch: int) -> Arrays:
     """The views of one epoch, in training order: only its row group is read.
 
     Returns:
-        The columns of the table as arrays (n,) or (n, 4), and "logits" (n, C) float32.
+        The columns of the view as arrays (n,) or (n, 4), and "logits" (n, C) float32 unless the codec is "none".
 
     Raises:
         ArtifactError: If the file is damaged, or holds no such epoch.
@@ -147,17 +146,79 @@ def read_soft_labels(folder: Path, epoch: int) -> Arrays:
 
 def read_label_group(file: Path, table: pq.ParquetFile, group: int, manifest: Manifest) -> Arrays:
     """One row group of a soft-label file; see `read_soft_labels`."""
+    columns = read_label_columns(file, table, group, manifest)
+    views = {name: columns[name].copy() for name in VIEW_FEATURES}
+    codec, num_classes = find_codec(manifest.label_codec), len(manifest.class_map)
+    if not codec.has_logits:
+        return views
+    unusable = codec.unusable(columns, num_classes)
+    if unusable.any():
+        raise ArtifactError(
+            f"{LABELS_FOLDER}/{file.name}, row group {group}, row {unusable.argmax()} holds no label: a value is not"
+            " finite, or its class does not exist; fetch the artifact again"
+        )
+    return views | {"logits": codec.decode(columns, num_classes)}
+
+
+def read_label_columns(
+    file: Path, table: pq.ParquetFile, group: int, manifest: Manifest, views_only: bool = False
+) -> Arrays:
+    """One row group of a soft-label file, every column (n, ...) as it is stored; the arrays are read-only.
+
+    Args:
+        file: Where it lies, for messages.
+        table: The file.
+        group: Which row group.
+        manifest: What the table should be.
+        views_only: Leave out the columns of the codec.
+    """
     num_rows = table.metadata.row_group(group).num_rows
     if num_rows != manifest.num_images:
         raise ArtifactError(
             f"{LABELS_FOLDER}/{file.name}, row group {group} has {num_rows} rows,"
             f" expected a view of each of {manifest.num_images} images; fetch the artifact again"
         )
-    require_schema(file, table, label_features(manifest.label_codec, len(manifest.class_map)))
+    features = label_features(manifest.label_codec, len(manifest.class_map))
+    require_schema(file, table, features)
+    names = tuple(VIEW_FEATURES if views_only else features)
+    columns = _read_group(file, table, group, names, label_row_bytes(manifest))
     with reading(file, f"row group {group}"):
-        columns = {name: _to_numpy(column) for name, column in _columns(table.read_row_group(group))}
-    views = {name: columns[name] for name in VIEW_FEATURES}
-    return views | {"logits": find_codec(manifest.label_codec).decode(columns)}
+        return {name: _to_numpy(name, column) for name, column in columns.items()}
+
+
+def image_row_bytes(manifest: Manifest) -> int:
+    """What a row of the images table takes at most, before compression."""
+    return 3 * manifest.pixels.size**2 + _IMAGE_OVERHEAD
+
+
+def label_row_bytes(manifest: Manifest) -> int:
+    """What a row of the soft-label table takes, before compression."""
+    return row_bytes(label_features(manifest.label_codec, len(manifest.class_map)), narrowest=4)
+
+
+def require_plausible_sizes(manifest: Manifest) -> None:
+    """Refuse tables that are far larger than what the manifest says of them, before any of it is fetched or read."""
+    images = manifest.num_images * image_row_bytes(manifest)
+    labels = manifest.label_epochs * (manifest.num_images * label_row_bytes(manifest) + _GROUP_SLACK)
+    for table, implied in ((IMAGES_FOLDER, images), (LABELS_FOLDER, labels)):
+        declared = sum(file.bytes for name, file in manifest.files.items() if name.startswith(f"{table}/"))
+        if declared > 2 * implied + _GROUP_SLACK:
+            raise ArtifactError(
+                f"{MANIFEST_NAME} gives {table}/ {declared:,} bytes, expected about {implied:,} for what it holds;"
+                " nothing of it is read"
+            )
+
+
+def require_group_size(file: Path, table: pq.ParquetFile, group: int, bytes_per_row: int) -> None:
+    """Refuse a row group that declares far more bytes than its rows can have, before memory is taken for it."""
+    metadata = table.metadata.row_group(group)
+    declared = sum(metadata.column(index).total_uncompressed_size for index in range(metadata.num_columns))
+    implied = metadata.num_rows * bytes_per_row
+    if declared > 2 * implied + _GROUP_SLACK:
+        raise ArtifactError(
+            f"{file.parent.name}/{file.name}, row group {group} declares {declared:,} bytes, expected about"
+            f" {implied:,} for {metadata.num_rows} rows; it is not read"
+        )
 
 
 def num_label_epochs(folder: Path) -> int:
@@ -165,25 +226,36 @@ def num_label_epochs(folder: Path) -> int:
     return sum(open_table(file).num_row_groups for file in table_files(folder, LABELS_FOLDER))
 
 
-def decode_png(content: bytes, size: int) -> Tensor:
-    """(3, size, size) uint8; another size or mode is refused before any pixel is decoded."""
+def decode_png(content: bytes | None, size: int) -> Tensor:
+    """(3, size, size) uint8; another size or mode is refused before any pixel is decoded, by the first bytes alone."""
+    if content is None or len(content) < 26 or not content.startswith(_PNG_BEGINS):
+        raise ValueError("an image is no PNG")
+    width, height, depth, colour = struct.unpack_from(">IIBB", content, len(_PNG_BEGINS))
+    mode = "RGB" if (depth, colour) == (8, 2) else f"of colour type {colour} and depth {depth}"
+    if (width, height) != (size, size) or mode != "RGB":
+        raise ValueError(f"an image is {mode} {(width, height)}, expected RGB {(size, size)}")
     with PillowImage.open(io.BytesIO(content), formats=["PNG"]) as image:
-        if image.size != (size, size) or image.mode != "RGB":
+        if image.size != (size, size) or image.mode != "RGB":  # a second header
             raise ValueError(f"an image is {image.mode} {image.size}, expected RGB {(size, size)}")
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def _train_files(folder: str) -> list[dict[str, str]]:
-    return [{"split": "train", "path": f"{folder}/train-*.parquet"}]
+def _read_group(
+    file: Path, table: pq.ParquetFile, group: int, names: Sequence[str], bytes_per_row: int
+) -> dict[str, pa.Array]:
+    """Some columns of a row group."""
+    require_group_size(file, table, group, bytes_per_row)
+    with reading(file, f"row group {group}"):
+        read = table.read_row_group(group, list(names))
+        return {name: read[name].combine_chunks() for name in names}
 
 
-def _columns(table: pa.Table) -> Iterator[tuple[str, pa.Array]]:
-    for name in table.column_names:
-        yield name, table[name].combine_chunks()
-
-
-def _to_numpy(column: pa.Array) -> npt.NDArray[Any]:
-    """A column of values as (n,), of lists of k as (n, k); a copy, so that torch may share it."""
-    if not pa.types.is_fixed_size_list(column.type):
-        return np.array(column.to_numpy(zero_copy_only=False))
-    return np.array(column.flatten().to_numpy(zero_copy_only=False)).reshape(len(column), column.type.list_size)
+def _to_numpy(name: str, column: pa.Array) -> Array:
+    """A column of values as (n,), of lists of k as (n, k), without copying where Arrow allows it."""
+    shape = (len(column), column.type.list_size) if pa.types.is_fixed_size_list(column.type) else (len(column),)
+    values = column.values if len(shape) == 2 else column
+    if column.null_count or values.null_count:
+        absent = np.flatnonzero(column.is_null() if column.null_count else values.is_null())
+        row = int(absent[0]) if column.null_count else int(absent[0]) // int(np.prod(shape[1:]))
+        raise ValueError(f"row {row} has no {name}")
+    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(shape)

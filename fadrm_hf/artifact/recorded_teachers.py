@@ -63,7 +63,7 @@ def load_recorded_teachers(folder: Path, manifest: Manifest, device: torch.devic
     Raises:
         TeacherError: If one cannot be loaded, or its weights are not those that labelled the artifact.
     """
-    terms = _Terms(manifest.class_map, SourceConfig(**manifest.config["source"]))
+    terms = _Terms(manifest.class_map, manifest.settings("source", SourceConfig))
     teachers = []
     for record, name in zip(manifest.teachers, names_of_recorded(folder, manifest), strict=True):
         teacher = load_teacher(name, device)
@@ -79,8 +79,8 @@ def load_recorded_teachers(folder: Path, manifest: Manifest, device: torch.devic
 def recorded_labeller(folder: Path, manifest: Manifest, device: torch.device) -> Labeller:
     """What labelled the artifact, ready to label again."""
     teachers = load_recorded_teachers(folder, manifest, device)
-    config = RelabelConfig(**manifest.config["relabel"])
-    source = SourceConfig(**manifest.config["source"])
+    config = manifest.settings("relabel", RelabelConfig)
+    source = manifest.settings("source", SourceConfig)
     assert source.mean is not None and source.std is not None
     return Labeller(teachers, config, source.mean, source.std, device)
 

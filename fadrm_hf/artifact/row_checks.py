@@ -1,0 +1,68 @@
+"""Rows of the soft-label table that no student may see: outside the images, in the wrong place, or without a label."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fadrm_hf.artifact.manifest import Manifest
+from fadrm_hf.config import RelabelConfig
+from fadrm_hf.label_codec import Columns, find_codec
+from fadrm_hf.relabel import split_sizes
+
+Flags = npt.NDArray[np.bool_]
+
+_ROWS_AT_ONCE = 4096  # rows whose labels are looked at together, so that a large epoch needs no second copy
+
+
+def bad_rows(columns: Columns, epoch: int, manifest: Manifest) -> Iterator[tuple[int, str]]:
+    """What is wrong with the rows of one stored epoch, in vectorised passes.
+
+    Args:
+        columns: The epoch as it is stored; columns of the codec are looked at if they are there.
+        epoch: Which epoch it should be.
+        manifest: What the table should be.
+
+    Returns:
+        Pairs of a row within the epoch and a sentence about it.
+    """
+    image, partner, num_images = columns["image"], columns["mix_image"], manifest.num_images
+    sizes = split_sizes(num_images, manifest.settings("relabel", RelabelConfig).batch_size)
+    exists = (image >= 0) & (image < num_images)
+    times = np.bincount(image[exists], minlength=num_images)
+    unmixed = partner == -1
+    is_right = {
+        "epoch": columns["epoch"] == epoch,
+        "step": columns["step"] == np.repeat(np.arange(len(sizes)), sizes),
+        "image": exists & (times[image * exists] == 1),
+        "crop": _lies_inside(columns["crop"], 1, manifest.pixels.size),
+        "mix_image": unmixed | ((partner >= 0) & (partner < num_images)),
+        "mix_crop": unmixed | _lies_inside(columns["mix_crop"], 1, manifest.pixels.size),
+        "mix_box": unmixed | _lies_inside(columns["mix_box"], 0, manifest.pixels.size),
+    }
+    for column, right in is_right.items():
+        for row in np.flatnonzero(~right):
+            yield int(row), f"{column} is {columns[column][row].tolist()}, which does not fit this table"
+    for row in np.flatnonzero(_has_no_label(columns, manifest)):
+        yield int(row), "holds no label: a value is not finite, or its class does not exist"
+
+
+def _has_no_label(columns: Columns, manifest: Manifest) -> Flags:
+    """(n,): which rows hold columns of the codec that stand for no logits."""
+    codec, num_classes = find_codec(manifest.label_codec), len(manifest.class_map)
+    names = list(codec.features(num_classes))
+    found = np.zeros(len(columns["image"]), dtype=bool)
+    if not codec.has_logits or not columns.keys() >= set(names):
+        return found
+    for first in range(0, len(found), _ROWS_AT_ONCE):
+        rows = slice(first, first + _ROWS_AT_ONCE)
+        found[rows] = codec.unusable({name: columns[name][rows] for name in names}, num_classes)
+    return found
+
+
+def _lies_inside(boxes: npt.NDArray[Any], least: int, size: int) -> Flags:
+    """(n,) bool: which boxes (n, 4) have sides of at least `least` and lie inside an image."""
+    top, left, height, width = boxes.astype(np.int64).T
+    inside: Flags = (np.minimum(top, left) >= 0) & (top + height <= size) & (left + width <= size)
+    return inside & (np.minimum(height, width) >= least)
