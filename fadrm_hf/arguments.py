@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from fadrm_hf.artifact.manifest import parse_settings
 from fadrm_hf.config import (
     PatchConfig,
     RecoverConfig,
@@ -74,11 +75,16 @@ def run_from_recipe(recipe: dict[str, Any], output: str) -> RunConfig:
     Args:
         recipe: A resolved recipe.
         output: The run folder, which a recipe does not know.
+
+    Raises:
+        ArtifactError: If it is no resolved recipe.
     """
-    settings = dict(recipe["method"])
-    method = find_method(settings.pop("name"))
-    sections = {name: section(**_with_tuples(recipe[name])) for name, section in SECTIONS.items()}
-    run_method = method(**_with_tuples(settings))
+    given = recipe.get("method")
+    method = find_method(str(given.get("name")) if isinstance(given, dict) else "")
+    sections: dict[str, Any] = {
+        name: parse_settings(recipe.get(name), section, name) for name, section in SECTIONS.items()
+    }
+    run_method: Any = parse_settings(given, method, "method")
     return RunConfig(output=output, ipc=recipe["ipc"], seed=recipe["seed"], method=run_method, **sections)
 
 
@@ -133,7 +139,3 @@ def _method_in(config: Path) -> str | None:
     method = document.get("method")
     name = method.get("name") if isinstance(method, dict) else None
     return str(name) if name is not None else None
-
-
-def _with_tuples(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}

@@ -7,6 +7,8 @@
     fadrm-hf recode runs/fadrm-digits-ipc10 runs/small --codec int4        the same artifact with smaller labels
     fadrm-hf publish runs/fadrm-digits-ipc10 ORG/NAME                      to the Hub: one commit, one tag
     fadrm-hf reproduce ORG/NAME                                            its number again, from the Hub alone
+    fadrm-hf send-result RESULT.json ORG/NAME                              a number of yours, as a pull request
+    fadrm-hf push-student DIR ORG/MODEL                                    a student, as a model repository
     fadrm-hf verify ARTIFACT                                               hashes, tables, sampled labels, leakage
     fadrm-hf import --images DIR --labels DIR                              an older release becomes an artifact
     fadrm-hf methods | students | sources                                  what there is, by name
@@ -33,6 +35,8 @@ COMMANDS = {
     "baselines": "measuring:baselines_command",
     "recode": "recode:recode_command",
     "publish": "publish:publish_command",
+    "push-student": "contribute:push_student_command",
+    "send-result": "contribute:send_result_command",
     "reproduce": "reproduce:reproduce_command",
     "verify": "checking:verify_command",
     "import": "import_legacy:import_command",

@@ -16,25 +16,35 @@ import torch
 from PIL import Image as PillowImage
 from torch import Tensor
 
+from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, artifact_files, is_unaltered, read_manifest
 from fadrm_hf.artifact.reading import (
     Array,
     Arrays,
     decode_png,
+    image_row_bytes,
+    label_row_bytes,
     one_line,
     open_table,
     read_images,
-    read_label_group,
+    read_label_columns,
     reading,
+    require_group_size,
     require_schema,
     table_files,
 )
+from fadrm_hf.artifact.recorded_teachers import recorded_labeller
+from fadrm_hf.artifact.row_checks import bad_rows
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER, label_names
 from fadrm_hf.builders.images import image_features
 from fadrm_hf.errors import FadrmError
 from fadrm_hf.files import sha256
-from fadrm_hf.label_codec import find_codec
+from fadrm_hf.hub.repository import fetch_all, label_folder, unlisted_files
+from fadrm_hf.label_codec import LabelCodec, find_codec
+from fadrm_hf.legacy.order_check import TOLERANCE as IMPORTED_TOLERANCE
 from fadrm_hf.randomness import generator
+from fadrm_hf.shards import join_world
+from fadrm_hf.views import LabelViews
 
 # Largest difference of a replayed logit, as a fraction of the largest magnitude in its row. Rounding to float16
 # changes a logit by up to 2^-11 of itself, and other hardware by about as much again (TF32 has the same 10-bit
@@ -63,7 +73,40 @@ class Problem:
         return f"{self.file}{', ' if self.where else ''}{self.where}: {self.message}"
 
 
-def verify_artifact(folder: Path, num_steps: int = 4, relabel: Relabel | None = None) -> list[Problem]:
+def verify_location(location: Location, num_steps: int = 4) -> list[Problem]:
+    """Check an artifact wherever it is, its soft labels against those that its own teachers give.
+
+    Args:
+        location: A folder, or a repository on the Hub, of which every file is fetched.
+        num_steps: See `verify_artifact`; 0 leaves the teachers alone.
+
+    Returns:
+        What is wrong. That the teachers cannot be loaded is a problem too.
+    """
+    folder = fetch_all(location)
+    unlisted = [Problem(name, "", f"is not in {MANIFEST_NAME}") for name in unlisted_files(location)]
+    try:
+        can_replay = num_steps and location.manifest.teachers  # an imported release may not know its teachers
+        relabel = _relabel_by_teachers(folder, location.manifest) if can_replay else None
+    except FadrmError as error:
+        num_steps, relabel = 0, None
+        unlisted.append(Problem(MANIFEST_NAME, "teachers", f"labels cannot be made again: {error}"))
+    return verify_artifact(folder, num_steps, relabel, label_folder(location)) + unlisted
+
+
+def _relabel_by_teachers(folder: Path, manifest: Manifest) -> Relabel:
+    labeller = recorded_labeller(folder, manifest, join_world().device)
+
+    def relabel(images: Tensor, rows: Arrays) -> Tensor:
+        views = LabelViews.from_columns({name: torch.from_numpy(column) for name, column in rows.items()})
+        return labeller.label(images, views)
+
+    return relabel
+
+
+def verify_artifact(
+    folder: Path, num_steps: int = 4, relabel: Relabel | None = None, labels: Path | None = None
+) -> list[Problem]:
     """Check every file and every row, and replay sampled steps; of a damaged epoch, all steps.
 
     Args:
@@ -71,6 +114,7 @@ def verify_artifact(folder: Path, num_steps: int = 4, relabel: Relabel | None = 
         num_steps: How many steps are labelled again, drawn over all epochs.
         relabel: (images (N, 3, S, S) uint8, columns of the rows of one step) -> logits (n, C) float32, by the
             teachers that labelled them; `None` leaves the logits to their checksums.
+        labels: The folder that `soft_labels/` is in, if it is another.
 
     Returns:
         What is wrong: files first, then images, then soft labels. Nothing if all is well.
@@ -79,29 +123,31 @@ def verify_artifact(folder: Path, num_steps: int = 4, relabel: Relabel | None = 
         manifest = read_manifest(folder)
     except FadrmError as error:
         return [Problem(MANIFEST_NAME, "", str(error))]
-    problems = list(_check_files(folder, manifest))
+    labels = labels or folder
+    problems = list(_check_files(folder, labels, manifest))
     changed = {problem.file for problem in problems}
     image_problems = list(_check_images(folder, manifest, changed))
     images = None if image_problems or relabel is None else read_images(folder)[0]
     check = _LabelCheck(manifest, changed, images, relabel, num_steps)
-    return problems + image_problems + list(check.table(folder))
+    return problems + image_problems + list(check.table(labels))
 
 
-def _check_files(folder: Path, manifest: Manifest) -> Iterator[Problem]:
+def _check_files(folder: Path, labels: Path, manifest: Manifest) -> Iterator[Problem]:
     """Files that are missing, unknown or changed."""
     if manifest.class_map.hash != manifest.classes.hash:
         yield Problem(MANIFEST_NAME, "classes.hash", "is not the hash of the class ids; one of them was changed")
     if not is_unaltered(folder):
         yield Problem(MANIFEST_NAME, "digest", "is not the hash of the manifest; something in it was changed")
-    present = set(artifact_files(folder))
-    for name in sorted(present - manifest.files.keys()):
+    present = {name: folder / name for name in artifact_files(folder)}
+    present |= {f"{LABELS_FOLDER}/{file.name}": file for file in (labels / LABELS_FOLDER).glob("*")}
+    for name in sorted(present.keys() - manifest.files.keys()):
         yield Problem(name, "", f"is not in {MANIFEST_NAME}")
     for name, record in manifest.files.items():
         if name not in present:
             yield Problem(name, "", "is missing")
-        elif (size := (folder / name).stat().st_size) != record.bytes:
+        elif (size := present[name].stat().st_size) != record.bytes:
             yield Problem(name, "", f"has {size} bytes, expected {record.bytes}")
-        elif (found := sha256(folder / name)) != record.sha256:
+        elif (found := sha256(present[name])) != record.sha256:
             yield Problem(name, "", f"has SHA-256 {found[:12]}…, expected {record.sha256[:12]}…")
 
 
@@ -113,6 +159,7 @@ def _check_images(folder: Path, manifest: Manifest, changed: set[str]) -> Iterat
             table, name = open_table(file), f"{IMAGES_FOLDER}/{file.name}"
             require_schema(file, table, image_features(label_names(manifest.class_map)))
             for group in range(table.num_row_groups):
+                require_group_size(file, table, group, image_row_bytes(manifest))
                 rows = range(row, row + table.metadata.row_group(group).num_rows)
                 found = [Problem(name, where, message) for where, message in _bad_images(file, group, rows, manifest)]
                 if not found and name in changed:
@@ -141,8 +188,9 @@ def _bad_images(file: Path, group: int, rows: range, manifest: Manifest) -> Iter
             yield f"row {row}", f"has {place}; by the order of rows it is {ipc_index} and {label}"
         try:
             with reading(file):
-                PillowImage.open(io.BytesIO(found["image"]["bytes"]), formats=["PNG"]).verify()
-                decode_png(found["image"]["bytes"], manifest.pixels.size)
+                content = (found["image"] or {}).get("bytes") or b""
+                PillowImage.open(io.BytesIO(content), formats=["PNG"]).verify()
+                decode_png(content, manifest.pixels.size)
         except FadrmError as error:
             yield f"row {row}", str(error)
 
@@ -197,7 +245,9 @@ class _LabelCheck:
         sampled = torch.randint(0, expected, (self.num_steps,), generator=generator(0, "verify")).tolist()
         try:
             for file in table_files(folder, LABELS_FOLDER):
-                for group in range(open_table(file).num_row_groups):
+                table = open_table(file)
+                for group in range(table.num_row_groups):
+                    require_group_size(file, table, group, label_row_bytes(self.manifest))
                     yield from self._epoch(file, group, epoch, sampled.count(epoch))
                     epoch += 1
         except FadrmError as error:
@@ -211,15 +261,15 @@ class _LabelCheck:
         damage = list(_damaged_pages(file, group, 0, f"epoch {epoch}, ")) if name in self.changed else []
         yield from damage
         try:
-            rows = read_label_group(file, pq.ParquetFile(file), group, self.manifest)
+            rows = read_label_columns(file, pq.ParquetFile(file), group, self.manifest)
         except FadrmError as error:
             yield Problem(name, f"epoch {epoch}", str(error))
             return
         bad_views = [
-            Problem(name, f"epoch {epoch}, row {row}", why) for row, why in _bad_views(rows, epoch, self.manifest)
+            Problem(name, f"epoch {epoch}, row {row}", why) for row, why in bad_rows(rows, epoch, self.manifest)
         ]
         yield from bad_views
-        if bad_views or self.images is None:
+        if bad_views or self.images is None or not self._codec.has_logits:
             return
         order = torch.randperm(int(rows["step"][-1]) + 1, generator=generator(0, "verify", epoch))
         for row, why in self._replay(rows, order if damage else order[:num_steps], bool(damage)):
@@ -229,54 +279,30 @@ class _LabelCheck:
         """Label the rows of some steps again: which differ, and by how much."""
         assert self.images is not None and self.relabel is not None
         chosen = np.isin(rows["step"], steps.numpy())
-        again = np.zeros_like(rows["logits"])
+        stored = self._codec.decode(rows, len(self.manifest.class_map))
+        again = np.zeros_like(stored)
         for step in sorted(steps.tolist()):
             here = rows["step"] == step
             again[here] = self.relabel(self.images, {name: column[here] for name, column in rows.items()}).numpy()
-        difference = np.abs(rows["logits"] - again).max(axis=1)
-        scale = np.maximum(np.abs(rows["logits"]), np.abs(again)).max(axis=1)
-        differs = chosen & ~(difference <= TOLERANCE * scale)  # "not a number" differs too
+        difference = self._codec.distance(rows, again)
+        scale = np.maximum(np.abs(stored), np.abs(again)).max(axis=1)
+        tolerance = IMPORTED_TOLERANCE if "import" in self.manifest.config else TOLERANCE
+        differs = chosen & ~(difference <= tolerance * scale)  # "not a number" differs too
         if is_damaged:
-            differs |= self._changed_bits(rows["logits"], again)
+            differs |= self._changed_bits(rows, again)
         for row in np.flatnonzero(differs):
             yield (
                 int(row),
                 f"logits differ by {difference[row]:.3g} from those the teachers give ({scale[row]:.3g} at most)",
             )
 
-    def _changed_bits(self, stored: Array, again: Array) -> Array:
+    def _changed_bits(self, rows: Arrays, again: Array) -> Array:
         """Rows that are not bit for bit what was labelled, where most are: on the machine that labelled them."""
-        codec = find_codec(self.manifest.label_codec)
-        rounded = codec.decode(
-            {name: column.numpy() for name, column in codec.encode(torch.from_numpy(again)).items()}
-        )
-        changed = (rounded != stored).any(axis=1)
+        coded = self._codec.encode(torch.from_numpy(again))
+        differ = [(column.numpy() != rows[name]).reshape(len(again), -1).any(axis=1) for name, column in coded.items()]
+        changed = np.logical_or.reduce(differ)
         return changed if changed.mean() < 0.5 else np.zeros_like(changed)
 
-
-def _bad_views(rows: Arrays, epoch: int, manifest: Manifest) -> Iterator[tuple[int, str]]:
-    """Rows of an epoch that are no view of these images, or stand in the wrong place."""
-    image, partner, num_images = rows["image"], rows["mix_image"], manifest.num_images
-    exists = (image >= 0) & (image < num_images)
-    times = np.bincount(image[exists], minlength=num_images)
-    unmixed = partner == -1
-    is_right = {
-        "epoch": rows["epoch"] == epoch,
-        "step": np.isin(np.diff(rows["step"], prepend=0), (0, 1)),
-        "image": exists & (times[image * exists] == 1),
-        "crop": _lies_inside(rows["crop"], 1, manifest.pixels.size),
-        "mix_image": unmixed | ((partner >= 0) & (partner < num_images)),
-        "mix_crop": unmixed | _lies_inside(rows["mix_crop"], 1, manifest.pixels.size),
-        "mix_box": unmixed | _lies_inside(rows["mix_box"], 0, manifest.pixels.size),
-        "logits": np.isfinite(rows["logits"]).all(axis=1),
-    }
-    for column, right in is_right.items():
-        for row in np.flatnonzero(~right):
-            yield int(row), f"{column} is {rows[column][row].tolist()}, which does not fit this table"
-
-
-def _lies_inside(boxes: Array, least: int, size: int) -> Array:
-    """(n,) bool: which boxes (n, 4) have sides of at least `least` and lie inside an image."""
-    top, left, height, width = boxes.astype(np.int64).T
-    inside = (np.minimum(top, left) >= 0) & (top + height <= size) & (left + width <= size)
-    return inside & (np.minimum(height, width) >= least)
+    @property
+    def _codec(self) -> LabelCodec:
+        return find_codec(self.manifest.label_codec)

@@ -88,6 +88,9 @@ def test_an_unknown_name_is_answered_with_the_near_ones(place, capsys, arguments
         (["--recover.betas=[2,3]"], ["recover.betas", "[0, 1)", "(2.0, 3.0)"]),
         (["--recover.precision=fp8"], ["recover.precision", "fp16", "fp8"]),
         (["--relabel.flip_probability=2"], ["relabel.flip_probability", "[0, 1]", "2.0"]),
+        (["--relabel.stored_epochs=9"], ["relabel.stored_epochs", f"at most relabel.epochs, which is {EPOCHS}", "9"]),
+        (["--relabel.codec=int3"], ["unknown label codec 'int3'", "int8", "int4", "none", "top<k>"]),
+        (["--relabel.codec=top10"], ["top10 keeps 10 of 10 classes", "smaller k"]),
         (["--relabel.accumulation=12"], ["relabel.accumulation", "half of relabel.batch_size", "12"]),
         (["--squeeze.epochs=0"], ["squeeze.epochs", "at least 1", "0"]),
         (["--squeeze.padding=-1"], ["squeeze.padding", "0 or more", "-1"]),
@@ -541,7 +544,7 @@ def test_a_damaged_table_of_an_artifact_is_refused(finished, place, capsys, comm
     (run / name).write_bytes((run / name).read_bytes()[:-50])
     names_all(refused(capsys, place, command, "run"), name, "is damaged", "fetch the artifact again")
     (run / name).unlink()
-    names_all(refused(capsys, place, command, "run"), Path(name).parent.name, "no parquet file", "fetch the artifact")
+    names_all(refused(capsys, place, command, "run"), f"run has no {name}", "fetch the artifact again")
 
 
 @pytest.mark.parametrize("name", [IMAGES, LABELS])

@@ -47,9 +47,15 @@ def test_every_command_explains_its_options(capsys, command):
     expected = {
         "distill": ["--config", "--ipc", "--method.alpha", *(f"--{section}." for section in SECTIONS)],
         "train-teacher": ["--architecture", "--squeeze.lr", "--source.name"],
-        "train-student": ["artifact", "--student", "--num_seeds", "--config"],
+        "train-student": ["artifact", "--student", "--num_seeds", "--config", "--revision", "--streaming", "--online"],
         "baselines": ["artifact", "--rows", "--num_seeds"],
-        "verify": ["artifact", "--num_steps"],
+        "recode": ["artifact", "output", "--codec", "--stored_epochs"],
+        "reproduce": ["artifact", "--revision", "--seeds", "--tolerance", "--result"],
+        "publish": ["artifact", "repository", "--private", "--revision", "--labels", "--dry_run"],
+        "push-student": ["folder", "repository", "--private"],
+        "send-result": ["result", "repository", "--revision"],
+        "import": ["--images", "--labels", "--output", "--sampler_seed", "--teachers.names", "--relabel.codec"],
+        "verify": ["artifact", "--revision", "--num_steps", "--leakage", "--source.name"],
     }[command]
     assert f"fadrm-hf {command}" in shown
     assert [option for option in expected if option not in shown] == []

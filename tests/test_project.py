@@ -12,6 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from fadrm_hf.arguments import SECTIONS, parse_run
+from fadrm_hf.artifact.manifest import parse_settings
 from fadrm_hf.config import RunConfig, StudentConfig
 from fadrm_hf.methods import find_method
 from fadrm_hf.presets import PRESETS, resolve
@@ -25,12 +26,18 @@ RUNS = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name not 
 GROUPS = (
     ("errors", "config", "randomness", "files", "schedules", "progress", "machine"),
     ("class_map", "presets", "sources.images", "sources.readers", "sources.columns", "sources.source", "sources"),
-    ("networks", "checkpoint"),
+    ("networks", "checkpoint", "model_directory"),
     ("teachers.training_views", "teachers.squeeze", "teachers.alignment", "teachers.families", "teachers.teacher"),
-    ("teachers", "statistics", "views", "patches", "recover", "methods", "relabel", "label_codec", "shards"),
-    ("builders", "artifact.manifest", "artifact.tables", "artifact.reading", "artifact.recorded_teachers", "artifact"),
-    ("cards", "pictures", "card", "results", "package"),
-    ("loader", "students", "scores", "train_student", "verify", "distill", "baselines", "arguments", "cli"),
+    ("teachers", "statistics", "views", "patches", "recover", "citation", "methods"),
+    ("relabel", "label_codec", "reuse", "shards"),
+    ("builders", "artifact.manifest", "artifact.tables", "artifact.row_checks", "artifact.reading"),
+    ("artifact.location", "artifact.recorded_teachers", "artifact", "cards", "pictures"),
+    ("card.text", "card.metadata", "card.results", "card.writing", "card", "package", "recode", "legacy"),
+    ("hub.session", "hub.repository", "hub.commit", "hub.remote", "hub.delivery", "hub", "results"),
+    ("label_stream", "loader", "students", "scores", "protocol", "train_student", "leakage", "verify"),
+    ("publish", "distill", "baselines", "arguments"),
+    ("evaluation", "reproduce", "student_card", "student_repository", "contribute"),
+    ("commands", "cli"),
 )
 ORDER = [module for group in GROUPS for module in group]
 METHODS_THAT_EXTEND = {("methods.fadrm_plus", "methods.fadrm")}
@@ -70,7 +77,7 @@ def calls(path: Path) -> list[ast.Call]:
 
 
 def test_the_top_level_is_the_house_that_the_design_draws():
-    folders = ("fadrm_hf", "builders", "recipes", "cards", "tests", "benchmarks", "results")
+    folders = ("fadrm_hf", "builders", "recipes", "cards", "docs", "tests", "benchmarks", "results")
     files = ("pyproject.toml", "README.md", "Makefile", "LICENSE", "CONTRIBUTING.md", "constraints.txt")
     hidden = (".pre-commit-config.yaml", ".ci/run", ".gitignore")
     assert [name for name in folders if not (ROOT / name).is_dir()] == []
@@ -181,7 +188,8 @@ def test_a_run_leaves_no_value_to_a_default(path: Path):
     assert set(values["method"]) == {item.name for item in fields(method)}
     # A Hub dataset's configuration and commit may stay open: what was read is recorded in the artifact.
     open_values = {f"{name}.{key}" for name in SECTIONS for key, value in values[name].items() if value is None}
-    assert open_values <= {"source.config_name", "source.revision"}
+    # `null` is a value where it means that there is none.
+    assert open_values <= {"source.config_name", "source.revision", "relabel.stored_epochs", "student.hard_phase"}
 
 
 @pytest.mark.parametrize("path", RUNS, ids=run_id)
@@ -235,8 +243,8 @@ def test_a_run_agrees_with_its_preset(path: Path):
         assert run.relabel.epochs == preset.label_epochs[run.ipc]
 
 
-@pytest.mark.parametrize("name", ["fadrm", "hard"])
+@pytest.mark.parametrize("name", ["fadrm", "hald", "hard"])
 def test_a_protocol_leaves_no_value_to_a_default(name: str):
     values = yaml.safe_load((ROOT / f"recipes/configs/protocols/{name}.yaml").read_text())
     assert set(values) == {item.name for item in fields(StudentConfig)}
-    assert StudentConfig(**values).name == name
+    assert parse_settings(values, StudentConfig, name).name == name

@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -15,9 +17,12 @@ from fixtures.artifacts import (
     relabel,
 )
 
-from fadrm_hf.artifact.manifest import write_manifest
-from fadrm_hf.artifact.tables import write_tables
+from fadrm_hf.artifact.manifest import read_manifest, write_manifest
+from fadrm_hf.artifact.reading import read_label_columns
+from fadrm_hf.artifact.tables import write_label_table, write_tables
+from fadrm_hf.builders.soft_labels import label_features, label_table
 from fadrm_hf.files import load_tensors, save_tensors, write_json
+from fadrm_hf.recode import recode
 from fadrm_hf.verify import verify_artifact
 
 IMAGES, LABELS = "data/train-00000-of-00001.parquet", "soft_labels/train-00000-of-00001.parquet"
@@ -110,6 +115,70 @@ def test_without_teachers_a_damaged_label_names_the_epoch_and_the_column(artifac
     whole, page = verify_artifact(artifact)
     assert (whole.file, page.where) == (LABELS, f"epoch 2, rows 0 to {NUM_IMAGES - 1}")
     assert "column logits is damaged" in page.message
+
+
+@pytest.fixture
+def small(made, tmp_path, request):
+    """The artifact with labels of the codec that a test names."""
+    recode(made, tmp_path / "small", request.param)
+    return tmp_path / "small"
+
+
+def stored_bytes(artifact, epoch, column):
+    """A column of an epoch as it lies in the file: halves as they are, of small integers the lowest bytes."""
+    values = pq.ParquetFile(artifact / LABELS).read_row_group(epoch)[column].combine_chunks()
+    values = values.flatten() if pa.types.is_fixed_size_list(values.type) else values
+    numbers = values.to_numpy(zero_copy_only=False)
+    return (numbers if numbers.dtype == np.float16 else numbers.astype(np.uint8)).tobytes()
+
+
+def flip_byte_of_row(artifact, epoch, column, row, bit):
+    content = stored_bytes(artifact, epoch, column)
+    position = position_of(artifact / LABELS, content) + row * len(content) // NUM_IMAGES
+    flip_byte(artifact / LABELS, position, bit)
+
+
+@pytest.mark.parametrize(
+    ("small", "column"),
+    [("int4", "codes"), ("int4", "low"), ("int4", "scale"), ("int8", "codes"), ("top2", "values"), ("top2", "rest")],
+    indirect=["small"],
+)
+@pytest.mark.parametrize("bit", [0, 3, 7])
+def test_a_flipped_byte_of_a_small_label_names_epoch_column_and_row(small, column, bit):
+    """Even the lowest bit of a code, which no tolerance would see."""
+    epoch, row = 1, 5
+    flip_byte_of_row(small, epoch, column, row, bit)
+    whole, page, *replayed = verify_artifact(small, 0, relabel)
+    assert (whole.file, whole.where) == (LABELS, "")
+    assert (page.file, page.where) == (LABELS, f"epoch {epoch}, rows 0 to {NUM_IMAGES - 1}")
+    assert f"column {column} is damaged" in page.message
+    assert [f"row {row}," in problem.where for problem in replayed] == [True]
+
+
+@pytest.mark.parametrize("small", ["top2"], indirect=True)
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_changed_class_of_a_small_label_names_its_row(small, exists):
+    """In a table that its manifest knows: only what the label means tells."""
+    epoch, row, features = 1, 5, label_features("top2", len(CLASSES))
+    table, manifest = pq.ParquetFile(small / LABELS), read_manifest(small)
+    epochs = [read_label_columns(small / LABELS, table, group, manifest) for group in range(EPOCHS)]
+    classes = epochs[epoch]["classes"].copy()
+    classes[row, 0] = next(k for k in range(len(CLASSES)) if k not in classes[row]) if exists else 200
+    epochs[epoch]["classes"] = classes
+    tables = (label_table({k: torch.tensor(v) for k, v in columns.items()}, features) for columns in epochs)
+    write_label_table(small, features, tables, EPOCHS, NUM_IMAGES)
+    write_manifest(small, manifest)
+    found = verify_artifact(small, 100, relabel)
+    assert [(problem.file, f"row {row}" in problem.where) for problem in found] == [(LABELS, True)]
+
+
+@pytest.mark.parametrize("small", ["none"], indirect=True)
+def test_where_no_labels_are_stored_views_are_checked(small):
+    assert verify_artifact(small, 100, lambda images, rows: pytest.fail("there is nothing to compare with")) == []
+    flip_byte_of_row(small, 2, "image", 3, 0)
+    found = verify_artifact(small, 100, relabel)
+    assert places(found)[:2] == [(LABELS, ""), (LABELS, f"epoch 2, rows 0 to {NUM_IMAGES - 1}")]
+    assert (LABELS, "epoch 2, row 3") in places(found)[2:]
 
 
 def repackage(artifact, epoch, **changes):

@@ -1,52 +1,63 @@
 """Checking an artifact: `verify`."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from fadrm_hf.arguments import new_parser, parse
-from fadrm_hf.artifact.manifest import MANIFEST_NAME, read_manifest
-from fadrm_hf.artifact.recorded_teachers import recorded_labeller
+from fadrm_hf.artifact.location import Location
+from fadrm_hf.artifact.manifest import MANIFEST_NAME
+from fadrm_hf.artifact.reading import read_images
 from fadrm_hf.commands.output import say
-from fadrm_hf.config import require
+from fadrm_hf.config import SourceConfig, require
 from fadrm_hf.errors import FadrmError
-from fadrm_hf.shards import join_world
-from fadrm_hf.verify import Problem, verify_artifact
-from fadrm_hf.views import LabelViews
+from fadrm_hf.hub import open_artifact
+from fadrm_hf.leakage import find_near_duplicates
+from fadrm_hf.sources import load_source
+from fadrm_hf.verify import Problem, verify_location
+
+_BLOCK = 500  # test images decoded at a time
 
 
 def verify_command(arguments: Sequence[str]) -> int:
-    """`fadrm-hf verify FOLDER`."""
-    parser = new_parser("fadrm-hf verify", "Recompute every hash and relabel sampled views with the teachers.")
-    parser.add_argument("artifact", type=str, help="Run folder.")
+    """`fadrm-hf verify ARTIFACT`."""
+    parser = new_parser("fadrm-hf verify", "Recompute every hash, relabel sampled views, look for test images.")
+    parser.add_argument("artifact", type=str, help="Run folder, or ORG/NAME on the Hub.")
+    parser.add_argument("--revision", type=str, default=None, help="Tag, branch or commit on the Hub.")
     parser.add_argument("--num_steps", type=int, default=4, help="Labelled batches to replay.")
+    parser.add_argument("--leakage", type=bool, default=True, help="Compare with the source's test images.")
+    parser.add_argument("--source.name", type=str, default=None, help="Where the source is, if not where it was.")
     parsed = parse(parser, arguments)
     require(parsed.num_steps >= 0, "num_steps", parsed.num_steps, "0 or more")
-    problems = check(Path(parsed.artifact), parsed.num_steps)
+    location = open_artifact(parsed.artifact, parsed.revision)
+    problems = verify_location(location, parsed.num_steps)
+    if not location.manifest.teachers:
+        say(f"labels: not made again, {MANIFEST_NAME} names no teachers")
+    if parsed.leakage and not any(problem.file.startswith("data/") for problem in problems):
+        problems += _leakage(location, parsed.source.name)
     for problem in problems:
         say(str(problem))
     say(f"{parsed.artifact}: {len(problems)} problems" if problems else f"{parsed.artifact}: sound")
     return 1 if problems else 0
 
 
-def check(folder: Path, num_steps: int) -> list[Problem]:
-    """All checks; without its teachers, all but the replay of soft labels, which then counts as a problem."""
-    manifest = read_manifest(folder)  # without a readable one there is nothing to check anything against
+def _leakage(location: Location, source_name: str | None) -> list[Problem]:
+    """Images that are nearly test images; a source that cannot be read is said, and is no fault of the artifact."""
+    manifest = location.manifest
     try:
-        labeller = recorded_labeller(folder, manifest, join_world().device) if num_steps else None
+        config = manifest.settings("source", SourceConfig)
+        source = load_source(replace(config, name=source_name or config.name))
     except FadrmError as error:
-        return [
-            *verify_artifact(folder, 0),
-            Problem(MANIFEST_NAME, "teachers", f"labels cannot be made again: {error}"),
-        ]
-    if labeller is None:
-        return verify_artifact(folder, 0)
-
-    def relabel(images: Tensor, rows: dict[str, np.ndarray]) -> Tensor:
-        views = LabelViews.from_columns({name: torch.from_numpy(column) for name, column in rows.items()})
-        return labeller.label(images, views)
-
-    return verify_artifact(folder, num_steps, relabel)
+        if source_name:
+            raise
+        say(f"leakage: not checked, the test images cannot be read ({error})")
+        return []
+    if source.test is None:
+        say("leakage: not checked, the source has no test images")
+        return []
+    rows = torch.arange(len(source.labels("test"))).split(_BLOCK)
+    images, _ = read_images(location.folder)
+    found = find_near_duplicates(images, (source.pixels("test", block.tolist()) for block in rows))
+    what = "is test image {0.test_index} of the source to within {0.distance:.1f} grey levels"
+    return [Problem("data/", f"row {near.row}", what.format(near)) for near in found]

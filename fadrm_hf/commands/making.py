@@ -6,6 +6,7 @@ from pathlib import Path
 from fadrm_hf.arguments import new_parser, parse, parse_run
 from fadrm_hf.config import SourceConfig, SqueezeConfig
 from fadrm_hf.distill import distill
+from fadrm_hf.hub import open_artifact
 from fadrm_hf.presets import resolve_source, resolve_squeeze
 from fadrm_hf.progress import Reporter
 from fadrm_hf.shards import WorkFolder, join_world
@@ -15,8 +16,28 @@ from fadrm_hf.teachers.squeeze import squeeze
 
 def distill_command(arguments: Sequence[str]) -> int:
     """`fadrm-hf distill`."""
-    distill(parse_run(arguments))
+    distill(parse_run(_with_recipe_from_hub(list(arguments))))
     return 0
+
+
+def _with_recipe_from_hub(arguments: list[str]) -> list[str]:
+    """`--config hf://datasets/ORG/NAME/recipe.yaml` becomes that file, in a folder and of a source that are certain.
+
+    A recipe names its run folder without the place where it was, and may leave the source's revision open, which the
+    manifest knows: what is not on the command line is set to `runs/FOLDER` and to that revision.
+    """
+    for index, argument in enumerate(arguments):
+        uri = argument.removeprefix("--config=")
+        if not uri.startswith("hf://"):
+            continue
+        location = open_artifact(uri.removesuffix("/recipe.yaml"))
+        arguments[index] = argument.replace(uri, str(location.local("recipe.yaml")))
+        manifest = location.manifest
+        known = {"--output": f"runs/{Path(str(manifest.config.get('output'))).name}"}
+        known |= {"--source.revision": manifest.source.revision} if manifest.source.revision else {}
+        given = {argument.partition("=")[0] for argument in arguments}
+        arguments = arguments + [f"{name}={value}" for name, value in known.items() if name not in given]
+    return arguments
 
 
 def train_teacher_command(arguments: Sequence[str]) -> int:
