@@ -58,7 +58,7 @@ class LabelEpochs:
         return max(1, min(_AHEAD_EPOCHS, _AHEAD_BYTES // (manifest.num_images * row_bytes(features))))
 
     def read(self, epoch: int) -> Arrays:
-        """The columns of one stored epoch, as they are stored; read-only arrays (n, ...).
+        """The columns of one stored epoch, arrays (n, ...) as they are stored.
 
         Raises:
             ArtifactError: If there is no such epoch, its file is damaged, or a row is no view of the images.

@@ -310,8 +310,7 @@ class _Rendering(Dataset[Batch]):
         self._num_classes = len(distilled.manifest.class_map)
 
     def __getitem__(self, columns: Arrays) -> Batch:
-        own = {name: torch.from_numpy(columns[name].copy()) for name in VIEW_FEATURES}  # torch wants to write
-        views = LabelViews.from_columns(own)
+        views = LabelViews.from_columns({name: torch.from_numpy(columns[name]) for name in VIEW_FEATURES})
         views = views if self._mixed else views.unmixed()
         images = normalise(render_views(self._images, views), *self._normalisation)
         mix_labels = self._labels[torch.where(views.mix_image >= 0, views.mix_image, views.image)]

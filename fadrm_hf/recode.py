@@ -112,7 +112,7 @@ def _recoded(labels: Path, manifest: Manifest, codec: str, features: Features, e
 
 def _recoded_columns(file: Path, table: pq.ParquetFile, group: int, manifest: Manifest, codec: str) -> Columns:
     if codec == manifest.label_codec:
-        return {name: column.copy() for name, column in read_label_columns(file, table, group, manifest).items()}
+        return read_label_columns(file, table, group, manifest)
     columns = read_label_group(file, table, group, manifest)
     views = {name: columns[name] for name in VIEW_FEATURES}
     coded = find_codec(codec).encode(torch.from_numpy(columns["logits"]))

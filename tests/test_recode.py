@@ -102,8 +102,8 @@ def test_nothing_to_change_keeps_the_results(made, tmp_path):
 def test_one_epoch_at_a_time_is_in_memory(made, tmp_path, monkeypatch):
     """The table of an epoch is written out before the next is read."""
     events = []
-    read, write = pq.ParquetFile.read_row_group, pq.ParquetWriter.write_table
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda *a, **k: events.append("read") or read(*a, **k))
+    read, write = pq.ParquetFile.iter_batches, pq.ParquetWriter.write_table
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *a, **k: events.append("read") or read(*a, **k))
     monkeypatch.setattr(pq.ParquetWriter, "write_table", lambda *a, **k: events.append("write") or write(*a, **k))
     recode(made, tmp_path / "small", "int4")
     assert events[: 2 * EPOCHS] == ["read", "write"] * EPOCHS

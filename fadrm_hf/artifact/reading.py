@@ -11,7 +11,7 @@ fadrm.json                     the manifest, written last (`fadrm_hf.artifact.ma
 
 import io
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,6 +37,7 @@ Arrays = dict[str, Array]
 
 _IMAGE_OVERHEAD = 512  # bytes of an image's row beside its pixels
 _GROUP_SLACK = 1 << 16  # bytes of a row group beside its rows: page headers, levels, the footer's share
+_BUFFER_BYTES, _ROWS_AT_ONCE = 1 << 20, 2048  # of a column, while it is decoded
 _DEFLATE_AT_MOST = 1032  # times that a PNG can be smaller than its pixels
 _PNG_BEGINS = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 
@@ -56,7 +57,10 @@ def table_files(folder: Path, table: str) -> list[Path]:
 def open_table(file: Path, source: BinaryIO | None = None) -> pq.ParquetFile:
     """A parquet file whose page checksums are verified as it is read; from `source` if it does not lie at `file`."""
     with reading(file):
-        return pq.ParquetFile(source or file, page_checksum_verification=True)
+        # Buffers instead of whole columns: what is decoded is in memory once, what is not decoded is not.
+        return pq.ParquetFile(
+            source or file, page_checksum_verification=True, buffer_size=_BUFFER_BYTES, pre_buffer=False
+        )
 
 
 def require_schema(file: Path, table: pq.ParquetFile, features: Features) -> None:
@@ -115,12 +119,14 @@ def read_images(folder: Path) -> tuple[Tensor, Tensor]:
     for file, table in tables.items():
         require_schema(file, table, image_features(label_names(manifest.class_map)))
         for group in range(table.num_row_groups):
-            columns = _read_group(file, table, group, ("image", "label"), image_row_bytes(manifest))
-            for pixels, label in zip(columns["image"].to_pylist(), columns["label"].to_pylist(), strict=True):
+            require_group_size(file, table, group, image_row_bytes(manifest))
+            with reading(file, f"row group {group}"):
+                rows = table.read_row_group(group, ["image", "label"]).to_pylist()
+            for found in rows:
                 with reading(file, f"row {row}"):
-                    images[row] = decode_png((pixels or {}).get("bytes"), size)
-                    if label != row % num_classes:
-                        raise ValueError(f"label is {label}, by the order of rows it is {row % num_classes}")
+                    images[row] = decode_png((found["image"] or {}).get("bytes"), size)
+                    if found["label"] != row % num_classes:
+                        raise ValueError(f"label is {found['label']}, by the order of rows it is {row % num_classes}")
                 row += 1
     return images, torch.arange(num_rows) % num_classes
 
@@ -147,7 +153,7 @@ def read_soft_labels(folder: Path, epoch: int) -> Arrays:
 def read_label_group(file: Path, table: pq.ParquetFile, group: int, manifest: Manifest) -> Arrays:
     """One row group of a soft-label file; see `read_soft_labels`."""
     columns = read_label_columns(file, table, group, manifest)
-    views = {name: columns[name].copy() for name in VIEW_FEATURES}
+    views = {name: columns[name] for name in VIEW_FEATURES}
     codec, num_classes = find_codec(manifest.label_codec), len(manifest.class_map)
     if not codec.has_logits:
         return views
@@ -163,7 +169,7 @@ def read_label_group(file: Path, table: pq.ParquetFile, group: int, manifest: Ma
 def read_label_columns(
     file: Path, table: pq.ParquetFile, group: int, manifest: Manifest, views_only: bool = False
 ) -> Arrays:
-    """One row group of a soft-label file, every column (n, ...) as it is stored; the arrays are read-only.
+    """One row group of a soft-label file, every column (n, ...) as it is stored.
 
     Args:
         file: Where it lies, for messages.
@@ -180,10 +186,9 @@ def read_label_columns(
         )
     features = label_features(manifest.label_codec, len(manifest.class_map))
     require_schema(file, table, features)
-    names = tuple(VIEW_FEATURES if views_only else features)
-    columns = _read_group(file, table, group, names, label_row_bytes(manifest))
+    require_group_size(file, table, group, label_row_bytes(manifest))
     with reading(file, f"row group {group}"):
-        return {name: _to_numpy(name, column) for name, column in columns.items()}
+        return _read_columns(table, group, list(VIEW_FEATURES if views_only else features))
 
 
 def image_row_bytes(manifest: Manifest) -> int:
@@ -240,22 +245,29 @@ def decode_png(content: bytes | None, size: int) -> Tensor:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def _read_group(
-    file: Path, table: pq.ParquetFile, group: int, names: Sequence[str], bytes_per_row: int
-) -> dict[str, pa.Array]:
-    """Some columns of a row group."""
-    require_group_size(file, table, group, bytes_per_row)
-    with reading(file, f"row group {group}"):
-        read = table.read_row_group(group, list(names))
-        return {name: read[name].combine_chunks() for name in names}
+def _read_columns(table: pq.ParquetFile, group: int, names: list[str]) -> Arrays:
+    """Columns of a row group, a block of rows at a time: a large one needs little more memory than what it holds."""
+    num_rows, first = table.metadata.row_group(group).num_rows, 0
+    columns: Arrays = {}
+    for block in table.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=names, use_threads=False):
+        for name in names:
+            values = _to_numpy(name, block.column(name), first)
+            column = columns.setdefault(name, np.empty((num_rows, *values.shape[1:]), values.dtype))
+            column[first : first + len(values)] = values
+        first += len(block)
+    return columns
 
 
-def _to_numpy(name: str, column: pa.Array) -> Array:
-    """A column of values as (n,), of lists of k as (n, k), without copying where Arrow allows it."""
-    shape = (len(column), column.type.list_size) if pa.types.is_fixed_size_list(column.type) else (len(column),)
-    values = column.values if len(shape) == 2 else column
-    if column.null_count or values.null_count:
-        absent = np.flatnonzero(column.is_null() if column.null_count else values.is_null())
-        row = int(absent[0]) if column.null_count else int(absent[0]) // int(np.prod(shape[1:]))
-        raise ValueError(f"row {row} has no {name}")
-    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(shape)
+def _to_numpy(name: str, column: pa.Array, first_row: int) -> Array:
+    """A column of values as (n,), of lists of k as (n, k); an absent value is refused."""
+    is_absent, width = column.is_null(), 1
+    if pa.types.is_fixed_size_list(column.type):
+        shape: tuple[int, ...] = (len(column), column.type.list_size)
+        if not column.null_count:
+            column = column.flatten()
+            is_absent, width = column.is_null(), shape[1]
+    else:
+        shape = (len(column),)
+    if column.null_count:
+        raise ValueError(f"row {first_row + int(np.flatnonzero(is_absent)[0]) // width} has no {name}")
+    return np.asarray(column.to_numpy(zero_copy_only=False)).reshape(shape)

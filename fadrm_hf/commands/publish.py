@@ -8,7 +8,7 @@ from fadrm_hf.commands.output import say
 from fadrm_hf.config import require
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.progress import Reporter
-from fadrm_hf.publish import Labels, publish
+from fadrm_hf.publish import Labels, Publication, publish
 from fadrm_hf.shards import join_world
 
 
@@ -37,15 +37,16 @@ def publish_command(arguments: Sequence[str]) -> int:
         dry_run=parsed.dry_run,
         reporter=Reporter(),
     )
-    verb = (
-        "would be published as"
-        if done.commit is None
-        else "was published before as"
-        if done.was_there
-        else "is published as"
-    )
-    say(f"{parsed.artifact} {verb} {done.repo_id}@{done.tag}")
+    say(f"{parsed.artifact} {_verb(done)} {done.repo_id}@{done.tag}")
+    if done.commit is not None:
+        say(f"next: fadrm-hf reproduce {done.repo_id} --revision {done.tag}")
     return 0
+
+
+def _verb(done: Publication) -> str:
+    if done.commit is None:
+        return "would be published as"
+    return "was published before as" if done.was_there else "is published as"
 
 
 def _require_one_process() -> None:
