@@ -39,7 +39,7 @@ def publish_command(arguments: Sequence[str]) -> int:
     )
     say(f"{parsed.artifact} {_verb(done)} {done.repo_id}@{done.tag}")
     if done.commit is not None:
-        say(f"next: fadrm-hf reproduce {done.repo_id} --revision {done.tag}")
+        say(f"next: fadrm-hf train-student {done.repo_id}@{done.tag}")
     return 0
 
 
