@@ -25,8 +25,8 @@ from fadrm_hf.artifact import read_manifest
 from fadrm_hf.artifact.location import LocalFolder
 from fadrm_hf.artifact.manifest import MANIFEST_NAME
 from fadrm_hf.artifact.reading import open_table, read_label_group, table_files
+from fadrm_hf.artifact.recorded_source import source_of
 from fadrm_hf.artifact.tables import LABELS_FOLDER
-from fadrm_hf.commands.measuring import source_of
 from fadrm_hf.files import write_json
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.machine import describe_machine, library_versions

@@ -31,7 +31,7 @@ GROUPS = (
     ("teachers", "statistics", "views", "patches", "recover", "citation", "methods"),
     ("relabel", "label_codec", "reuse", "shards"),
     ("builders", "artifact.manifest", "artifact.tables", "artifact.row_checks", "artifact.reading"),
-    ("artifact.location", "artifact.recorded_teachers", "artifact", "cards", "pictures"),
+    ("artifact.location", "artifact.recorded_source", "artifact.recorded_teachers", "artifact", "cards", "pictures"),
     ("card.text", "card.metadata", "card.results", "card.writing", "card", "package", "recode", "legacy"),
     ("hub.session", "hub.repository", "hub.commit", "hub.remote", "hub.delivery", "hub", "results"),
     ("label_stream", "loader", "students", "scores", "protocol", "train_student", "leakage", "verify"),

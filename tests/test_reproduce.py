@@ -30,13 +30,6 @@ def measured(finished, tmp_path_factory):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """An empty folder to work in."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def run(measured, place):
     """The run in the folder of work, to be changed."""
     return copy_artifact(measured, place)

@@ -16,13 +16,6 @@ OPTIONS = ("--student", STUDENT, "--num_seeds=1")
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """An empty folder to work in."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def published(hub, finished):
     """The finished run on the Hub: its name, of its own for each test, so that no cache knows it; and its commit."""
     name = f"alice/digits-{uuid.uuid4().hex[:12]}"

@@ -1,7 +1,6 @@
 """Checking an artifact: `verify`."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
@@ -9,12 +8,12 @@ from fadrm_hf.arguments import new_parser, parse
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import MANIFEST_NAME
 from fadrm_hf.artifact.reading import read_images
+from fadrm_hf.artifact.recorded_source import load_recorded_source
 from fadrm_hf.commands.output import say
-from fadrm_hf.config import SourceConfig, require
+from fadrm_hf.config import require
 from fadrm_hf.errors import FadrmError
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.leakage import find_near_duplicates
-from fadrm_hf.sources import load_source
 from fadrm_hf.verify import Problem, verify_location
 
 _BLOCK = 500  # test images decoded at a time
@@ -44,10 +43,8 @@ def verify_command(arguments: Sequence[str]) -> int:
 
 def _leakage(location: Location, source_name: str | None) -> list[Problem]:
     """Images that are nearly test images; a source that cannot be read is said, and is no fault of the artifact."""
-    manifest = location.manifest
     try:
-        config = manifest.settings("source", SourceConfig)
-        source = load_source(replace(config, name=source_name or config.name))
+        source = load_recorded_source(location, source_name)
     except FadrmError as error:
         if source_name:
             raise

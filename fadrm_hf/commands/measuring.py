@@ -11,10 +11,11 @@ from torch import nn
 
 from fadrm_hf.arguments import new_parser, parse, run_from_recipe
 from fadrm_hf.artifact.location import Location
+from fadrm_hf.artifact.recorded_source import source_of
 from fadrm_hf.baselines import comparison_table, measure_baselines
 from fadrm_hf.commands.output import as_typed, console, say
 from fadrm_hf.commands.sharing import Sharing, add_sharing_options
-from fadrm_hf.config import SourceConfig, StudentConfig
+from fadrm_hf.config import StudentConfig
 from fadrm_hf.errors import ConfigError, FadrmError
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
@@ -22,7 +23,6 @@ from fadrm_hf.loader import load_distilled
 from fadrm_hf.progress import Reporter
 from fadrm_hf.results import describe_result, result_folder
 from fadrm_hf.shards import join_world
-from fadrm_hf.sources import Source, load_source
 from fadrm_hf.train_student import require_views, train_students
 
 
@@ -107,23 +107,6 @@ def only_process() -> PartialState:
             "--num_processes 1, or the command without accelerate"
         )
     return state
-
-
-def source_of(location: Location, name: str | None) -> Source:
-    """The artifact's source, for its test images; refused if its classes are not the artifact's.
-
-    Args:
-        location: The artifact.
-        name: Where the source is, if not where it was.
-    """
-    config = location.manifest.settings("source", SourceConfig)
-    source = load_source(replace(config, name=name or config.name))
-    if source.class_map.hash != location.manifest.classes.hash:
-        raise ConfigError(
-            f"source {source.config.name} has other classes than {location.name}, or in another order; give the "
-            "source it was distilled from to --source.name"
-        )
-    return source
 
 
 def _train_student_parser() -> ArgumentParser:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from fadrm_hf.arguments import new_parser, parse
 from fadrm_hf.artifact.location import Location
+from fadrm_hf.artifact.recorded_source import source_of
 from fadrm_hf.card import Result
-from fadrm_hf.commands.measuring import only_process, source_of
+from fadrm_hf.commands.measuring import only_process
 from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.config import require
 from fadrm_hf.errors import ConfigError
