@@ -1,0 +1,33 @@
+"""The run as data: one frozen dataclass per stage, validated on construction.
+
+Defaults are the FADRM paper's values (arXiv 2506.24125) with the table they come from. `None` means "what the source's
+preset says" (`fadrm_hf.presets`); `fadrm_hf.presets.resolve` fills these in, and the resolved run is what is written
+to the artifact's `recipe.yaml`. Areas, probabilities and accuracies are fractions; sizes are pixels.
+"""
+
+from fadrm_hf.config.checks import Colour, Interval, Precision, build, filled, require, require_probability
+from fadrm_hf.config.evaluation import RelabelConfig, StudentConfig
+from fadrm_hf.config.real_images import PatchConfig, SourceConfig, SqueezeConfig, TeacherConfig
+from fadrm_hf.config.recovery import RecoverConfig, StatisticsConfig
+from fadrm_hf.config.run import RunConfig
+from fadrm_hf.config.votes import VoteConfig
+
+__all__ = [
+    "Colour",
+    "Interval",
+    "PatchConfig",
+    "Precision",
+    "RecoverConfig",
+    "RelabelConfig",
+    "RunConfig",
+    "SourceConfig",
+    "SqueezeConfig",
+    "StatisticsConfig",
+    "StudentConfig",
+    "TeacherConfig",
+    "VoteConfig",
+    "build",
+    "filled",
+    "require",
+    "require_probability",
+]

@@ -1,0 +1,171 @@
+"""What labels are made, and how students are trained on them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fadrm_hf.config.checks import Interval, require, require_area, require_probability
+
+
+@dataclass(frozen=True)
+class RelabelConfig:
+    """The soft labels: which views the teachers label, and with which statistics (Tables 11-18).
+
+    Args:
+        epochs: Passes over the distilled images, one new view of each image in each.
+        batch_size: Views labelled together.
+        accumulation: The student's micro-batches per batch; BSSL computes its statistics over one micro-batch.
+        batch_statistics: BSSL: BatchNorm layers normalise by the micro-batch's own statistics. False: running ones.
+        crop_area: Least and largest area of a view's crop.
+        flip_probability: Probability that a view is mirrored.
+        cutmix: Whether a box of each view comes from another view of the batch (lambda ~ Beta(1, 1)).
+        codec: How labels are stored: float16, int8, int4, top<k> such as top10, or none (`fadrm_hf.label_codec`).
+        stored_epochs: How many of the epochs are labelled and stored; training reads them again for the rest of
+            `epochs` (LPLD, arXiv 2410.15919; `fadrm_hf.reuse`). `None`: all of them.
+        num_teachers: How many teachers label, from the first on. `None`: all that recover.
+        ensemble: How logits of several become one label: their "mean"; the mean after each teacher's logits of a batch
+            were scaled to one Frobenius norm, "frobenius" (G-VBSM's code for ImageNet-1k); or their mean weighted by
+            "votes" (CV-DD).
+        vote_temperature: Weights of votes are softmax(vote / temperature), votes in per cent (CV-DD's code: 10).
+        shuffle_tiles: Tiles per row and column of a mosaic whose rows and columns each view permutes before its crop
+            (RDED); 1 leaves images as they are.
+    """
+
+    epochs: int | None = None
+    batch_size: int = 16
+    accumulation: int = 2
+    batch_statistics: bool = True
+    crop_area: Interval = (0.08, 1.0)
+    flip_probability: float | None = None
+    cutmix: bool = True
+    codec: str = "float16"
+    stored_epochs: int | None = None
+    num_teachers: int | None = None
+    ensemble: Literal["mean", "frobenius", "votes"] = "mean"
+    vote_temperature: float = 10.0
+    shuffle_tiles: int = 1
+
+    def __post_init__(self) -> None:
+        require(self.epochs is None or self.epochs >= 1, "relabel.epochs", self.epochs, "at least 1")
+        stored, most = self.stored_epochs, self.epochs
+        require(stored is None or stored >= 1, "relabel.stored_epochs", stored, "at least 1")
+        fits = stored is None or most is None or stored <= most
+        require(fits, "relabel.stored_epochs", stored, f"at most relabel.epochs, which is {most}")
+        require(self.batch_size >= 2, "relabel.batch_size", self.batch_size, "at least 2")
+        fits = 1 <= self.accumulation <= self.batch_size // 2
+        require(fits, "relabel.accumulation", self.accumulation, "between 1 and half of relabel.batch_size")
+        require(
+            self.num_teachers is None or self.num_teachers >= 1, "relabel.num_teachers", self.num_teachers, "1 or more"
+        )
+        require(self.vote_temperature > 0, "relabel.vote_temperature", self.vote_temperature, "positive")
+        require(self.shuffle_tiles in (1, 2), "relabel.shuffle_tiles", self.shuffle_tiles, "1 (no shuffle) or 2 (2x2)")
+        require_area("relabel.crop_area", self.crop_area)
+        require_probability("relabel.flip_probability", self.flip_probability)
+
+    @property
+    def num_stored(self) -> int | None:
+        """Epochs of labels that are stored; `None` while `epochs` is open."""
+        return self.stored_epochs or self.epochs
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """The evaluation protocol: how a student is trained from the artifact (Tables 9, 11-18; Eq. 57).
+
+    Defaults are FADRM's. `None` stands for the value that the protocol's table gives for the source, the student and
+    the images per class (`fadrm_hf.student_settings`), unless another meaning is written below.
+
+    Args:
+        name: The protocol's name, under which results are filed and values left open are looked up.
+        student: Architecture, e.g. `timm/resnet18`; images of 64 px or less get a small-image stem.
+        labels: "soft": the logits of each view; "hard": the class of each image, on the same views unmixed.
+        epochs: Passes over the distilled images; `None`: as many as the labels serve.
+        lr: Peak learning rate.
+        eta: Slow-down of the schedule (Eq. 57): 1 anneals to 0, 2 to half of `lr`.
+        schedule: "cosine"; "ssrs": EDC's smoothing, which drops at 5/6 of the training and then falls to 0 (arXiv
+            2404.13733, Eq. 33); "linear": what EDC's code for ImageNet-1k does instead of the published cosine;
+            "steps": halved at 80, 90 and 95 % of the training.
+        warmup_epochs: Epochs over which the rate rises linearly from 1 % of its peak before the schedule begins.
+        optimiser: "adamw" or "sgd".
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay, on weights of more than one dimension.
+        decay_everything: Decay biases and normalisation too (as released in SRe2L's code for CIFAR).
+        loss: What draws the student to soft labels: "kl", the Kullback-Leibler divergence at `temperature`, or "mse",
+            the mean squared error over all logits.
+        temperature: Softmax temperature of "kl".
+        scale_by_temperature: Multiply "kl" by the square of the temperature (as released in SRe2L's code for
+            Tiny-ImageNet; no other protocol does).
+        ce_weight: Weight of the cross-entropy with the class of each view's own image, whatever is mixed in (gamma of
+            G-VBSM and EDC), on top of soft labels.
+        ema: Decay per step of an exponential average of the student's weights, which is evaluated in its place;
+            `None`: the student itself is.
+        ema_buffers: BatchNorm statistics of the averaged weights: "estimate": measured with them on the last epoch's
+            views; "copy": the student's own (as released in EDC's code).
+        batch_size: Views per step; `None`: those that were labelled together.
+        accumulation: Micro-batches per step; BatchNorm sees one at a time. `None`: as labelled, or 1 if `batch_size`
+            is given.
+        relabel: The protocol's own views, drawn anew and labelled on the fly by the artifact's teachers; their epochs
+            and batches are the student's. `None`: those of the protocol's table; most have none: what is stored.
+        hard_phase: Where in the training, as fractions of its epochs, hard labels stand in for soft ones on the same
+            mixed views (HALD, arXiv 2512.15647); `None`: nowhere.
+        label_smoothing: Share of a hard label that is spread evenly over all classes.
+        num_seeds: How many students are trained; the mean and standard deviation over them is reported.
+        num_workers: Data-loading processes; results do not depend on it.
+    """
+
+    name: str = "fadrm"
+    student: str = "timm/resnet18"
+    labels: Literal["soft", "hard"] = "soft"
+    epochs: int | None = None
+    lr: float | None = None
+    eta: float | None = None
+    schedule: Literal["cosine", "ssrs", "linear", "steps"] | None = "cosine"
+    warmup_epochs: int | None = 0
+    optimiser: Literal["adamw", "sgd"] | None = "adamw"
+    momentum: float | None = 0.9
+    weight_decay: float | None = 0.01
+    decay_everything: bool | None = False
+    loss: Literal["kl", "mse"] = "kl"
+    temperature: float | None = 20.0
+    scale_by_temperature: bool | None = False
+    ce_weight: float | None = 0.0
+    ema: float | None = None
+    ema_buffers: Literal["estimate", "copy"] = "estimate"
+    batch_size: int | None = None
+    accumulation: int | None = None
+    relabel: RelabelConfig | None = None
+    hard_phase: Interval | None = None
+    label_smoothing: float = 0.0
+    num_seeds: int = 3
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        self._require_steps()
+        require(self.temperature is None or self.temperature > 0, "student.temperature", self.temperature, "positive")
+        require(self.ce_weight is None or self.ce_weight >= 0, "student.ce_weight", self.ce_weight, "0 or more")
+        require(self.ema is None or 0.0 < self.ema < 1.0, "student.ema", self.ema, "between 0 and 1")
+        _require_phase("student.hard_phase", self.hard_phase, self.labels)
+        smooths = 0.0 <= self.label_smoothing < 1.0
+        require(smooths, "student.label_smoothing", self.label_smoothing, "in [0, 1)")
+        require(self.num_seeds >= 1, "student.num_seeds", self.num_seeds, "at least 1")
+        require(self.num_workers >= 0, "student.num_workers", self.num_workers, "0 or more")
+
+    def _require_steps(self) -> None:
+        """Check the optimiser, its schedule and its batches."""
+        require(self.epochs is None or self.epochs >= 1, "student.epochs", self.epochs, "at least 1")
+        require(self.lr is None or self.lr > 0, "student.lr", self.lr, "positive")
+        require(self.eta is None or self.eta >= 1, "student.eta", self.eta, "at least 1")
+        warmup, momentum, decay = self.warmup_epochs, self.momentum, self.weight_decay
+        require(warmup is None or warmup >= 0, "student.warmup_epochs", warmup, "0 or more")
+        require(momentum is None or 0.0 <= momentum < 1.0, "student.momentum", momentum, "in [0, 1)")
+        require(decay is None or decay >= 0, "student.weight_decay", decay, "0 or more")
+        size, parts = self.batch_size, self.accumulation
+        require(size is None or size >= 2, "student.batch_size", size, "at least 2")
+        fits = parts is None or (parts >= 1 and (size is None or parts <= size // 2))
+        require(fits, "student.accumulation", parts, "between 1 and half of the batch size")
+
+
+def _require_phase(name: str, phase: Interval | None, labels: str) -> None:
+    if phase is not None:
+        fits = len(phase) == 2 and 0.0 <= phase[0] < phase[1] <= 1.0
+        require(fits, name, phase, "two fractions 0 <= begin < end <= 1")
+        require(labels == "soft", name, phase, f"null with labels={labels!r}, which are hard throughout")

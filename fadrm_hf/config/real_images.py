@@ -1,0 +1,136 @@
+"""Where real images come from, who looks at them, and which of them a distilled image starts from."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fadrm_hf.config.checks import Colour, Interval, require, require_area, require_probability
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Which real images are distilled, and how they are normalised.
+
+    Args:
+        name: Hub dataset id, local image folder, local parquet or csv file or folder, or "digits" (bundled).
+        config_name: Configuration of a Hub dataset that has several.
+        revision: Commit, tag or branch of a Hub dataset.
+        train_split: Split to distil; found ("train") when not named.
+        test_split: Split to test on; found ("test", "validation", "valid", "val") when not named.
+        image_column: Column of images; found from the features when not named.
+        label_column: Column of class labels; found from the features when not named.
+        preset: Name of the preset whose values fill what is left open; found from `name` when not given.
+        size: Side of the square images.
+        mean: Channel means of the normalisation, on pixels in [0, 1].
+        std: Channel standard deviations of the normalisation, on pixels in [0, 1].
+        licence: Licence identifier of the source, carried into the card.
+        on_corrupt: Whether an image that cannot be decoded stops the run or is left out; either way it is named.
+    """
+
+    name: str = "digits"
+    config_name: str | None = None
+    revision: str | None = None
+    train_split: str | None = None
+    test_split: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    preset: str | None = None
+    size: int | None = None
+    mean: Colour | None = None
+    std: Colour | None = None
+    licence: str | None = None
+    on_corrupt: Literal["refuse", "skip"] = "refuse"
+
+    def __post_init__(self) -> None:
+        require(bool(self.name), "source.name", self.name, "a Hub dataset id, a local path or 'digits'")
+        require(self.size is None or self.size >= 8, "source.size", self.size, "at least 8 pixels")
+        require(self.std is None or min(self.std) > 0, "source.std", self.std, "three positive numbers")
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The frozen networks that images are matched to and that label them.
+
+    Args:
+        names: `timm/NAME`, `timm/local-dir:PATH`, `timm/hf-hub:ORG/NAME`, `torchvision/NAME`, `transformers/ORG/NAME`,
+            or `squeeze/ARCHITECTURE`: trained on the source by `SqueezeConfig` before anything else.
+        min_accuracy: Gate: the least top-1 accuracy on test images with which a teacher may distil.
+        gate_images: How many test images the gate measures on (the first of a seeded shuffle).
+        class_order: Whether a teacher whose classes are named but stand in another order is refused or mended.
+    """
+
+    names: tuple[str, ...] = ("timm/resnet18.tv_in1k",)  # Table 8, "FADRM Model (R)"
+    min_accuracy: float | None = None
+    gate_images: int = 1000
+    class_order: Literal["refuse", "mend"] = "refuse"
+
+    def __post_init__(self) -> None:
+        require(len(self.names) > 0, "teachers.names", self.names, "at least one teacher")
+        bar = self.min_accuracy
+        require(bar is None or 0.0 <= bar <= 1.0, "teachers.min_accuracy", bar, "a fraction in [0, 1]")
+        require(self.gate_images >= 1, "teachers.gate_images", self.gate_images, "at least 1")
+
+
+@dataclass(frozen=True)
+class SqueezeConfig:
+    """How a teacher is trained on the source ("squeeze"; Tables 10, 12, 14, 16).
+
+    Args:
+        epochs: Passes over the training images.
+        batch_size: Images per step.
+        lr: Initial learning rate of SGD, annealed to 0 by a cosine.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of SGD.
+        crop: "pad" crops a zero-padded image (small images), "resized" a random area resized to the full size.
+        padding: Pixels of padding for `crop="pad"`.
+        flip_probability: Probability of a horizontal flip.
+        num_workers: Processes that decode and augment images.
+    """
+
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    crop: Literal["pad", "resized"] | None = None
+    padding: int = 4
+    flip_probability: float | None = None
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.epochs is None or self.epochs >= 1, "squeeze.epochs", self.epochs, "at least 1")
+        require(self.batch_size is None or self.batch_size >= 2, "squeeze.batch_size", self.batch_size, "at least 2")
+        require(self.lr is None or self.lr > 0, "squeeze.lr", self.lr, "positive")
+        require(0.0 <= self.momentum < 1.0, "squeeze.momentum", self.momentum, "in [0, 1)")
+        require(self.weight_decay >= 0, "squeeze.weight_decay", self.weight_decay, "0 or more")
+        require(self.padding >= 0, "squeeze.padding", self.padding, "0 or more")
+        require(self.num_workers >= 0, "squeeze.num_workers", self.num_workers, "0 or more")
+        require_probability("squeeze.flip_probability", self.flip_probability)
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """Which real crops a distilled image starts from and is mixed with again (P_s; §3.4, Table 3, Fig. 2).
+
+    Args:
+        difficulty: Which crops of a class are kept, by the teacher's cross-entropy: the lowest, those around the
+            median, or the highest.
+        grid: 1 for one crop per image (1x1), 2 for a mosaic of four (2x2).
+        pool: How many images of a class are looked at, at most.
+        crops_per_image: How many crops are scored per image; the best one stands for it.
+        crop_area: Least and largest area of a crop.
+        flip_probability: Probability that a starting image is mirrored (EDC).
+    """
+
+    difficulty: Literal["easy", "medium", "hard"] = "medium"
+    grid: int = 1  # Table 3: 1x1 is the better overall
+    pool: int = 300
+    crops_per_image: int = 5
+    crop_area: Interval = (0.08, 1.0)
+    flip_probability: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.grid in (1, 2), "patches.grid", self.grid, "1 (1x1) or 2 (2x2)")
+        require(self.pool >= 1, "patches.pool", self.pool, "at least 1")
+        require(self.crops_per_image >= 1, "patches.crops_per_image", self.crops_per_image, "at least 1")
+        require_area("patches.crop_area", self.crop_area)
+        require_probability("patches.flip_probability", self.flip_probability)
