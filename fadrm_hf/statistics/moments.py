@@ -1,0 +1,144 @@
+"""Means and variances of feature maps, per channel and per block of positions, with closed-form gradients."""
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class _ChannelMoments(torch.autograd.Function):
+    """Mean minus a centre, and biased variance, of each channel of each group of images.
+
+    The gradient with respect to the map is affine per channel, a_c + b_c x, so nothing but the map itself is kept and
+    the backward pass reads it once. Moments are fp32 (or float64) whatever the map's type.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, centre: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+        # Moments about the targets' mean do not cancel; two plain means are 4 to 6 times faster than `torch.var_mean`.
+        grouped = maps.unflatten(0, (num_groups, -1))
+        shifted = grouped.to(centre.dtype) - centre.view(1, 1, -1, 1, 1)
+        gap = shifted.mean((1, 3, 4))
+        var = shifted.square_().mean((1, 3, 4)) - gap.square()
+        ctx.save_for_backward(maps, gap + centre)
+        return gap, var
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        grad_gap, grad_var = grad_outputs
+        maps, mean = ctx.saved_tensors
+        grouped = maps.unflatten(0, (len(mean), -1))
+        count = grouped[0].numel() // mean.shape[1]
+        slope = grad_var * (2.0 / count)
+        offset = grad_gap * (1.0 / count) - slope * mean
+        shape = (len(mean), 1, -1, 1, 1)
+        gradient = torch.addcmul(offset.view(shape), grouped, slope.view(shape))
+        return gradient.flatten(0, 1).to(maps.dtype), None, None
+
+
+def channel_moments(maps: Tensor, centre: Tensor, num_groups: int = 1) -> tuple[Tensor, Tensor]:
+    """Channel statistics of consecutive groups of images.
+
+    Args:
+        maps: (N, C, H, W), any floating type; N is a multiple of `num_groups`.
+        centre: (C,) float32 or float64, subtracted from the means; the nearer to them, the less is lost to rounding.
+        num_groups: How many groups of N / `num_groups` consecutive images.
+
+    Returns:
+        Means minus `centre` and biased variances, each (num_groups, C) in `centre`'s type, differentiable with respect
+        to `maps`.
+    """
+    return cast(tuple[Tensor, Tensor], _ChannelMoments.apply(maps, centre, num_groups))
+
+
+def block_view(maps: Tensor, side: int) -> Tensor:
+    """Maps cut into square blocks of positions.
+
+    Args:
+        maps: (N, C, H, W); first enlarged (bilinear) to the next multiples of `side` where H and W are none.
+        side: Side of a block.
+
+    Returns:
+        (N, C, rows, side, columns, side): block (i, j) of a map is [:, :, i, :, j, :].
+    """
+    return _enlarged(maps, side).unflatten(3, (-1, side)).unflatten(2, (-1, side))
+
+
+def _enlarged(maps: Tensor, side: int) -> Tensor:
+    """(N, C, H, W), bilinear to the next multiples of `side` where H and W are none."""
+    height, width = (-(-length // side) * side for length in maps.shape[2:])
+    if (height, width) == maps.shape[2:]:
+        return maps
+    return F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
+
+
+class _BlockMoments(torch.autograd.Function):
+    """Mean minus a centre, and biased variance, of each block of positions in each group of images.
+
+    As of channels, the gradient is affine in the map, now with coefficients of the block.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, centre: Tensor, side: int, num_groups: int) -> tuple[Tensor, Tensor]:
+        grouped = maps.unflatten(0, (num_groups, -1))
+        shifted = grouped.to(centre.dtype) - _at_positions(centre[None], maps, side)
+        # Of each position over channels, then over images: 4 to 8 times faster than over all that a block holds.
+        gap = _of_blocks(shifted.mean(2).mean(1), side)
+        var = _of_blocks(shifted.square_().mean(2).mean(1), side) - gap.square()
+        ctx.save_for_backward(maps, gap + centre)
+        ctx.side = side
+        return gap, var
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
+        grad_gap, grad_var = grad_outputs
+        maps, mean = ctx.saved_tensors
+        grouped = maps.unflatten(0, (len(mean), -1))
+        count = grouped[0].numel() // mean.shape[1]
+        slope = grad_var * (2.0 / count)
+        offset = grad_gap * (1.0 / count) - slope * mean
+        at = [_at_positions(coefficient, maps, ctx.side) for coefficient in (offset, slope)]
+        gradient = torch.addcmul(at[0], grouped, at[1])
+        return gradient.flatten(0, 1).to(maps.dtype), None, None, None
+
+
+def _of_blocks(positions: Tensor, side: int) -> Tensor:
+    """(G, H, W) values of positions -> (G, P) their means over blocks."""
+    return positions.unflatten(2, (-1, side)).unflatten(1, (-1, side)).mean((2, 4)).flatten(1)
+
+
+def _at_positions(blocks: Tensor, maps: Tensor, side: int) -> Tensor:
+    """(G, P) values of blocks -> (G, 1, 1, H, W), as the positions of `maps` (N, C, H, W) have them."""
+    values = blocks.view(len(blocks), 1, 1, -1, maps.shape[3] // side)
+    return values.repeat_interleave(side, 3).repeat_interleave(side, 4)
+
+
+def block_moments(maps: Tensor, centre: Tensor, side: int, num_groups: int = 1) -> tuple[Tensor, Tensor]:
+    """Statistics of each block of positions, over images, channels and positions (G-VBSM's patch statistics).
+
+    Args:
+        maps: (N, C, H, W), any floating type; N is a multiple of `num_groups`. Enlarged as by `block_view`.
+        centre: (P,) float32 or float64, subtracted from the means; P is the number of blocks of a map.
+        side: Side of a block.
+        num_groups: How many groups of N / `num_groups` consecutive images.
+
+    Returns:
+        Means minus `centre` and biased variances, each (num_groups, P) in `centre`'s type, differentiable with respect
+        to `maps`.
+    """
+    return cast(tuple[Tensor, Tensor], _BlockMoments.apply(_enlarged(maps, side), centre, side, num_groups))
+
+
+def pool_groups(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the union of equally large groups.
+
+    Args:
+        mean: (G, C) means of the groups.
+        var: (G, C) their biased variances.
+
+    Returns:
+        (C,) each: within-group variance plus variance of the group means.
+    """
+    between, pooled = torch.var_mean(mean, dim=0, correction=0)
+    return pooled, var.mean(dim=0) + between

@@ -1,0 +1,80 @@
+"""What a layer has seen of the real images: the statistics that a batch of distilled images is matched to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """One kind of statistic that is to be reached.
+
+    Attributes:
+        mean: (n,) means of all training images.
+        var: (n,) their variances.
+        class_mean: (K, n) means of each class's images.
+        class_var: (K, n) their variances.
+    """
+
+    mean: Tensor
+    var: Tensor
+    class_mean: Tensor | None
+    class_var: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """Statistics of one layer's input over the training images, float32; variances are biased.
+
+    Attributes:
+        mean: (C,) channel means.
+        var: (C,) channel variances.
+        block_mean: (P,) means over images, channels and the positions of each block of the map (G-VBSM's patches).
+        block_var: (P,) variances likewise.
+        class_mean: (K, C) channel means of each class's images.
+        class_var: (K, C) channel variances likewise.
+        class_block_mean: (K, P) block means of each class's images.
+        class_block_var: (K, P) block variances likewise.
+    """
+
+    mean: Tensor
+    var: Tensor
+    block_mean: Tensor | None = None
+    block_var: Tensor | None = None
+    class_mean: Tensor | None = None
+    class_var: Tensor | None = None
+    class_block_mean: Tensor | None = None
+    class_block_var: Tensor | None = None
+
+    @property
+    def channels(self) -> Goal:
+        """Means and variances of channels."""
+        return Goal(self.mean, self.var, self.class_mean, self.class_var)
+
+    @property
+    def blocks(self) -> Goal | None:
+        """Means and variances of blocks, if they were measured."""
+        if self.block_mean is None or self.block_var is None:
+            return None
+        return Goal(self.block_mean, self.block_var, self.class_block_mean, self.class_block_var)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that there are, by name."""
+        return {item.name: value for item in fields(self) if (value := getattr(self, item.name)) is not None}
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> "Targets":
+        """The same with `function` applied to every tensor."""
+        return Targets(**{name: function(value) for name, value in self.tensors().items()})
+
+    def with_running(self, layer: nn.BatchNorm2d) -> "Targets":
+        """The same with a BatchNorm layer's own running statistics as the global ones."""
+        assert isinstance(layer.running_mean, torch.Tensor) and isinstance(layer.running_var, torch.Tensor)
+        return replace(self, mean=layer.running_mean.detach(), var=layer.running_var.detach())
+
+
+def running_targets(layer: nn.BatchNorm2d) -> Targets:
+    """The running statistics of a BatchNorm layer, and nothing else."""
+    assert isinstance(layer.running_mean, torch.Tensor) and isinstance(layer.running_var, torch.Tensor)
+    return Targets(mean=layer.running_mean.detach(), var=layer.running_var.detach())
