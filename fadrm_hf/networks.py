@@ -3,6 +3,7 @@
 Small images (64 px or less) need networks that do not shrink their input in the first layers: a 3x3 stem of stride 1
 and no max-pooling, the "kuangliu" style in which the distillation papers train and test at 32 and 64 px. ShuffleNetV2
 is torchvision's network behind timm's factory, with torchvision's parameter names. The narrow ResNets are for demos.
+ConvNets, AlexNet and WRN for small images are in `fadrm_hf.convnets`, which importing this module registers too.
 
 References: ResNet https://arxiv.org/abs/1512.03385, DenseNet https://arxiv.org/abs/1608.06993,
 MobileNetV2 https://arxiv.org/abs/1801.04381, ShuffleNetV2 https://arxiv.org/abs/1807.11164.
@@ -19,6 +20,8 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 from torchvision.models import shufflenetv2
 
+from fadrm_hf import convnets
+
 LARGEST_SMALL_SIZE = 64  # pixels; Tiny-ImageNet is the largest source that papers train with a small-image stem
 
 
@@ -32,7 +35,7 @@ def architecture_for(name: str, size: int) -> str:
 
 def is_registered_here(architecture: str) -> bool:
     """Whether timm knows `architecture` only because this module was imported."""
-    return architecture in timm.list_models(module="networks")
+    return architecture in default_cfgs or architecture in convnets.default_cfgs
 
 
 def small_variant(name: str) -> str | None:

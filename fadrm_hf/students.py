@@ -21,6 +21,12 @@ DESCRIPTIONS = {
     "timm/densenet121": "DenseNet-121, cross-architecture tables",
     "timm/densenet169": "DenseNet-169, cross-architecture tables",
     "timm/densenet201": "DenseNet-201, cross-architecture tables",
+    "timm/convnet3": "ConvNet of 3 blocks with InstanceNorm, the small student of dataset condensation",
+    "timm/convnet3_bn": "ConvNet of 3 blocks with BatchNorm, RDED's small student at 32 px",
+    "timm/convnet4_bn": "ConvNet of 4 blocks with BatchNorm, RDED's small student at 64 px",
+    "timm/alexnet_small": "AlexNet for small images, without normalisation",
+    "timm/wrn16_2": "WRN-16-2, a teacher of G-VBSM and EDC at 32 and 64 px",
+    "timm/convnet3_narrow": "ConvNet of 3 blocks of 32 channels (0.02 M parameters), for demos on a CPU",
     "timm/resnet18_narrow": "ResNet-18 of 16 to 128 channels (0.7 M parameters), for demos on a CPU",
     "timm/resnet10_narrow": "ResNet-10 of 16 to 128 channels (0.3 M parameters), for demos on a CPU",
 }

@@ -1,12 +1,23 @@
+from collections import Counter
+from pathlib import Path
+
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from fadrm_hf import networks
+from fadrm_hf import convnets, networks
+from fadrm_hf.class_map import ClassMap
+from fadrm_hf.config import SourceConfig
+from fadrm_hf.model_directory import model_config, write_model_directory
+from fadrm_hf.statistics import watched_layers
+from fadrm_hf.students import check_student
+from fadrm_hf.teachers import load_teacher
 
-NAMES = sorted(networks.default_cfgs)
+CONVNETS = sorted(convnets.default_cfgs)
+NAMES = sorted([*networks.default_cfgs, *CONVNETS])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -18,6 +29,7 @@ def test_every_network_is_built_by_timm_with_the_classes_asked_for(name: str) ->
         assert network.forward_features(torch.zeros(1, 3, size, size)).shape[1] == network.num_features
     network.reset_classifier(3)
     assert network.get_classifier().out_features == 3
+    assert networks.is_registered_here(name)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith(("_small_stem", "_narrow"))])
@@ -68,6 +80,7 @@ def test_shufflenet_refuses_what_it_cannot_be() -> None:
         ("mobilenet_v2", 224, "mobilenetv2_100"),
         ("efficientnet_b0", 32, "efficientnet_b0"),
         ("resnet10_narrow", 16, "resnet10_narrow"),
+        ("convnet3", 64, "convnet3"),
         ("resnet18_small_stem", 32, "resnet18_small_stem"),
     ],
 )
@@ -84,3 +97,83 @@ def test_features_report_the_reduction_they_have() -> None:
 def test_batchnorm_layers_are_the_published_ones() -> None:
     count = sum(isinstance(layer, nn.BatchNorm2d) for layer in timm.create_model("resnet18_small_stem").modules())
     assert count == 20
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("convnet3", 320_010),  # the number that dataset condensation gives for its ConvNet at ten classes
+        ("convnet3_bn", 320_010),
+        ("convnet3_narrow", 24_714),
+        ("alexnet_small", 1_872_202),
+        ("wrn16_2", 691_674),  # 0.7 M (arXiv 1605.07146, Table 4)
+    ],
+)
+def test_networks_of_the_small_image_literature_are_as_large_as_published(name: str, parameters: int) -> None:
+    network = timm.create_model(name, num_classes=10)
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
+def test_a_convnet_is_what_its_blocks_compute() -> None:
+    network = timm.create_model("convnet3_narrow", num_classes=4).double().eval()
+    weights = {name: value.detach() for name, value in network.state_dict().items()}
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    maps = images
+    for first in (0, 4, 8):
+        maps = F.conv2d(maps, weights[f"layers.{first}.weight"], weights[f"layers.{first}.bias"], padding=1)
+        var, mean = torch.var_mean(maps, (2, 3), correction=0, keepdim=True)
+        scale, shift = (weights[f"layers.{first + 1}.{part}"].view(1, -1, 1, 1) for part in ("weight", "bias"))
+        maps = torch.relu((maps - mean) / (var + 1e-5).sqrt() * scale + shift)
+        maps = (maps[..., ::2, ::2] + maps[..., 1::2, ::2] + maps[..., ::2, 1::2] + maps[..., 1::2, 1::2]) / 4
+    expected = maps.flatten(1) @ weights["fc.weight"].T + weights["fc.bias"]
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), expected)
+
+
+def test_a_wide_residual_block_adds_the_projection_of_its_activated_input() -> None:
+    block = convnets.WideBlock(3, 5, 2).eval()
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        active = torch.relu(images / (1 + 1e-5) ** 0.5)  # a new BatchNorm layer divides by its epsilon alone
+        inner = torch.relu(block.conv1(active) / (1 + 1e-5) ** 0.5)
+        torch.testing.assert_close(block(images), block.shortcut(active) + block.conv2(inner))
+        kept = convnets.WideBlock(3, 3, 1).eval()
+        nn.init.zeros_(kept.conv2.weight)
+        assert torch.equal(kept(images), images)
+
+
+@pytest.mark.parametrize("name", CONVNETS)
+@pytest.mark.parametrize("size", [16, 64])
+def test_convnets_are_made_for_the_size_of_the_images(name: str, size: int) -> None:
+    check_student(f"timm/{name}", 5, size)
+
+
+@pytest.mark.parametrize("name", ["convnet3", "alexnet_small", "wrn16_2"])
+def test_convnets_take_images_of_another_size_too(name: str) -> None:
+    network = timm.create_model(name, num_classes=5, **networks.size_arguments(name, 16)).eval()
+    with torch.no_grad():
+        assert network(torch.zeros(1, 3, 12, 12)).shape == (1, 5)
+
+
+def test_a_saved_convnet_of_another_size_is_read_again(tmp_path: Path) -> None:
+    network = timm.create_model("convnet3_narrow", num_classes=10, **networks.size_arguments("convnet3_narrow", 16))
+    source = SourceConfig(size=16, mean=(0.5,) * 3, std=(0.5,) * 3)
+    classes = ClassMap(tuple("0123456789"), tuple("0123456789"))
+    write_model_directory(network, model_config(network, "convnet3_narrow", classes, source), tmp_path / "model")
+    again = load_teacher(f"timm/local-dir:{tmp_path / 'model'}").module
+    images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(again(images), network.eval()(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("convnet3", {"conv": 3, "norm": 3}),
+        ("convnet3_bn", {"bn": 3}),
+        ("alexnet_small", {"conv": 5}),
+        ("wrn16_2", {"bn": 13}),
+    ],
+)
+def test_what_is_matched_in_them(name: str, kinds: dict[str, int]) -> None:
+    assert Counter(watched.kind for watched in watched_layers(timm.create_model(name))) == kinds

@@ -1,0 +1,275 @@
+"""The networks of the small-image literature, registered with timm when this module is imported.
+
+ConvNets are a few blocks of convolution, normalisation, ReLU and average pooling with one linear layer on the last
+map: the networks of dataset condensation (arXiv 2006.05929; VICO-UoE/DatasetCondensation), of G-VBSM and EDC
+(InstanceNorm) and of RDED (BatchNorm). AlexNet for small images comes from there too and has no normalisation at all.
+WRN-16-2 is the wide residual network of arXiv 1605.07146.
+
+The linear layer of a ConvNet or AlexNet expects a map of one size. Images of another size are taken all the same,
+their last map being averaged to that size: recovery at several resolutions relies on it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+Norm = Callable[[int], nn.Module]
+
+
+class MapClassifier(nn.Module):
+    """Layers that end in a feature map, and one linear layer on that map.
+
+    Args:
+        layers: (B, in_chans, H, W) -> (B, num_features, h, w).
+        num_features: Channels of the last map.
+        grid: Side of the map that the linear layer expects; 1 is global average pooling.
+        num_classes: Number of logits; 0 leaves the features.
+    """
+
+    def __init__(self, layers: nn.Sequential, num_features: int, grid: int, num_classes: int) -> None:
+        super().__init__()
+        self.layers = layers
+        self.grid = grid
+        self.num_features = num_features
+        self.head_hidden_size = num_features * grid**2
+        self.reset_classifier(num_classes)
+
+    def get_classifier(self) -> nn.Module:
+        """The layer that gives the logits."""
+        return self.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the layer that gives the logits; 0 classes leaves the features."""
+        self.num_classes = num_classes
+        self.fc = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+
+    def forward_features(
+        self,
+        x: Tensor,  # (B, in_chans, H, W) normalised
+    ) -> Tensor:  # (B, num_features, h, w)
+        """The last feature map."""
+        return self.layers(x)
+
+    def forward_head(
+        self,
+        x: Tensor,  # (B, num_features, h, w)
+        pre_logits: bool = False,
+    ) -> Tensor:  # (B, C) logits, or (B, num_features * grid * grid) with `pre_logits`
+        """The map at the size that the linear layer expects, and its logits."""
+        features = F.adaptive_avg_pool2d(x, self.grid).flatten(1)  # at the network's own size this changes nothing
+        return features if pre_logits else self.fc(features)
+
+    def forward(
+        self,
+        x: Tensor,  # (B, in_chans, H, W) normalised
+    ) -> Tensor:  # (B, C) logits
+        """Logits of a batch."""
+        return self.forward_head(self.forward_features(x))
+
+
+class ConvNet(MapClassifier):
+    """Blocks of 3x3 convolution, normalisation, ReLU and 2x2 average pooling.
+
+    Args:
+        depth: Number of blocks.
+        width: Channels of each.
+        norm: Makes the normalisation of a number of channels.
+        num_classes: Number of logits.
+        in_chans: Channels of the input.
+        img_size: Side of the images that the linear layer is made for, 2 ** depth pixels or more.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        width: int,
+        norm: Norm,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        img_size: int | tuple[int, int] = 32,
+    ) -> None:
+        blocks: list[nn.Module] = []
+        for channels in [in_chans] + [width] * (depth - 1):
+            blocks += [nn.Conv2d(channels, width, 3, padding=1), norm(width), nn.ReLU(), nn.AvgPool2d(2)]
+        super().__init__(nn.Sequential(*blocks), width, _grid(img_size, depth), num_classes)
+
+
+class SmallAlexNet(MapClassifier):
+    """AlexNet for small images: five convolutions without any normalisation, three poolings, one linear layer.
+
+    Args:
+        num_classes: Number of logits.
+        in_chans: Channels of the input.
+        img_size: Side of the images that the linear layer is made for, 8 pixels or more.
+    """
+
+    def __init__(self, num_classes: int = 1000, in_chans: int = 3, img_size: int | tuple[int, int] = 32) -> None:
+        layers: list[nn.Module] = []
+        channels = in_chans
+        for width, kernel, is_pooled in (
+            (128, 5, True),
+            (192, 5, True),
+            (256, 3, False),
+            (192, 3, False),
+            (192, 3, True),
+        ):
+            layers += [nn.Conv2d(channels, width, kernel, padding=kernel // 2), nn.ReLU()]
+            layers += [nn.MaxPool2d(2)] if is_pooled else []
+            channels = width
+        super().__init__(nn.Sequential(*layers), channels, _grid(img_size, 3), num_classes)
+
+
+class WideBlock(nn.Module):
+    """Two 3x3 convolutions, each after BatchNorm and ReLU; where the shape changes the shortcut is a convolution.
+
+    Args:
+        channels: Of the input.
+        width: Of the output.
+        stride: Of the first convolution.
+    """
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        is_same = channels == width and stride == 1
+        self.shortcut = None if is_same else nn.Conv2d(channels, width, 1, stride=stride, bias=False)
+
+    def forward(
+        self,
+        x: Tensor,  # (B, channels, H, W)
+    ) -> Tensor:  # (B, width, H / stride, W / stride)
+        """The input, or its projection, plus what the convolutions make of it."""
+        active = F.relu(self.norm1(x))
+        kept = x if self.shortcut is None else self.shortcut(active)
+        return kept + self.conv2(F.relu(self.norm2(self.conv1(active))))
+
+
+class WideResNet(MapClassifier):
+    """A wide residual network for small images: three groups of blocks, the second and third at half resolution.
+
+    Args:
+        depth: Convolutions along the network, 6 n + 4 with n blocks per group.
+        factor: Multiple of 16, 32 and 64 channels.
+        num_classes: Number of logits.
+        in_chans: Channels of the input.
+    """
+
+    def __init__(self, depth: int, factor: int, num_classes: int = 1000, in_chans: int = 3) -> None:
+        layers: list[nn.Module] = [nn.Conv2d(in_chans, 16, 3, padding=1, bias=False)]
+        channels = 16
+        for width, stride in ((16 * factor, 1), (32 * factor, 2), (64 * factor, 2)):
+            for index in range((depth - 4) // 6):
+                layers.append(WideBlock(channels, width, stride if index == 0 else 1))
+                channels = width
+        layers += [nn.BatchNorm2d(channels), nn.ReLU()]
+        super().__init__(nn.Sequential(*layers), channels, 1, num_classes)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _grid(img_size: int | tuple[int, int], halvings: int) -> int:
+    """Side of the last map of an image of `img_size` pixels."""
+    side = img_size if isinstance(img_size, int) else img_size[0]
+    return max(1, side // 2**halvings)  # what is too small for the poolings is refused by them
+
+
+def _instance_norm(channels: int) -> nn.Module:
+    return nn.InstanceNorm2d(channels, affine=True)
+
+
+def _defaults(first_conv: str, size: int = 32, is_fixed: bool = True) -> dict[str, Any]:
+    """What timm wants to know of an architecture; weights carry their own normalisation, so ImageNet's is nominal."""
+    return {
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (3, size, size),
+        "fixed_input_size": is_fixed,
+        "pool_size": None,
+        "crop_pct": 1.0,
+        "interpolation": "bilinear",
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "first_conv": first_conv,
+        "classifier": "fc",
+    }
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "convnet1": _defaults("layers.0"),
+        "convnet2": _defaults("layers.0"),
+        "convnet3": _defaults("layers.0"),
+        "convnet3_narrow": _defaults("layers.0"),
+        "convnet3_bn": _defaults("layers.0"),
+        "convnet4_bn": _defaults("layers.0", size=64),
+        "alexnet_small": _defaults("layers.0"),
+        "wrn16_2": _defaults("layers.0", is_fixed=False),
+    }
+)
+
+
+def _convnet(
+    variant: str,
+    pretrained: bool,
+    given: dict[str, Any],
+    depth: int = 3,
+    width: int = 128,
+    norm: Norm = _instance_norm,
+) -> nn.Module:
+    fixed = {"depth": depth, "width": width, "norm": norm}
+    return build_model_with_cfg(ConvNet, variant, pretrained, **{**fixed, **given})
+
+
+@register_model
+def convnet1(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ConvNet of one block of 128 channels with InstanceNorm ("ConvNetD1"), 0.3 M parameters."""
+    return _convnet("convnet1", pretrained, kwargs, depth=1)
+
+
+@register_model
+def convnet2(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ConvNet of two blocks of 128 channels with InstanceNorm ("ConvNetD2"), 0.2 M parameters."""
+    return _convnet("convnet2", pretrained, kwargs, depth=2)
+
+
+@register_model
+def convnet3(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ConvNet of three blocks of 128 channels with InstanceNorm ("ConvNet", "ConvNetW128"), 0.3 M parameters."""
+    return _convnet("convnet3", pretrained, kwargs)
+
+
+@register_model
+def convnet3_narrow(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ConvNet of three blocks of 32 channels with InstanceNorm ("ConvNetW32"), 0.02 M parameters."""
+    return _convnet("convnet3_narrow", pretrained, kwargs, width=32)
+
+
+@register_model
+def convnet3_bn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ConvNet of three blocks of 128 channels with BatchNorm (RDED's "Conv3", for 32 px), 0.3 M parameters."""
+    return _convnet("convnet3_bn", pretrained, kwargs, norm=nn.BatchNorm2d)
+
+
+@register_model
+def convnet4_bn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ConvNet of four blocks of 128 channels with BatchNorm (RDED's "Conv4", for 64 px), 0.5 M parameters."""
+    return _convnet("convnet4_bn", pretrained, kwargs, depth=4, norm=nn.BatchNorm2d)
+
+
+@register_model
+def alexnet_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """AlexNet for small images, without normalisation layers, 1.9 M parameters."""
+    return build_model_with_cfg(SmallAlexNet, "alexnet_small", pretrained, **kwargs)
+
+
+@register_model
+def wrn16_2(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """WRN-16-2: wide residual network of 16 convolutions and double width, 0.7 M parameters."""
+    return build_model_with_cfg(WideResNet, "wrn16_2", pretrained, **{"depth": 16, "factor": 2, **kwargs})
