@@ -1,4 +1,4 @@
-"""The pictures of a card: patches beside distilled images, accuracies, the course of the recovery.
+"""The pictures of a card: starting images beside distilled images, accuracies, the course of the recovery.
 
 All are PNG files whose bytes depend on what they show and on the version of matplotlib, not on when they were drawn.
 """
@@ -55,7 +55,7 @@ def write_pictures(
 
 
 def draw_grid(class_names: Sequence[str], patches: dict[int, Tensor], recovered: dict[int, Tensor]) -> bytes:
-    """One column per class: the real patch above, what became of it below.
+    """One column per class: the starting image above, what became of it below.
 
     Args:
         class_names: Names in label order.
@@ -72,7 +72,7 @@ def draw_grid(class_names: Sequence[str], patches: dict[int, Tensor], recovered:
                 axes[row, column].set(xticks=[], yticks=[])
                 axes[row, column].spines[:].set_visible(False)
             axes[0, column].set_title(_plain(class_names[label], 14))
-        axes[0, 0].set_ylabel("patch")
+        axes[0, 0].set_ylabel("start")
         axes[1, 0].set_ylabel("distilled")
         return _to_png(figure)
 
@@ -92,6 +92,32 @@ def draw_accuracy(bars: Sequence[tuple[str, float, float]]) -> bytes:
         axes.set(xlim=(0, 110), xticks=range(0, 101, 20), xlabel="top-1 accuracy at the last epoch (%)")
         for place, mean, error in zip(places, means, errors, strict=True):
             axes.text(mean + error + 1, place, f"{mean:.1f}", va="center")
+        return _to_png(figure)
+
+
+def draw_comparison(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Methods beside one another: accuracy with its standard deviation; the same against the time of distillation.
+
+    Args:
+        rows: Each with "title", "top1_mean" and "top1_std" as fractions, and "distillation_seconds".
+    """
+    titles = [_plain(row["title"], 30) for row in rows]
+    means, errors = ([100 * row[f"top1_{kind}"] for row in rows] for kind in ("mean", "std"))
+    seconds, places = [row["distillation_seconds"] for row in rows], range(len(rows))
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8, 0.3 * len(rows) + 1.6), layout="constrained")
+        bars, points = figure.subplots(1, 2)
+        bars.barh(places, means, xerr=errors, color=_BLUE, height=0.65, error_kw={"capsize": 2, "lw": 1})
+        bars.set_yticks(places, titles)
+        bars.invert_yaxis()
+        bars.set(xlim=(0, None), xlabel="top-1 accuracy at the last epoch (%)")
+        points.errorbar(seconds, means, yerr=errors, fmt="o", color=_BLUE, ms=4, capsize=2, lw=1)
+        for title, x, y in zip(titles, seconds, means, strict=True):
+            points.annotate(title, (x, y), xytext=(5, 4), textcoords="offset points")
+        points.set(
+            xscale="log" if min(seconds) > 0 else "linear", xlabel="seconds of distillation", ylabel="top-1 (%)"
+        )
+        points.margins(x=0.3, y=0.2)
         return _to_png(figure)
 
 

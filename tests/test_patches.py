@@ -14,7 +14,16 @@ from torch import nn
 from fadrm_hf.class_map import ClassMap
 from fadrm_hf.config import PatchConfig
 from fadrm_hf.errors import SourceError
-from fadrm_hf.patches import compose_mosaics, order_by_difficulty, random_images, select_patches
+from fadrm_hf.patches import (
+    compose_mosaics,
+    images_needed,
+    noise_start,
+    order_by_difficulty,
+    random_images,
+    select_patches,
+    starting_images,
+)
+from fadrm_hf.randomness import generator
 from fadrm_hf.teachers import Teacher
 
 CPU = torch.device("cpu")
@@ -196,3 +205,122 @@ def test_random_images_are_whole_images_without_repetition():
     assert torch.equal(patches.images, source.pixels("train", rows.tolist()))
     assert (source.labels("train")[rows] == patches.label.numpy()).all()
     assert not torch.equal(random_images(source, range(10), 6, 1).source_index, patches.source_index)
+
+
+class Observer(nn.Module):
+    """Logits that favour class 0 where the middle is bright; keeps what it saw."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append(images.clone())
+        bright = images.mean((1, 2, 3))
+        return torch.stack((bright, torch.zeros_like(bright)), dim=1)
+
+
+@pytest.mark.parametrize("grid", [1, 2])
+def test_rded_step_by_step(grid):
+    """Crops of S / grid, normalised, padded with zeros, scored; the lowest of each image; ascending; dealt out."""
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (40, 40, 3), np.uint8) for _ in range(9)]
+    plain = make_source(images)
+    source = replace(plain, config=replace(plain.config, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3)))
+    observer = Observer()
+    patches = select_patches(
+        source, replace(prefers_bright(source), module=observer), range(1), 2,
+        PatchConfig(difficulty="easy", grid=grid, crops_per_image=3, crop_area=(0.05, 1.0)), 0, CPU,
+    )  # fmt: skip
+    side = SIZE // grid
+    margin = (SIZE - side) // 2
+    seen = torch.cat(observer.seen).double().view(9, 3, 3, SIZE, SIZE)
+    middle = seen[..., margin : margin + side, margin : margin + side]
+    assert torch.equal(seen.abs().sum((3, 4)), middle.abs().sum((3, 4))), "the padding is zero after normalisation"
+    cross_entropy = torch.log1p(torch.exp(-seen.mean((2, 3, 4))))  # -log(e^b / (e^b + 1))
+    best = [min(range(3), key=lambda crop: cross_entropy[image, crop]) for image in range(9)]
+    ranked = sorted(range(9), key=lambda image: cross_entropy[image, best[image]])
+    mean, std = (torch.tensor(c, dtype=torch.float64).view(3, 1, 1) for c in (source.config.mean, source.config.std))
+    for number, mosaic in enumerate(patches.images):
+        for cell in range(grid**2):
+            image = ranked[number + 2 * cell]
+            y, x = side * (cell // grid), side * (cell % grid)
+            expected = (middle[image, best[image]] * std + mean) * 255
+            assert (mosaic[:, y : y + side, x : x + side] - expected).abs().max() < 1e-3
+    rows = np.array([[ranked[number + 2 * cell] for cell in range(grid**2)] for number in range(2)])
+    order = torch.randperm(9, generator=generator(0, "patch-pool", 0)).numpy()
+    assert patches.source_index.tolist() == order[rows].tolist()
+
+
+def test_crops_of_a_photograph_are_uniform_in_area_up_to_its_largest_square():
+    """As if what does not fit were drawn again: of 2:1 images no more than half, and rarely exactly that."""
+    rows, columns = np.mgrid[0:64, 0:128].astype(np.uint8)
+    source = make_source([np.stack((rows, columns, np.zeros_like(rows)), axis=2)] * 200)
+    patches = select(source, 200, crop_area=(0.1, 1.0), crops_per_image=1)
+    sides = patches.images[:, 1, 0, -1].long() - patches.images[:, 1, 0, 0].long() + 1
+    area = sides.double() ** 2 / (64 * 128)
+    assert 0.09 < area.min() < 0.12 and 0.45 < area.max() <= 0.5
+    assert abs(area.mean() - 0.3) < 0.03 and (sides == 64).sum() < 10
+
+
+def test_noise_is_normal_and_belongs_to_its_place():
+    starts = torch.stack([noise_start(label, index, 32, 0) for label in range(4) for index in range(4)])
+    assert starts.dtype == torch.float32 and starts.shape == (16, 3, 32, 32)
+    assert abs(starts.mean()) < 0.02 and abs(starts.std() - 1) < 0.02
+    assert len(starts.flatten(1).unique(dim=0)) == 16
+    assert torch.equal(noise_start(2, 3, 32, 0), starts[11])
+    assert not torch.equal(noise_start(2, 3, 32, 1), starts[11])
+
+
+def test_noise_is_recorded_as_pixels_that_show_no_source_row():
+    source = digits()
+    patches = starting_images("noise", source, None, range(2, 5), 2, PatchConfig(flip_probability=1.0), 0, CPU)
+    assert patches.label.tolist() == [2, 2, 3, 3, 4, 4] and patches.ipc_index.tolist() == [0, 1] * 3
+    assert patches.source_index.shape == (6, 0) and patches.source_index.dtype == torch.int64
+    mean, std = (torch.tensor(c, dtype=torch.float64).view(3, 1, 1) for c in (source.config.mean, source.config.std))
+    for image, label, index in zip(patches.images, patches.label, patches.ipc_index, strict=True):
+        exact = (noise_start(int(label), int(index), source.size, 0).double() * std + mean).clamp(0, 1) * 255
+        assert (image - exact).abs().max() <= 0.5 + 1e-4
+    assert images_needed("noise", 10, PatchConfig(grid=2)) == 0
+
+
+def test_pixels_survive_normalisation():
+    source = digits()
+    pixels = torch.arange(256).to(torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16)
+    assert torch.equal(source.to_pixels(source.normalise(pixels)), pixels)
+    beyond = torch.tensor([-100.0, 100.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1)
+    assert source.to_pixels(beyond)[:, 0].flatten().tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("kind", ["patches", "random_images", "el2n", "pca"])
+def test_mirrors_are_a_coin_per_image(kind):
+    source = digits()
+    teacher = small_teacher(source)
+    settings = {"grid": 2, "pool": 20, "crops_per_image": 2}
+
+    def start(probability, classes=range(5)):
+        config = PatchConfig(flip_probability=probability, **settings)
+        return starting_images(kind, source, teacher, classes, 4, config, 0, CPU)
+
+    plain, half, full = start(0.0), start(0.5), start(1.0)
+    assert torch.equal(full.images, plain.images.flip(3))
+    flipped = [not torch.equal(a, b) for a, b in zip(half.images, plain.images, strict=True)]
+    assert any(0 < sum(flipped[first : first + 4]) < 4 for first in range(0, 20, 4)), "one coin for a whole class"
+    for place, is_flipped in enumerate(flipped):
+        assert torch.equal(half.images[place], (full if is_flipped else plain).images[place])
+        rows, mirrored = plain.source_index[place].tolist(), half.source_index[place].tolist()
+        swapped = [rows[1], rows[0], rows[3], rows[2]] if len(rows) == 4 else rows
+        assert mirrored == (swapped if is_flipped else rows)
+    assert torch.equal(start(0.5, range(3, 5)).images, half.images[12:])
+
+
+@pytest.mark.parametrize("kind", ["patches", "random_images"])
+def test_starting_images_by_name_are_those_of_their_function(kind):
+    source = digits()
+    teacher, config = small_teacher(source), PatchConfig(pool=20, crops_per_image=2)
+    direct = {
+        "patches": lambda: select_patches(source, teacher, range(4), 3, config, 5, CPU),
+        "random_images": lambda: random_images(source, range(4), 3, 5),
+    }[kind]()
+    named = starting_images(kind, source, teacher, range(4), 3, config, 5, CPU)
+    assert all(torch.equal(vars(direct)[name], column) for name, column in vars(named).items())

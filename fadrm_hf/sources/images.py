@@ -86,6 +86,12 @@ def normalise(pixels: Tensor, mean: Colour, std: Colour) -> Tensor:
     return (pixels.float() / 255 - centre) / scale
 
 
+def to_pixels(images: Tensor, mean: Colour, std: Colour) -> Tensor:
+    """The inverse, in uint8: (..., 3, H, W) normalised, rounded half to even (truncation would darken every image)."""
+    centre, scale = torch.tensor([mean, std], device=images.device)[:, :, None, None]
+    return ((images * scale + centre) * 255.0).round().clamp(0, 255).to(torch.uint8)
+
+
 def square(image: Image.Image, size: int) -> Image.Image:
     """The test view: all of a small image (`size` <= 64), or the centre of a photograph.
 

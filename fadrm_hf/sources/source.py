@@ -7,7 +7,7 @@ understand. Images stay encoded until they are used.
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -98,6 +98,51 @@ class Source:
         assert self.config.mean is not None and self.config.std is not None
         return images.normalise(pixels, self.config.mean, self.config.std)
 
+    def to_pixels(
+        self,
+        normalised: Tensor,  # (..., 3, H, W) float, normalised
+    ) -> Tensor:  # (..., 3, H, W) uint8
+        """The pixels of what networks see, rounded to the nearest; what lies outside them is clamped."""
+        assert self.config.mean is not None and self.config.std is not None
+        return images.to_pixels(normalised, self.config.mean, self.config.std)
+
+    def hold_out(self, fraction: float, seed: int) -> "Source":
+        """The training images in two: some of each class stand where test images stood, the others train.
+
+        For choices that must not be made on test images. Networks trained on this source have seen the images held
+        out; what is trained on the result has not.
+
+        Args:
+            fraction: Of each class's training images, the share that is held out (`num_held_out`).
+            seed: Decides which.
+
+        Returns:
+            A source with a fingerprint of its own and without this one's test images.
+
+        Raises:
+            SourceError: If a class has too few images to be divided.
+        """
+        labels = self.labels("train")
+        counts = np.bincount(labels, minlength=len(self.class_map))
+        if counts.min() < 2:
+            few = self.class_map.names[int(counts.argmin())]
+            raise SourceError(
+                f"class {few!r} has {counts.min()} training images, expected at least 2 to hold some out; add images"
+            )
+        held = np.zeros(len(labels), dtype=bool)
+        by_class = np.split(np.argsort(labels, kind="stable"), counts.cumsum()[:-1])
+        for label, rows in enumerate(by_class):
+            order = torch.randperm(len(rows), generator=generator(seed, "hold_out", label)).numpy()
+            held[rows[order[: num_held_out(len(rows), fraction)]]] = True
+        digest = hashlib.sha256(self.fingerprint.encode() + held.tobytes()).hexdigest()
+        return replace(
+            self,
+            config=replace(self.config, test_split=self.config.train_split),
+            train=self.train.select(np.flatnonzero(~held)),
+            test=self.train.select(np.flatnonzero(held)),
+            fingerprint=digest,
+        )
+
     @property
     def size(self) -> int:
         """Side of the square images in pixels."""
@@ -106,6 +151,11 @@ class Source:
 
     def _split_name(self, split: Split) -> str:
         return str(self.config.train_split if split == "train" else self.config.test_split)
+
+
+def num_held_out(num_images: int, fraction: float) -> int:
+    """How many of a class's images `Source.hold_out` takes: the nearest number, at least one, never all."""
+    return min(max(1, round(fraction * num_images)), num_images - 1)
 
 
 def load_source(config: SourceConfig) -> Source:

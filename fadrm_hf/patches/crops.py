@@ -1,53 +1,26 @@
-"""Real starting images P_s: crops scored by a teacher and selected, whole or in mosaics of four; or random images.
+"""Real starting images P_s: crops scored by a teacher and selected, whole or in mosaics of four.
 
 FADRM starts from "real data patches (both 1x1 and 2x2 [RDED])" (Fig. 2) and mixes them in again. Neither the paper nor
 the released code says how they were chosen. Here, after RDED (arXiv 2312.03526) and the "medium" images of
 arXiv 2411.19946: up to `pool` images of a class, some random crops of each, the crop with the lowest cross-entropy
 stands for its image, and of the images ranked by that score the easiest, the ones around the median, or the hardest
-are kept.
+are kept. With `difficulty="easy"` this is the whole synthesis of RDED (LINs-lab/RDED at 3f6453d), which besides draws
+without a seed, truncates pixels, and refuses a class that is smaller than its pool.
 """
 
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from fadrm_hf.config import PatchConfig
-from fadrm_hf.errors import SourceError
+from fadrm_hf.patches.mosaics import compose_mosaics, fill_border, rows_of_mosaics
+from fadrm_hf.patches.patches import Patches, draw_pool
 from fadrm_hf.randomness import generator
 from fadrm_hf.sources import Source
 from fadrm_hf.teachers import Teacher
 
 _SCORE_BATCH = 100
-
-
-@dataclass(frozen=True)
-class Patches:
-    """Starting images of some classes.
-
-    Attributes:
-        images: (n, 3, S, S) uint8.
-        label: (n,) int64.
-        ipc_index: (n,) int64, which of its class's images each is.
-        source_index: (n, grid * grid) int64, rows of the source's training split that each shows.
-    """
-
-    images: Tensor
-    label: Tensor
-    ipc_index: Tensor
-    source_index: Tensor
-
-    @classmethod
-    def stack(cls, per_class: dict[int, tuple[Tensor, Tensor]]) -> "Patches":
-        """From {label: (images (ipc, 3, S, S), source_index (ipc, grid * grid))}."""
-        images = torch.cat([images for images, _ in per_class.values()])
-        source_index = torch.cat([index for _, index in per_class.values()])
-        label = torch.cat([torch.full((len(images),), k) for k, (images, _) in per_class.items()])
-        ipc_index = torch.cat([torch.arange(len(images)) for images, _ in per_class.values()])
-        return cls(images, label, ipc_index, source_index)
 
 
 def select_patches(
@@ -68,15 +41,6 @@ def select_patches(
         SourceError: If a class has fewer images than its patches need.
     """
     return Patches.stack({label: _select(source, scorer, label, ipc, config, seed, device) for label in classes})
-
-
-def random_images(source: Source, classes: range, ipc: int, seed: int) -> Patches:
-    """`ipc` random training images of each class, whole: the baseline every method is compared with."""
-    per_class = {}
-    for label in classes:
-        rows = _draw_pool(source, label, ipc, ipc, seed)
-        per_class[label] = (source.pixels("train", rows.tolist()), torch.as_tensor(rows)[:, None])
-    return Patches.stack(per_class)
 
 
 def order_by_difficulty(scores: Tensor, difficulty: str) -> Tensor:
@@ -100,58 +64,31 @@ def order_by_difficulty(scores: Tensor, difficulty: str) -> Tensor:
     return ascending[outwards]
 
 
-def compose_mosaics(tiles: Tensor, num: int, grid: int) -> Tensor:
-    """Paste ranked tiles into `num` images, row-major; image i shows ranks i, i + num, i + 2 num, ... (RDED).
-
-    Args:
-        tiles: (num * grid * grid, C, side, side), best first.
-        num: Number of images.
-        grid: Tiles per row and column.
-
-    Returns:
-        (num, C, grid * side, grid * side).
-    """
-    channels, side = tiles.shape[1], tiles.shape[2]
-    cells = tiles.view(grid, grid, num, channels, side, side)
-    return cells.permute(2, 3, 0, 4, 1, 5).reshape(num, channels, grid * side, grid * side)
-
-
 def _select(
     source: Source, scorer: Teacher, label: int, ipc: int, config: PatchConfig, seed: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     needed = ipc * config.grid**2
-    rows = _draw_pool(source, label, max(config.pool, needed), needed, seed)
+    rows = draw_pool(source, label, max(config.pool, needed), needed, seed)
     crop_generator = generator(seed, "patch-crops", label)
-    crops = torch.stack([_draw_patch_crops(source, int(row), config, crop_generator) for row in rows])
+    crops = torch.stack([_draw_crops(source, int(row), config, crop_generator) for row in rows])
     scores = _cross_entropy(scorer, source, crops.flatten(0, 1), label, device).view(crops.shape[:2])
     best_scores, best = scores.min(dim=1)
     kept = order_by_difficulty(best_scores, config.difficulty)[:needed]
-    tiles = crops[kept, best[kept]]
-    source_index = torch.as_tensor(rows)[kept].view(config.grid**2, ipc).T.contiguous()
-    return _fit(compose_mosaics(tiles, ipc, config.grid), source), source_index
+    images = compose_mosaics(crops[kept, best[kept]], ipc, config.grid)
+    return fill_border(images, source.size), rows_of_mosaics(torch.as_tensor(rows)[kept], ipc)
 
 
-def _draw_pool(source: Source, label: int, pool: int, needed: int, seed: int) -> np.ndarray:
-    rows = np.flatnonzero(source.labels("train") == label)
-    if len(rows) < needed:
-        name = source.class_map.names[label]
-        raise SourceError(
-            f"class {name!r} has {len(rows)} training images, {needed} are needed per class (ipc x patches.grid^2); "
-            f"lower --ipc, or set --patches.grid 1"
-        )
-    order = torch.randperm(len(rows), generator=generator(seed, "patch-pool", label))
-    return rows[order[:pool].numpy()]
-
-
-def _draw_patch_crops(source: Source, row: int, config: PatchConfig, crop_generator: torch.Generator) -> Tensor:
+def _draw_crops(source: Source, row: int, config: PatchConfig, crop_generator: torch.Generator) -> Tensor:
     """(crops_per_image, 3, side, side) uint8 square crops of one source image at its native resolution."""
     image = transforms.pil_to_tensor(source.image("train", row))
     height, width = image.shape[1:]
     side = source.size // config.grid
+    low, high = config.crop_area
+    # No further than the largest square that fits: the same law as drawing again what does not, as RDED does.
+    high = max(low, min(high, min(height, width) ** 2 / (height * width)))
     crops = []
     for _ in range(config.crops_per_image):
         area, vertical, horizontal = torch.rand(3, dtype=torch.float64, generator=crop_generator).tolist()
-        low, high = config.crop_area
         length = round(((low + area * (high - low)) * height * width) ** 0.5)
         length = max(1, min(length, height, width))
         top = int(vertical * (height - length + 1))
@@ -172,11 +109,3 @@ def _cross_entropy(scorer: Teacher, source: Source, crops: Tensor, label: int, d
         logits = scorer.module(F.pad(source.normalise(chunk).to(device), padding))
         scores.append(F.cross_entropy(logits, target[: len(chunk)], reduction="none").cpu())
     return torch.cat(scores)
-
-
-def _fit(images: Tensor, source: Source) -> Tensor:
-    """Mosaics of an odd size lack a row and a column; repeat the border."""
-    missing = source.size - images.shape[-1]
-    return (
-        images if missing == 0 else F.pad(images.float(), (0, missing, 0, missing), mode="replicate").to(torch.uint8)
-    )
