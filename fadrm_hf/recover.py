@@ -1,26 +1,28 @@
 """GRADSTEP of Algorithm 1: the one loop that optimises pixels, whatever the method (Eq. 52-53, Table 8).
 
-    argmin_x  CE(f(view(x)), y) + r_bn * D_global(view(x))
+    argmin_x  CE(f(view(x)), y) + r_bn * D(view(x)) + the method's own terms
 
 One batch of images is optimised by Adam with a global cosine, seen through one random view per iteration by a frozen
-teacher; several teachers take turns. After each step every channel is clamped to valid pixels. What happens between
-runs of this loop (resizing, residuals) is the method's business: see `fadrm_hf.methods`.
+teacher, by several in turn, or by several at once. After each step every channel is clamped to valid pixels. What
+happens between runs of this loop (resizing, residuals) is the method's business: see `fadrm_hf.methods`.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fadrm_hf.config import Precision, RecoverConfig
+from fadrm_hf.config import Interval, Precision, RecoverConfig
 from fadrm_hf.errors import ConfigError, TeacherError
 from fadrm_hf.schedules import cosine
 from fadrm_hf.sources import Source
-from fadrm_hf.statistics import BNStatistics
+from fadrm_hf.statistics import MatchedStatistics, Matching, Targets, watched_layers
 from fadrm_hf.teachers import Teacher
+from fadrm_hf.terms import EuclideanNorm, Step, Term, TotalVariation
 from fadrm_hf.views import BatchViews, apply_view
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -28,57 +30,75 @@ _REPORT_EVERY = 25
 _VIEWS_AT_ONCE = 100
 
 Report = Callable[[int, dict[str, float]], None]
+Areas = Callable[[int], Interval]  # least and largest area of the crop of an iteration
+Retrieve = Callable[[Tensor], Tensor]  # real patches (B, 3, S, S) for images (B, 3, s, s), all normalised
+Members = Callable[[int], Sequence[tuple[int, float]]]  # which teachers see an iteration, each with its weight
 
 
 class Matcher:
-    """A teacher made ready for matching: weights cast once, channels last, its BatchNorm statistics watched.
+    """A teacher made ready for matching: weights cast once, channels last, its layers watched.
 
     Convolutions run in the chosen format; BatchNorm parameters and statistics stay fp32 (§3.2: the divergence to the
     global statistics is computed in FP32).
 
     Args:
         teacher: A frozen teacher.
-        config: Precision and the weight of the first BatchNorm layer.
+        config: Precision and the weight of the first matched layer.
         device: Where it runs.
-
-    Raises:
-        TeacherError: If statistics are to be matched and the teacher has no BatchNorm layer.
+        matching: Which statistics are matched.
+        measured: What its layers have seen, where it does not keep that itself.
+        block_side: Side of the blocks whose statistics were measured.
     """
 
-    def __init__(self, teacher: Teacher, config: RecoverConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        teacher: Teacher,
+        config: RecoverConfig,
+        device: torch.device,
+        matching: Matching | None = None,
+        measured: Mapping[str, Targets] | None = None,
+        block_side: int = 4,
+    ) -> None:
         self.dtype = _DTYPES[config.precision]
         module = copy.deepcopy(teacher.module).to(device, self.dtype).to(memory_format=torch.channels_last)
         for layer in module.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.float()
         self.module = module.eval()
-        check_matchable(teacher.name, module, config)
-        self.statistics = BNStatistics(module, config.first_bn_weight)
+        known = {name: targets.mapped(lambda value: value.to(device)) for name, targets in (measured or {}).items()}
+        watched = module if config.bn_weight > 0 else nn.Identity()
+        self.statistics = MatchedStatistics(watched, matching, config.first_bn_weight, known, block_side)
 
-    def losses(self, views: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy (Eq. 53) and D_global of a batch.
+    def logits(self, views: Tensor) -> Tensor:
+        """(B, C) float32 of (B, 3, S, S) normalised; with gradients on, statistics are gathered for `distance`."""
+        predicted: Tensor = self.module(views.to(self.dtype, memory_format=torch.channels_last))
+        return predicted.float()
 
-        Args:
-            views: (B, 3, S, S) float32, normalised.
-            labels: (B,) int64.
-        """
-        logits = self.module(views.to(self.dtype, memory_format=torch.channels_last))
-        cross_entropy = F.cross_entropy(logits.float(), labels)
-        distance = self.statistics.loss() if self.statistics.num_layers else cross_entropy.new_zeros(())
-        return cross_entropy, distance
+    @torch.no_grad()
+    def predict(self, views: Tensor) -> Tensor:
+        """`logits` without a gradient and without gathering anything."""
+        return self.logits(views)
+
+    def distance(self) -> Tensor:
+        """D of the views last seen."""
+        return self.statistics.loss()
 
 
 class Recovery:
     """The optimisation of one shard, as a method drives it: `optimise`, something in between, `optimise` again.
 
     Args:
-        matchers: The teachers, taking turns iteration by iteration from the shard's first one on.
-        labels: (B,) int64 class of each image.
+        matchers: The teachers.
+        labels: (B,) int64 class of each image; the images of a class follow each other.
         source: Normalisation of the images.
         config: Shared settings of recovery, resolved.
         iterations: All iterations of all runs together: the period of the learning rate's cosine.
         generator: The shard's own generator.
         report: Called now and then with the iterations done since and the current losses.
+        turn: How many turns teachers have taken before this shard.
+        ipc_indices: (B,) int64, which of its class's images each is.
+        votes: What each teacher is worth (`fadrm_hf.teachers.Teacher.vote`), for methods that ask.
+        retrieve: Finds real patches for the images (`fadrm_hf.retrieval`), for methods that ask.
     """
 
     def __init__(
@@ -90,20 +110,43 @@ class Recovery:
         iterations: int,
         generator: torch.Generator,
         report: Report,
+        turn: int = 0,
+        ipc_indices: Tensor | None = None,
+        votes: Sequence[float | None] = (),
+        retrieve: Retrieve | None = None,
     ) -> None:
-        self._matchers, self._labels, self._config = matchers, labels, config
-        self._iterations, self._generator, self._report = iterations, generator, report
+        self.labels, self.generator = labels, generator
+        self.ipc_indices = torch.zeros_like(labels) if ipc_indices is None else ipc_indices
+        self.num_teachers, self.votes = len(matchers), list(votes)
+        self.retrieve = retrieve
+        self._matchers, self._config, self._turn = matchers, config, turn
+        self._iterations, self._report = iterations, report
         self._done = 0
         self._lowest, self._highest = valid_range(source, labels.device)
         fp16 = config.precision == "fp16"
         self._scaler = torch.amp.GradScaler(labels.device.type, enabled=fp16)
+        priors = (TotalVariation(config.tv_weight), EuclideanNorm(config.l2_weight))
+        self._priors: list[Term] = [prior for prior in priors if prior.weight > 0]
+        for matcher in matchers:
+            matcher.statistics.begin(labels, generator)
 
-    def optimise(self, images: Tensor, iterations: int) -> Tensor:
+    def optimise(
+        self,
+        images: Tensor,
+        iterations: int,
+        crop_area: Areas | None = None,
+        members: Members | None = None,
+        terms: Sequence[Term] = (),
+    ) -> Tensor:
         """Run `iterations` steps from `images` with a fresh Adam; the cosine goes on from the run before.
 
         Args:
             images: (B, 3, S, S) float32, normalised; left unchanged.
             iterations: Number of steps.
+            crop_area: Least and largest area of the crop, by iteration of the whole recovery; those of the
+                configuration if not given.
+            members: Which teachers see the batch, by iteration; one after the other if not given.
+            terms: Losses that the method adds.
 
         Returns:
             The last iterate, like `images`, within the range of valid pixels.
@@ -116,37 +159,65 @@ class Recovery:
         adam = torch.optim.Adam([pixels], lr=settings.lr, betas=settings.betas, eps=1e-8, fused=True)
         reported = self._done
         last = self._done + iterations
-        for rows, columns in self._draw_views(iterations, images.shape[-1]):
+        members = members or self._take_turns
+        for rows, columns in self._draw_views(iterations, images.shape[-1], crop_area):
             adam.param_groups[0]["lr"] = cosine(settings.lr, self._done, self._iterations)
-            cross_entropy, distance = self._step(adam, pixels, rows, columns)
+            losses = self._step(adam, pixels, rows, columns, members(self._done), [*self._priors, *terms])
             self._done += 1
             # Reading a loss makes the host wait for the device, so it is done now and then.
             if self._done - reported == _REPORT_EVERY or self._done == last:
-                losses = {"ce": cross_entropy.item(), "bn": distance.item()}
-                self._report(self._done - reported, {"iteration": self._done, **losses})
+                shown = {name: loss.item() for name, loss in losses.items()}
+                self._report(self._done - reported, {"iteration": self._done, **shown})
                 reported = self._done
         self._refuse_divergence(pixels)
         return pixels.detach()
 
-    def _draw_views(self, num: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _take_turns(self, iteration: int) -> list[tuple[int, float]]:
+        return [((self._turn + iteration) % self.num_teachers, 1.0)]
+
+    def _draw_views(self, num: int, size: int, crop_area: Areas | None) -> Iterator[tuple[Tensor, Tensor]]:
         config = self._config
         assert config.flip_probability is not None and config.max_roll is not None, "resolve the configuration first"
-        views = BatchViews.draw(num, size, config.crop_area, config.flip_probability, config.max_roll, self._generator)
-        device = self._labels.device
+        areas: Interval | Tensor = config.crop_area
+        if crop_area is not None:
+            steps = range(self._done, self._done + num)
+            areas = torch.tensor([crop_area(step) for step in steps], dtype=torch.float64)
+        padding = config.padding if config.crop == "pad" else None
+        views = BatchViews.draw(
+            num, size, areas, config.flip_probability, config.max_roll, self.generator, padding, config.symmetric_roll
+        )
+        device = self.labels.device
         for block in views.split(_VIEWS_AT_ONCE):
             rows, columns = (matrices.to(device) for matrices in block.matrices(size))
             yield from zip(rows, columns, strict=True)
 
-    def _step(self, adam: torch.optim.Adam, pixels: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-        matcher = self._matchers[self._done % len(self._matchers)]
-        cross_entropy, distance = matcher.losses(apply_view(pixels, rows, columns), self._labels)
-        loss = cross_entropy + self._config.bn_weight * distance
+    def _step(
+        self,
+        adam: torch.optim.Adam,
+        pixels: Tensor,
+        rows: Tensor,
+        columns: Tensor,
+        members: Sequence[tuple[int, float]],
+        terms: Sequence[Term],
+    ) -> dict[str, Tensor]:
+        """One step of Adam on what the members and the terms say of one view; its losses."""
+        shown = apply_view(pixels, rows, columns)
+        every_logits = [self._matchers[index].logits(shown) for index, _ in members]
+        weights = [weight for _, weight in members]
+        entropy = _weighted(weights, [F.cross_entropy(logits, self.labels) for logits in every_logits])
+        distance = _weighted(weights, [self._matchers[index].distance() for index, _ in members])
+        loss = entropy + self._config.bn_weight * distance
+        if terms:
+            first = self._matchers[members[0][0]]
+            look = partial(apply_view, rows=rows, columns=columns)
+            step = Step(pixels, shown, self.labels, every_logits[0], look, first.predict)
+            loss = loss + torch.stack([term(step) for term in terms]).sum()
         (pixels.grad,) = torch.autograd.grad(self._scaler.scale(loss), [pixels])
         self._scaler.step(adam)
         self._scaler.update()
         with torch.no_grad():
             torch.clamp(pixels, self._lowest, self._highest, out=pixels)
-        return cross_entropy.detach(), distance.detach()
+        return {"ce": entropy.detach(), "bn": distance.detach()}
 
     def _refuse_divergence(self, pixels: Tensor) -> None:
         if bool(torch.isfinite(pixels).all()):
@@ -157,17 +228,37 @@ class Recovery:
         )
 
 
-def check_matchable(name: str, module: nn.Module, config: RecoverConfig) -> None:
-    """Refuse a network without BatchNorm layers where their statistics are to be matched.
+class MatchableCheck:
+    """Refuses a pool of teachers in which no member has a layer whose statistics could be matched.
 
-    Raises:
-        TeacherError: If there is none and its loss has a weight.
+    Args:
+        num_teachers: How many there will be.
+        config: The weight of the matched statistics; 0 asks for none.
     """
-    if config.bn_weight > 0 and not any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules()):
-        raise TeacherError(
-            f"teacher {name} has no BatchNorm layer whose statistics could be matched; choose another teacher, or set "
-            "--recover.bn_weight 0"
-        )
+
+    def __init__(self, num_teachers: int, config: RecoverConfig) -> None:
+        self._expected = num_teachers if config.bn_weight > 0 else 0
+        self._bare: list[str] = []
+
+    def __call__(self, name: str, module: nn.Module) -> None:
+        """Look at one teacher.
+
+        Raises:
+            TeacherError: If it is the last one and none had anything to match.
+        """
+        if not self._expected or name in self._bare or watched_layers(module, convolutions=True):
+            return
+        self._bare.append(name)
+        if len(self._bare) == self._expected:
+            raise TeacherError(
+                f"no teacher of {self._bare} has a layer whose statistics could be matched (BatchNorm, convolution, "
+                "or another normalisation); choose another teacher, or set --recover.bn_weight 0"
+            )
+
+
+def _weighted(weights: Sequence[float], losses: Sequence[Tensor]) -> Tensor:
+    """The weighted sum; a single loss of weight 1 as it is."""
+    return torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum()
 
 
 def valid_range(source: Source, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -189,19 +280,30 @@ def resample(images: Tensor, size: int) -> Tensor:
     return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=False)
 
 
-def to_pixels(images: Tensor, source: Source) -> Tensor:
-    """(B, 3, S, S) normalised -> uint8, rounded half to even (truncation would darken every image)."""
-    assert source.config.mean is not None and source.config.std is not None
-    mean, std = (
-        torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (source.config.mean, source.config.std)
-    )
-    return ((images * std + mean) * 255.0).round().clamp(0, 255).to(torch.uint8)
-
-
 @contextmanager
-def matching(teachers: Sequence[Teacher], config: RecoverConfig, device: torch.device) -> Iterator[list[Matcher]]:
-    """Teachers made ready for matching, for the length of the block."""
-    matchers = [Matcher(teacher, config, device) for teacher in teachers]
+def matching(
+    teachers: Sequence[Teacher],
+    config: RecoverConfig,
+    device: torch.device,
+    wanted: Matching | None = None,
+    measured: Sequence[Mapping[str, Targets]] | None = None,
+    block_side: int = 4,
+) -> Iterator[list[Matcher]]:
+    """Teachers made ready for matching, for the length of the block.
+
+    Args:
+        teachers: Frozen teachers.
+        config: Shared settings of recovery.
+        device: Where they run.
+        wanted: Which statistics are matched.
+        measured: For each teacher what its layers have seen.
+        block_side: Side of the blocks whose statistics were measured.
+    """
+    known = measured or [{}] * len(teachers)
+    matchers = [
+        Matcher(teacher, config, device, wanted, targets, block_side)
+        for teacher, targets in zip(teachers, known, strict=True)
+    ]
     try:
         yield matchers
     finally:

@@ -1,8 +1,8 @@
 """Units of work: which exist, which are done, whose they are; and the folder where they wait to be packaged.
 
-A recovery shard is one ipc index of a range of classes: the images whose batch statistics are matched together, hence
-the smallest unit whose result depends on nothing else. Finished shards are files in `<run>.work/`; a restart skips
-them if the run is the same, and refuses if it is another.
+A recovery shard is one image index of a range of classes, or all images of some classes: the images whose batch
+statistics are matched together, hence the smallest unit whose result depends on nothing else. Finished shards are
+files in `<run>.work/`; a restart skips them if the run is the same, and refuses if it is another.
 """
 
 import json
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
+from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import RunFolderError
 from fadrm_hf.files import is_complete, write_json
 
@@ -24,21 +25,27 @@ Unit = TypeVar("Unit")
 
 @dataclass(frozen=True)
 class Shard:
-    """One image index of the classes first..last, both included."""
+    """The images ipc_indices x classes, whose batch statistics are matched together.
 
-    ipc_index: int
-    first: int
-    last: int
+    Attributes:
+        ipc_indices: Which images of each class.
+        classes: The labels of its images.
+    """
+
+    ipc_indices: range
+    classes: range
 
     @property
     def name(self) -> str:
-        """File name of its result, and the key of its random numbers."""
-        return f"ipc{self.ipc_index:05d}-{self.first:05d}-{self.last:05d}"
+        """The key of its random numbers."""
+        first, last = self.ipc_indices[0], self.ipc_indices[-1]
+        images = f"ipc{first:05d}" if first == last else f"ipc{first:05d}to{last:05d}"
+        return f"{images}-{self.classes[0]:05d}-{self.classes[-1]:05d}"
 
     @property
-    def classes(self) -> range:
-        """The labels of its images."""
-        return range(self.first, self.last + 1)
+    def files(self) -> dict[int, str]:
+        """By image index the file name of its result, so that the files of any layout make the table in order."""
+        return {index: Shard(range(index, index + 1), self.classes).name for index in self.ipc_indices}
 
 
 def class_ranges(num_classes: int, per_range: int) -> list[range]:
@@ -46,10 +53,23 @@ def class_ranges(num_classes: int, per_range: int) -> list[range]:
     return [range(first, min(first + per_range, num_classes)) for first in range(0, num_classes, per_range)]
 
 
-def recovery_shards(num_classes: int, ipc: int, classes_per_shard: int) -> list[Shard]:
-    """All shards of a run, in the order of the image table: by ipc index, then by class."""
-    ranges = class_ranges(num_classes, classes_per_shard)
-    return [Shard(index, labels[0], labels[-1]) for index in range(ipc) for labels in ranges]
+def classes_together(ipc: int, config: RecoverConfig) -> int:
+    """Over how many classes a shard reaches: a batch's worth with one image of each, or with all images of each."""
+    return config.batch_size if config.layout == "ipc_major" else max(1, config.batch_size // ipc)
+
+
+def recovery_shards(num_classes: int, ipc: int, config: RecoverConfig) -> list[Shard]:
+    """All shards of a run, those of the first image index first.
+
+    Args:
+        num_classes: Number of classes.
+        ipc: Images per class.
+        config: Layout and batch size. "class_major" keeps the images of a class together as far as a batch holds them.
+    """
+    ranges = class_ranges(num_classes, classes_together(ipc, config))
+    num = 1 if config.layout == "ipc_major" else min(ipc, config.batch_size)
+    indices = [range(first, min(first + num, ipc)) for first in range(0, ipc, num)]
+    return [Shard(together, labels) for together in indices for labels in ranges]
 
 
 def mine(units: Sequence[Unit], state: PartialState) -> list[Unit]:

@@ -10,6 +10,10 @@ position (`sample_positions`), and each output column at one horizontal position
 
 Pixel (i, j) covers the square [i, i+1) x [j, j+1), as in torchvision with `align_corners=False`. A crop is never
 larger than its image and is resized to the image's own size, so a view only enlarges and needs no antialiasing.
+
+Where the tiles of a mosaic are shuffled (RDED, arXiv 2312.03526), rows and columns of tiles change places before the
+crop, independently. Of 2 x 2 tiles that is a circular shift by half a side along either axis, so such a view is stored
+as any other: a crop that starts in the image and may run over its border, beyond which row r is row r - S.
 """
 
 from collections.abc import Iterator
@@ -19,13 +23,15 @@ from math import log
 import torch
 from torch import Tensor
 
+from fadrm_hf.errors import ConfigError
+
 Area = tuple[float, float]
 
 _ASPECT = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
 
 
-def draw_crops(num: int, size: int, area: Area, generator: torch.Generator) -> Tensor:
+def draw_crops(num: int, size: int, area: Area | Tensor, generator: torch.Generator) -> Tensor:
     """Random crop boxes of a square image: uniform area, log-uniform aspect ratio between 3/4 and 4/3.
 
     The law is torchvision's `RandomResizedCrop.get_params`: up to ten attempts, then the whole image.
@@ -33,14 +39,15 @@ def draw_crops(num: int, size: int, area: Area, generator: torch.Generator) -> T
     Args:
         num: Number of boxes.
         size: Side of the image in pixels.
-        area: Least and largest area as fractions of the image.
+        area: Least and largest area as fractions of the image, the same for all boxes or (num, 2) float64.
         generator: Source of randomness.
 
     Returns:
         (num, 4) int64: top, left, height, width, inside the image.
     """
     shape = (num, _ATTEMPTS)
-    areas = torch.empty(shape, dtype=torch.float64).uniform_(*area, generator=generator) * size * size
+    low, high = torch.as_tensor(area, dtype=torch.float64).expand(num, 2).split(1, dim=1)
+    areas = (torch.rand(shape, dtype=torch.float64, generator=generator) * (high - low) + low) * size * size
     aspects = torch.empty(shape, dtype=torch.float64).uniform_(log(_ASPECT[0]), log(_ASPECT[1]), generator=generator)
     heights = (areas / aspects.exp()).sqrt().round().long()
     widths = (areas * aspects.exp()).sqrt().round().long()
@@ -53,6 +60,22 @@ def draw_crops(num: int, size: int, area: Area, generator: torch.Generator) -> T
     top = (place[0] * (size - height + 1)).long()
     left = (place[1] * (size - width + 1)).long()
     return torch.stack((top, left, height, width), dim=1)
+
+
+def draw_windows(num: int, size: int, padding: int, generator: torch.Generator) -> Tensor:
+    """Random windows of a padded image, the law of torchvision's `RandomCrop`.
+
+    Args:
+        num: Number of windows.
+        size: Side of image and window in pixels.
+        padding: Pixels around the image.
+        generator: Source of randomness.
+
+    Returns:
+        (num, 4) int64: top, left, height, width; top and left from -`padding` to `padding`.
+    """
+    corner = torch.randint(-padding, padding + 1, (num, 2), generator=generator)
+    return torch.cat((corner, torch.full((num, 2), size)), dim=1)
 
 
 def draw_flips(num: int, probability: float, generator: torch.Generator) -> Tensor:
@@ -110,12 +133,35 @@ class BatchViews:
 
     @classmethod
     def draw(
-        cls, num: int, size: int, area: Area, flip_probability: float, max_roll: int, generator: torch.Generator
+        cls,
+        num: int,
+        size: int,
+        area: Area | Tensor,
+        flip_probability: float,
+        max_roll: int,
+        generator: torch.Generator,
+        padding: int | None = None,
+        symmetric_roll: bool = False,
     ) -> "BatchViews":
-        """Draw `num` views of images of side `size`; shifts are uniform on 0..max_roll, both included."""
-        crop = draw_crops(num, size, area, generator)
+        """Draw `num` views of images of side `size`.
+
+        Args:
+            num: Number of views.
+            size: Side of the images in pixels.
+            area: Least and largest area of a crop, or (num, 2) float64 of them.
+            flip_probability: Probability of a flip.
+            max_roll: Shifts are uniform on 0..max_roll, both included.
+            generator: Source of randomness.
+            padding: Windows of the image with so many pixels around it, instead of crops of an area.
+            symmetric_roll: Shifts are uniform on -max_roll..max_roll instead.
+        """
+        if padding is None:
+            crop = draw_crops(num, size, area, generator)
+        else:
+            crop = draw_windows(num, size, padding, generator)
         flip = draw_flips(num, flip_probability, generator)
-        return cls(crop, flip, torch.randint(0, max_roll + 1, (num, 2), generator=generator))
+        least = -max_roll if symmetric_roll else 0
+        return cls(crop, flip, torch.randint(least, max_roll + 1, (num, 2), generator=generator))
 
     def split(self, num: int) -> Iterator["BatchViews"]:
         """The views in blocks of `num` iterations: the matrices of thousands would take gigabytes."""
@@ -151,7 +197,8 @@ class LabelViews:
 
     Attributes:
         image: (n,) int64, row of the image table.
-        crop: (n, 4) int64: top, left, height, width in pixels of the stored image.
+        crop: (n, 4) int64: top, left, height, width in pixels of the stored image; the crop of a shuffled mosaic goes
+            on at the opposite border.
         flip: (n,) bool.
         mix_image: (n,) int64, row of the partner, -1 where nothing is mixed in.
         mix_crop: (n, 4) int64, the partner's crop.
@@ -169,7 +216,14 @@ class LabelViews:
 
     @classmethod
     def draw(
-        cls, image: Tensor, size: int, area: Area, flip_probability: float, cutmix: bool, generator: torch.Generator
+        cls,
+        image: Tensor,
+        size: int,
+        area: Area,
+        flip_probability: float,
+        cutmix: bool,
+        generator: torch.Generator,
+        shuffle_tiles: int = 1,
     ) -> "LabelViews":
         """Draw one view of each image of a batch; with `cutmix`, one box and one permutation for the batch.
 
@@ -181,10 +235,18 @@ class LabelViews:
             cutmix: Whether views are mixed: lambda ~ Beta(1, 1), a box of side ratio sqrt(1 - lambda) with a uniform
                 centre, clipped at the border (as released).
             generator: Source of randomness.
+            shuffle_tiles: 2: rows and columns of the 2 x 2 tiles of each image are permuted before its crop (code of
+                RDED, LINs-lab/RDED @ 3f6453d; EDC's, shaoshitong/EDC @ 80116a7, returns the tiles unpermuted). 1: not.
+
+        Raises:
+            ConfigError: The tiles are not halves of the images' side.
         """
+        require_tiles(size, shuffle_tiles)
         num = len(image)
         crop = draw_crops(num, size, area, generator)
         flip = draw_flips(num, flip_probability, generator)
+        if shuffle_tiles == 2:
+            crop = _shuffle_halves(crop, size, generator)
         if not cutmix:
             nothing = torch.zeros((num, 4), dtype=torch.int64)
             return cls(image, crop, flip, torch.full_like(image, -1), nothing, torch.zeros_like(flip), nothing.clone())
@@ -216,6 +278,31 @@ class LabelViews:
         return LabelViews(
             self.image, self.crop, self.flip, torch.full_like(self.image, -1), self.crop, self.flip, self.mix_box
         )
+
+
+def require_tiles(size: int, shuffle_tiles: int) -> None:
+    """Refuse to shuffle what are no tiles of one size.
+
+    Args:
+        size: Side of the images in pixels.
+        shuffle_tiles: 1 (nothing is shuffled) or 2 (2 x 2 tiles).
+
+    Raises:
+        ConfigError: Other numbers of tiles, or two on an odd side.
+    """
+    if shuffle_tiles not in (1, 2):
+        raise ConfigError(f"relabel.shuffle_tiles is {shuffle_tiles}, expected 1 or 2; set --relabel.shuffle_tiles")
+    if size % shuffle_tiles:
+        raise ConfigError(
+            f"relabel.shuffle_tiles is {shuffle_tiles}, which needs images of an even side, but they have {size} "
+            "pixels; set --relabel.shuffle_tiles 1, or --source.size to an even number"
+        )
+
+
+def _shuffle_halves(crop: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Crops (n, 4) of the image as it is, for crops of images whose halves changed places along some of both axes."""
+    shift = torch.randint(0, 2, (len(crop), 2), generator=generator) * (size // 2)
+    return torch.cat(((crop[:, :2] + shift).remainder(size), crop[:, 2:]), dim=1)
 
 
 def _draw_mix_box(size: int, generator: torch.Generator) -> Tensor:
@@ -256,7 +343,10 @@ def _crop_and_flip(images: Tensor, rows: Tensor, crop: Tensor, flip: Tensor) -> 
 
 
 def _two_taps(images: Tensor, positions: Tensor, dim: int) -> Tensor:
-    """Linear interpolation of (n, C, H, W) along `dim` at (n, out) positions; elementwise, hence exact."""
+    """Linear interpolation of (n, C, H, W) along `dim` at (n, out) positions; elementwise, hence exact.
+
+    Positions go on at the opposite border. At the last pixel of a crop the second tap has weight 0, whichever it is.
+    """
     lower = positions.floor()
     view = [len(positions), 1, 1, 1]
     view[dim] = -1
@@ -264,8 +354,8 @@ def _two_taps(images: Tensor, positions: Tensor, dim: int) -> Tensor:
     weight = (positions - lower).to(images.dtype).view(view)
     shape = list(images.shape)
     shape[dim] = positions.shape[1]
-    near = images.gather(dim, index.expand(shape))
-    far = images.gather(dim, (index + 1).clamp_max(images.shape[dim] - 1).expand(shape))
+    near = images.gather(dim, index.remainder(images.shape[dim]).expand(shape))
+    far = images.gather(dim, (index + 1).remainder(images.shape[dim]).expand(shape))
     return near * (1.0 - weight) + far * weight
 
 

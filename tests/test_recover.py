@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from fixtures.small import digits, small_teacher
 from torch import nn
+from torchvision.transforms.v2.functional import crop as crop_image
 
 from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ConfigError, TeacherError
 from fadrm_hf.randomness import generator
-from fadrm_hf.recover import Matcher, Recovery, matching, resample, to_pixels, valid_range
+from fadrm_hf.recover import MatchableCheck, Matcher, Recovery, matching, resample, valid_range
 from fadrm_hf.views import BatchViews, apply_view
 
 CPU = torch.device("cpu")
@@ -43,7 +44,23 @@ def run(source, teachers, iterations, config=CONFIG, budgets=None, report=lambda
     return images
 
 
-def plain_run(source, teachers, iterations, config=CONFIG, budgets=None):
+def plain_loss(module, shown, labels, config):
+    """Eq. 53 and the divergence to the running statistics of one network."""
+    inputs = []
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+    hooks = [layer.register_forward_pre_hook(lambda _, x, to=inputs: to.append(x[0])) for layer in layers]
+    logits = module(shown)
+    for hook in hooks:
+        hook.remove()
+    loss = -F.log_softmax(logits, 1)[torch.arange(len(labels)), labels].mean()
+    for index, (layer, x) in enumerate(zip(layers, inputs, strict=True)):
+        gap = (x.mean((0, 2, 3)) - layer.running_mean).norm()
+        gap = gap + (x.var((0, 2, 3), correction=0) - layer.running_var).norm()
+        loss = loss + config.bn_weight * (10.0 if index == 0 else 1.0) * gap
+    return loss
+
+
+def plain_run(source, teachers, iterations, config=CONFIG, budgets=None, members=None):
     """Eq. 52-53 and Table 8, written out: autograd through norms of statistics, Adam from its formula, in float64."""
     images, labels = start(source)
     images = images.double()
@@ -56,17 +73,9 @@ def plain_run(source, teachers, iterations, config=CONFIG, budgets=None):
         rows, columns = views.matrices(16, torch.float32)
         for t in range(budget):
             images = images.detach().requires_grad_()
-            module, inputs = modules[done % len(modules)], []
-            layers = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
-            hooks = [layer.register_forward_pre_hook(lambda _, x, to=inputs: to.append(x[0])) for layer in layers]
-            logits = module(apply_view(images, rows[t].double(), columns[t].double()))
-            for hook in hooks:
-                hook.remove()
-            loss = -F.log_softmax(logits, 1)[torch.arange(len(labels)), labels].mean()
-            for index, (layer, x) in enumerate(zip(layers, inputs, strict=True)):
-                gap = (x.mean((0, 2, 3)) - layer.running_mean).norm()
-                gap = gap + (x.var((0, 2, 3), correction=0) - layer.running_var).norm()
-                loss = loss + config.bn_weight * (10.0 if index == 0 else 1.0) * gap
+            shown = apply_view(images, rows[t].double(), columns[t].double())
+            turn = members(done) if members else [(done % len(modules), 1.0)]
+            loss = sum(weight * plain_loss(modules[index], shown, labels, config) for index, weight in turn)
             (grad,) = torch.autograd.grad(loss, images)
             lr = config.lr * 0.5 * (1 + math.cos(math.pi * done / iterations))
             momentum, square = 0.5 * momentum + 0.5 * grad, 0.9 * square + 0.1 * grad**2
@@ -78,10 +87,15 @@ def plain_run(source, teachers, iterations, config=CONFIG, budgets=None):
     return images
 
 
+def losses(matcher, pixels, labels):
+    """Cross-entropy (Eq. 53) and D_global of one batch."""
+    return F.cross_entropy(matcher.logits(pixels), labels), matcher.distance()
+
+
 def test_losses_equal_eq_53_and_the_divergence(source, teachers):
     images, labels = start(source)
     with matching(teachers[:1], CONFIG, CPU) as (matcher,):
-        cross_entropy, distance = matcher.losses(images, labels)
+        cross_entropy, distance = losses(matcher, images, labels)
     module = teachers[0].module
     probabilities = module(images).double().softmax(1)
     expected = -probabilities[torch.arange(10), labels].log().mean()
@@ -112,7 +126,7 @@ def test_optimisation_lowers_the_objective(source, teachers):
     assert seen[-1][1]["iteration"] == 60
     images, labels = start(source)
     with matching(teachers[:1], CONFIG, CPU) as (matcher,):
-        before, after = (matcher.losses(pixels, labels) for pixels in (images, result))
+        before, after = (losses(matcher, pixels, labels) for pixels in (images, result))
     assert after[0] + 0.01 * after[1] < 0.85 * (before[0] + 0.01 * before[1])
 
 
@@ -149,7 +163,7 @@ def test_reduced_precision_points_the_same_way(source, teachers, precision):
     for format_ in ("fp32", precision):
         matcher = Matcher(teachers[0], replace(CONFIG, precision=format_), CPU)
         pixels = images.clone().requires_grad_()
-        cross_entropy, distance = matcher.losses(pixels, labels)
+        cross_entropy, distance = losses(matcher, pixels, labels)
         assert distance.dtype == cross_entropy.dtype == torch.float32
         scale = 65536.0 if format_ == "fp16" else 1.0
         (gradient,) = torch.autograd.grad(scale * (cross_entropy + 0.01 * distance), pixels)
@@ -182,16 +196,85 @@ def test_resample_equals_eq_56(source):
     assert resample(images, 8) is images
 
 
-def test_pixels_survive_normalisation(source):
-    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
-    assert torch.equal(to_pixels(source.normalise(pixels), source), pixels)
+def test_a_pool_in_which_no_member_has_anything_to_match_is_refused():
+    bare = nn.Sequential(nn.Flatten(), nn.Linear(768, 10))
+    check = MatchableCheck(2, CONFIG)
+    check("a", bare)
+    with pytest.raises(TeacherError, match=r"no teacher of \['a', 'b'\] has a layer.*--recover\.bn_weight 0"):
+        check("b", bare)
+    mixed = MatchableCheck(2, CONFIG)
+    for name, network in (("a", bare), ("b", nn.Conv2d(3, 10, 3)), ("a", bare)):
+        mixed(name, network)
+    MatchableCheck(1, replace(CONFIG, bn_weight=0.0))("a", bare)
 
 
-def test_teacher_with_nothing_to_match_is_refused(source):
+def test_unmeasured_layers_are_refused_and_not_skipped(source):
     plain = small_teacher(source, 0, 1, nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
-    with pytest.raises(TeacherError, match=r"no BatchNorm layer.*--recover\.bn_weight 0"):
+    with pytest.raises(TeacherError, match="layer '0' keeps no statistics and none were measured"):
         Matcher(plain, CONFIG, CPU)
     assert Matcher(plain, replace(CONFIG, bn_weight=0.0), CPU).statistics.num_layers == 0
+
+
+def test_a_committee_sees_the_same_views_and_its_losses_are_weighted(source, teachers):
+    """Two teachers at once equal the plain loop of a network that is their weighted sum of losses."""
+    committee = [(0, 0.7), (2, 0.3)]
+    images, labels = start(source)
+    with matching(teachers, CONFIG, CPU) as matchers:
+        recovery = Recovery(matchers, labels, source, CONFIG, 5, generator(0, "test"), lambda done, losses: None)
+        ours = recovery.optimise(images, 5, members=lambda iteration: committee)
+    theirs = plain_run(source, teachers, 5, members=lambda iteration: committee)
+    difference = (ours.double() - theirs).abs()
+    assert difference.median() < 1e-4 and (difference > 0.05).double().mean() < 0.02
+    alone = plain_run(source, teachers, 5, members=lambda iteration: committee[:1])
+    assert (ours.double() - alone).abs().median() > 0.01
+
+
+def test_turns_go_on_where_the_shard_before_ended(source, teachers):
+    images, labels = start(source)
+    seen = {}
+    for turn in (0, 1, 3):
+        with matching(teachers, CONFIG, CPU) as matchers:
+            recovery = Recovery(
+                matchers, labels, source, CONFIG, 4, generator(0, "test"), lambda done, losses: None, turn
+            )
+            seen[turn] = recovery.optimise(images, 4)
+    assert torch.equal(seen[0], seen[3]), "of three teachers the fourth turn is the first one's"
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_crops_follow_the_areas_of_their_iterations(source, teachers):
+    asked = []
+
+    def whole_images_first(iteration):
+        asked.append(iteration)
+        return (1.0, 1.0) if iteration < 3 else (0.3, 1.0)
+
+    upright = replace(CONFIG, flip_probability=0.0, max_roll=0)
+    shown = []
+    images, labels = start(source)
+    with matching(teachers[:1], upright, CPU) as matchers:
+        recovery = Recovery(matchers, labels, source, upright, 6, generator(0, "test"), lambda done, losses: None)
+
+        def unchanged(step):
+            shown.append(torch.equal(step.shown, step.images))
+            return step.images.sum() * 0.0
+
+        first = recovery.optimise(images, 2, crop_area=whole_images_first, terms=[unchanged])
+        recovery.optimise(first, 4, crop_area=whole_images_first, terms=[unchanged])
+    assert asked == [0, 1, 2, 3, 4, 5], "iterations are those of the whole recovery"
+    assert shown[:3] == [True] * 3 and not all(shown[3:])
+
+
+def test_padded_windows_equal_torchvision(source):
+    config = replace(CONFIG, crop="pad", padding=4)
+    images = torch.randn((2, 3, 16, 16), dtype=torch.float64, generator=generator(0, "images"))
+    views = BatchViews.draw(20, 16, config.crop_area, 0.0, 3, generator(0, "test"), padding=4, symmetric_roll=True)
+    rows, columns = views.matrices(16, torch.float64)
+    for crop, roll, row, column in zip(views.crop.tolist(), views.roll.tolist(), rows, columns, strict=True):
+        expected = crop_image(images, *crop).roll(roll, dims=(2, 3))
+        torch.testing.assert_close(apply_view(images, row, column), expected, rtol=1e-14, atol=1e-15)
+    assert set(views.crop[:, :2].flatten().tolist()) >= {-4, 4} and set(views.crop[:, 2:].flatten().tolist()) == {16}
+    assert set(views.roll.flatten().tolist()) == set(range(-3, 4))
 
 
 def test_divergence_is_refused_with_a_remedy(source, teachers):

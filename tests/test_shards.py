@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import RunFolderError
 from fadrm_hf.files import save_tensors
 from fadrm_hf.shards import (
@@ -41,8 +42,8 @@ def test_ranges_cover_the_classes_in_order(num_classes, per_range):
 
 
 def test_shards_stand_in_the_order_of_the_image_table():
-    shards = recovery_shards(10, 2, 4)
-    assert [(shard.ipc_index, label) for shard in shards for label in shard.classes] == [
+    shards = recovery_shards(10, 2, RecoverConfig(batch_size=4))
+    assert [(shard.ipc_indices[0], label) for shard in shards for label in shard.classes] == [
         (index, label) for index in range(2) for label in range(10)
     ]
     assert len({shard.name for shard in shards}) == len(shards) == 6
@@ -50,8 +51,37 @@ def test_shards_stand_in_the_order_of_the_image_table():
 
 
 def test_the_shards_of_a_small_ipc_are_the_first_of_a_larger_one():
-    assert recovery_shards(10, 2, 4)[:3] == recovery_shards(10, 1, 4)
-    assert recovery_shards(10, 1, 4)[-1] == Shard(0, 8, 9)
+    assert recovery_shards(10, 2, RecoverConfig(batch_size=4))[:3] == recovery_shards(
+        10, 1, RecoverConfig(batch_size=4)
+    )
+    assert recovery_shards(10, 1, RecoverConfig(batch_size=4))[-1] == Shard(range(1), range(8, 10))
+
+
+@pytest.mark.parametrize(("num_classes", "ipc", "batch_size"), [(10, 4, 9), (10, 1, 100), (3, 7, 4), (5, 2, 1)])
+@pytest.mark.parametrize("layout", ["ipc_major", "class_major"])
+def test_every_layout_covers_every_image_once_in_files_of_one_image_index(layout, num_classes, ipc, batch_size):
+    config = RecoverConfig(layout=layout, batch_size=batch_size)
+    shards = recovery_shards(num_classes, ipc, config)
+    images = [(index, label) for shard in shards for index in shard.ipc_indices for label in shard.classes]
+    assert sorted(images) == [(index, label) for index in range(ipc) for label in range(num_classes)]
+    assert all(len(shard.ipc_indices) * len(shard.classes) <= batch_size for shard in shards)
+    files = [(name, index) for shard in shards for index, name in shard.files.items()]
+    assert len({name for name, _ in files}) == len(files)
+    assert [index for _, index in sorted(files)] == sorted(index for _, index in files)
+
+
+def test_class_major_keeps_the_images_of_a_class_together():
+    shards = recovery_shards(10, 5, RecoverConfig(layout="class_major", batch_size=20))
+    assert [(shard.ipc_indices, shard.classes) for shard in shards[:2]] == [
+        (range(5), range(4)),
+        (range(5), range(4, 8)),
+    ]
+    more_images_than_a_batch = recovery_shards(2, 5, RecoverConfig(layout="class_major", batch_size=3))
+    assert [(shard.ipc_indices, shard.classes) for shard in more_images_than_a_batch][:3] == [
+        (range(3), range(1)),
+        (range(3), range(1, 2)),
+        (range(3, 5), range(1)),
+    ]
 
 
 def test_a_launch_must_have_as_many_processes_as_it_promises(monkeypatch):

@@ -1,10 +1,12 @@
 """Views against torchvision, and against themselves: replayed bits must be the labelled bits."""
 
+import numpy as np
 import pytest
 import torch
 from torchvision.transforms.v2 import RandomResizedCrop
 from torchvision.transforms.v2 import functional as transforms
 
+from fadrm_hf.errors import ConfigError
 from fadrm_hf.randomness import generator
 from fadrm_hf.sources.images import normalise
 from fadrm_hf.views import (
@@ -79,10 +81,10 @@ def test_crops_follow_the_law_of_random_resized_crop():
         assert (ours[:, column].mean() - theirs[:, column].mean()).abs() < 0.3
 
 
-def label_views(num, size, seed, cutmix=True, flip=0.5):
+def label_views(num, size, seed, cutmix=True, flip=0.5, tiles=1, area=(0.08, 1.0)):
     rng = generator(seed, "test")
     images = torch.randint(0, 256, (num, 3, size, size), dtype=torch.uint8, generator=rng)
-    return images, LabelViews.draw(torch.randperm(num, generator=rng), size, (0.08, 1.0), flip, cutmix, rng)
+    return images, LabelViews.draw(torch.randperm(num, generator=rng), size, area, flip, cutmix, rng, tiles)
 
 
 def test_rendered_views_equal_torchvision():
@@ -93,8 +95,73 @@ def test_rendered_views_equal_torchvision():
         torch.testing.assert_close(rendered[i].double(), expected, rtol=0, atol=2e-4)  # of 255
 
 
-def test_cutmix_pastes_the_partner_view_into_one_box_of_the_batch():
-    images, views = label_views(12, 16, 6)
+def read_by_hand(line, start, length, size):
+    """One axis of an upright view: two neighbours inside the crop, weighted in float32."""
+    read = []
+    for i in range(size):
+        position = start + min(max((i + 0.5) * (length / size) - 0.5, 0.0), length - 1.0)
+        near = int(position)
+        weight = np.float32(position - near)
+        read.append(line[near] * (np.float32(1.0) - weight) + line[min(near + 1, size - 1)] * weight)
+    return np.stack(read)
+
+
+def test_views_inside_their_images_keep_the_bits_of_two_taps():
+    images, views = label_views(12, 9, 13, cutmix=False, flip=0.0)
+    rendered = render_views(images, views).numpy()
+    for row in range(12):
+        top, left, height, width = views.crop[row].tolist()
+        pixels = images[views.image[row]].numpy().astype(np.float32).transpose(1, 2, 0)  # (S, S, 3)
+        lines = read_by_hand(pixels, top, height, 9).transpose(1, 0, 2)
+        assert np.array_equal(read_by_hand(lines, left, width, 9).transpose(2, 1, 0), rendered[row])
+
+
+def shuffled_tiles(image, swap_rows, swap_columns):
+    """An image (3, S, S) as a mosaic of four, with rows and columns of tiles in the order asked for."""
+    strips = list(image.chunk(2, dim=1))
+    image = torch.cat(strips[::-1] if swap_rows else strips, dim=1)
+    strips = list(image.chunk(2, dim=2))
+    return torch.cat(strips[::-1] if swap_columns else strips, dim=2)
+
+
+def test_shuffled_views_are_crops_of_images_with_other_rows_and_columns_of_tiles():
+    """Crops and flips are those that are drawn without shuffling; pixels are torchvision's of the shuffled image."""
+    images, plain = label_views(64, 20, 10, cutmix=False)
+    _, views = label_views(64, 20, 10, cutmix=False, tiles=2)
+    swaps = (views.crop[:, :2] - plain.crop[:, :2]).remainder(20)
+    assert torch.equal(views.crop[:, 2:], plain.crop[:, 2:]) and torch.equal(views.flip, plain.flip)
+    assert set(swaps.flatten().tolist()) == {0, 10}
+    rendered = render_views(images, views)
+    for i in range(64):
+        mosaic = shuffled_tiles(images[views.image[i]].double(), *swaps[i].tolist())
+        expected = torchvision_view(mosaic[None], plain.crop[i], plain.flip[i])[0]
+        torch.testing.assert_close(rendered[i].double(), expected, rtol=0, atol=2e-4)  # of 255
+    crosses = (views.crop[:, :2] + views.crop[:, 2:]) > 20
+    assert crosses.any(), "some crops run over the border"
+
+
+def test_three_of_four_shuffles_change_a_mosaic_and_all_four_are_as_likely():
+    """A shuffle that returned its tiles as they were, as in the released code of EDC, would change none."""
+    images, views = label_views(400, 8, 11, cutmix=False, flip=0.0, tiles=2, area=(1.0, 1.0))
+    rendered = render_views(images, views)
+    orders = [(rows, columns) for rows in (False, True) for columns in (False, True)]
+    mosaics = [torch.stack([shuffled_tiles(images[i], *order) for i in views.image]) for order in orders]
+    found = [int((rendered == mosaic).flatten(1).all(dim=1).sum()) for mosaic in mosaics]
+    assert sum(found) == 400
+    assert all(abs(number - 100) < 5 * (400 * 3 / 16) ** 0.5 for number in found), found
+
+
+@pytest.mark.parametrize(
+    ("size", "tiles", "message"), [(15, 2, "even side, but they have 15"), (16, 3, "expected 1 or 2")]
+)
+def test_tiles_of_no_common_size_are_refused(size, tiles, message):
+    with pytest.raises(ConfigError, match=message):
+        label_views(4, size, 0, tiles=tiles)
+
+
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_cutmix_pastes_the_partner_view_into_one_box_of_the_batch(tiles):
+    images, views = label_views(12, 16, 6, tiles=tiles)
     plain = render_views(images, views.unmixed())
     where = {int(image): row for row, image in enumerate(views.image)}
     mixed = render_views(images, views)
@@ -107,8 +174,9 @@ def test_cutmix_pastes_the_partner_view_into_one_box_of_the_batch():
         assert torch.equal(mixed[row], expected)
 
 
-def test_replayed_views_are_bit_equal_in_any_grouping_and_after_storage():
-    images, views = label_views(33, 32, 7)
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_replayed_views_are_bit_equal_in_any_grouping_and_after_storage(tiles):
+    images, views = label_views(33, 32, 7, tiles=tiles)
     rendered = normalise(render_views(images, views), (0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
     stored = LabelViews.from_columns(views.columns())
     threads = torch.get_num_threads()

@@ -1,0 +1,132 @@
+"""Losses beside the predictions and the matched statistics of a teacher: image priors, densification, flatness."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One iteration of recovery, as a term sees it.
+
+    Attributes:
+        images: (B, 3, S, S) float32, normalised: what is optimised, with its gradient.
+        shown: (B, 3, S, S) the view of them that the teachers saw, with its gradient.
+        labels: (B,) int64.
+        logits: (B, C) float32 of the teacher, the first of several.
+        look: The same view of other images of this shape.
+        predict: The same teacher's logits of such a view, without a gradient and without matching.
+    """
+
+    images: Tensor
+    shown: Tensor
+    labels: Tensor
+    logits: Tensor
+    look: Callable[[Tensor], Tensor]
+    predict: Callable[[Tensor], Tensor]
+
+
+class Term(Protocol):
+    """A loss that a method adds; one of a shard's own where it keeps a state."""
+
+    def __call__(self, step: Step) -> Tensor:
+        """The weighted loss, a scalar."""
+
+
+@dataclass(frozen=True)
+class TotalVariation:
+    """Mean over images of the Euclidean norms of their differences between neighbouring rows and columns."""
+
+    weight: float
+
+    def __call__(self, step: Step) -> Tensor:
+        """The weighted loss."""
+        rows, columns = step.images.diff(dim=2), step.images.diff(dim=3)
+        return self.weight * (rows.flatten(1).norm(dim=1) + columns.flatten(1).norm(dim=1)).mean()
+
+
+@dataclass(frozen=True)
+class EuclideanNorm:
+    """Mean over images of their Euclidean norm, in normalised pixels."""
+
+    weight: float
+
+    def __call__(self, step: Step) -> Tensor:
+        """The weighted loss."""
+        return self.weight * step.images.flatten(1).norm(dim=1).mean()
+
+
+@dataclass(frozen=True)
+class Densification:
+    """L_DD of G-VBSM (arXiv 2311.17950): the images of a class are to span many directions evenly.
+
+    Of each class's views, pooled to at most 32 x 32, the eigenvalues l of the Gram matrix: KL(softmax(l / tau) ||
+    softmax(l)), summed over the classes. The flatter distribution is a fixed goal: no gradient goes through it. A
+    class with a single image adds nothing.
+
+    The images of a class follow each other, and every class has as many.
+
+    Attributes:
+        weight: lambda_n.
+        temperature: tau.
+        side: Side that views are pooled to.
+    """
+
+    weight: float = 1.0
+    temperature: float = 4.0
+    side: int = 32
+
+    def __call__(self, step: Step) -> Tensor:
+        """The weighted loss."""
+        small = F.adaptive_avg_pool2d(step.shown, min(self.side, step.shown.shape[-1])).flatten(1)
+        num_classes = len(torch.unique_consecutive(step.labels))
+        return self.weight * self.of_classes(small.unflatten(0, (num_classes, -1))).to(small.dtype)
+
+    def of_classes(self, images: Tensor) -> Tensor:
+        """The divergences of some classes, summed.
+
+        Args:
+            images: (K, n, d) pooled and flattened views of K classes.
+
+        Returns:
+            Scalar, float64.
+        """
+        # Eigenvalues are thousands and a softmax sees their differences, of which float32 would leave two digits. What
+        # is not finite is refused after the optimisation; until then eigenvalues could not even be computed.
+        precise = images.double().nan_to_num()
+        eigenvalues = torch.linalg.eigvalsh(precise @ precise.mT)
+        goal = F.log_softmax(eigenvalues.detach() / self.temperature, dim=1)
+        return F.kl_div(F.log_softmax(eigenvalues, dim=1), goal, reduction="sum", log_target=True)
+
+
+class Flatness:
+    """L'_FR of EDC (arXiv 2404.13733): predictions at the images agree with those at their moving average.
+
+    x_ema <- beta x_ema + (1 - beta) x after each look at it;  KL(softmax(f(x) / tau) || softmax(f(x_ema) / tau)).
+
+    Args:
+        weight: Weight of the loss.
+        decay: beta.
+        temperature: tau.
+        reverse: Released: the divergence the other way round, averaged over batch and classes.
+    """
+
+    def __init__(
+        self, weight: float = 0.25, decay: float = 0.99, temperature: float = 4.0, reverse: bool = False
+    ) -> None:
+        self._weight, self._decay, self._temperature, self._reverse = weight, decay, temperature, reverse
+        self._average: Tensor | None = None
+
+    def __call__(self, step: Step) -> Tensor:
+        """The weighted loss, by the average up to the iteration before; then the average moves on."""
+        images = step.images.detach()
+        average = images.clone() if self._average is None else self._average
+        smooth = F.log_softmax(step.predict(step.look(average)) / self._temperature, dim=1)
+        sharp = F.log_softmax(step.logits / self._temperature, dim=1)
+        self._average = average.lerp(images, 1.0 - self._decay)
+        given, goal, share = (sharp, smooth, sharp.numel()) if self._reverse else (smooth, sharp, len(sharp))
+        return self._weight / share * F.kl_div(given, goal, reduction="sum", log_target=True)
