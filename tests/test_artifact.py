@@ -3,11 +3,12 @@ import logging
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import timm
 import torch
 from fixtures.artifacts import (
     CLASSES,
@@ -25,11 +26,19 @@ from fixtures.artifacts import (
 from fadrm_hf.artifact import tables
 from fadrm_hf.artifact.manifest import read_manifest, refresh_files, write_manifest
 from fadrm_hf.artifact.reading import num_label_epochs, read_images, read_soft_labels
+from fadrm_hf.artifact.recorded_teachers import record_teacher, recorded_labeller
 from fadrm_hf.artifact.tables import label_names, write_tables
 from fadrm_hf.card import write_card
 from fadrm_hf.class_map import ClassMap
-from fadrm_hf.errors import ArtifactError
-from fadrm_hf.files import load_tensors, sha256, write_json
+from fadrm_hf.config import RelabelConfig, SourceConfig
+from fadrm_hf.errors import ArtifactError, ConfigError
+from fadrm_hf.files import load_tensors, save_tensors, sha256, write_json
+from fadrm_hf.hub import open_artifact
+from fadrm_hf.loader import load_distilled
+from fadrm_hf.model_directory import model_config, write_model_directory
+from fadrm_hf.relabel import Labeller, label_epoch
+from fadrm_hf.teachers import load_teacher
+from fadrm_hf.verify import verify_location
 
 IMAGES, LABELS = "data/train-00000-of-00001.parquet", "soft_labels/train-00000-of-00001.parquet"
 
@@ -283,3 +292,110 @@ def test_packaging_again_after_an_interruption_leaves_no_trace(artifact):
     (artifact / "soft_labels" / "train-00000-of-00007.parquet").write_bytes(b"left over")
     write_tables(artifact, make_work(artifact.with_name("run.work")), CLASSES, SIZE, IPC, EPOCHS)
     assert write_manifest(artifact, make_manifest()) == before
+
+
+SOURCE = SourceConfig(name="example/trees", size=SIZE, mean=(0.5, 0.5, 0.5), std=(1.0, 1.0, 1.0))
+VOTES = (0.9, 0.6, 0.7)
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+    """Three untrained networks on disk, with votes."""
+    folder, loaded = tmp_path_factory.mktemp("teachers"), []
+    for seed, vote in enumerate(VOTES):
+        torch.manual_seed(seed)
+        network = timm.create_model("resnet10_narrow", num_classes=len(CLASSES)).eval()
+        write_model_directory(network, model_config(network, "resnet10_narrow", CLASSES, SOURCE), folder / str(seed))
+        loaded.append(replace(load_teacher(f"timm/local-dir:{folder / str(seed)}"), vote=vote))
+    return loaded
+
+
+def labelled_by(teachers, folder, relabel):
+    """An artifact whose soft labels these teachers made."""
+    make_work(folder.with_name("run.work"))
+    labeller = Labeller(teachers, relabel, SOURCE.mean, SOURCE.std, torch.device("cpu"))
+    for epoch in range(EPOCHS):
+        table = label_epoch(all_images(), labeller, relabel, 0, epoch)
+        save_tensors(
+            folder.with_name("run.work") / f"soft_labels/epoch{epoch:05d}.safetensors",
+            table | {"logits": table["logits"].half()},
+        )
+    write_tables(folder, folder.with_name("run.work"), CLASSES, SIZE, IPC, EPOCHS)
+    manifest = make_manifest()
+    manifest.config.update(relabel=asdict(relabel), source=asdict(SOURCE))
+    return write_manifest(folder, replace(manifest, teachers=tuple(record_teacher(folder, t) for t in teachers)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"ensemble": "votes"}, {"ensemble": "frobenius", "num_teachers": 2}, {"num_teachers": 1, "shuffle_tiles": 2}],
+    ids=["votes", "frobenius of two", "the first, shuffled"],
+)
+def test_labels_of_several_teachers_are_verified_and_made_again(changes, teachers, tmp_path):
+    folder = tmp_path / "run"
+    relabel = RelabelConfig(epochs=EPOCHS, batch_size=4, flip_probability=0.5, **changes)
+    manifest = labelled_by(teachers, folder, relabel)
+    assert [record.vote for record in read_manifest(folder).teachers] == list(VOTES)
+    assert verify_location(open_artifact(str(folder)), 100) == []
+    stored, online = (load_distilled(folder, online=online).batches(range(EPOCHS)) for online in (False, True))
+    assert all(torch.equal(a.logits.half(), b.logits.half()) for a, b in zip(online, stored, strict=True))
+
+    other = replace(manifest, config=manifest.config | {"relabel": asdict(replace(relabel, ensemble="mean"))})
+    if relabel.ensemble != "mean":
+        write_manifest(folder, other)
+        found = verify_location(open_artifact(str(folder)), 100)
+        assert found and all("logits differ" in problem.message for problem in found)
+
+
+def test_recorded_teachers_label_in_another_way_if_asked(teachers, tmp_path):
+    relabel = RelabelConfig(epochs=EPOCHS, batch_size=4, flip_probability=0.5)
+    manifest = labelled_by(teachers, tmp_path / "run", relabel)
+    cpu, shown = torch.device("cpu"), torch.zeros(4, 3, SIZE, SIZE)
+    shown[1:] += torch.arange(1, 4).view(3, 1, 1, 1) / 10
+    own = replace(relabel, num_teachers=1, batch_statistics=False)
+    labels = recorded_labeller(tmp_path / "run", manifest, cpu, own).label_shown(shown)
+    torch.testing.assert_close(labels, teachers[0].module(shown), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ConfigError, match="num_teachers is 4, expected at most 3"):
+        recorded_labeller(tmp_path / "run", manifest, cpu, replace(relabel, num_teachers=4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_teachers": 4}, "relabel.num_teachers is 4, expected at most 3"),
+        ({"ensemble": "votes"}, "needs the vote of every teacher"),
+    ],
+)
+def test_teachers_that_cannot_have_labelled_are_named_before_one_is_loaded(changes, message, teachers, tmp_path):
+    relabel = RelabelConfig(epochs=EPOCHS, batch_size=4, flip_probability=0.5)
+    silent = [replace(teacher, vote=None) for teacher in teachers]
+    manifest = labelled_by(silent, tmp_path / "run", relabel)
+    config = manifest.config | {"relabel": asdict(replace(relabel, **changes))}
+    gone = tuple(replace(record, path="teachers/gone") for record in manifest.teachers)
+    damaged = write_manifest(tmp_path / "run", replace(manifest, config=config, teachers=gone))
+    with pytest.raises(ArtifactError, match=f"is damaged, its teachers cannot have made its labels.*{message}"):
+        recorded_labeller(tmp_path / "run", damaged, torch.device("cpu"))
+    (problem,) = verify_location(open_artifact(str(tmp_path / "run")), 100)
+    assert (problem.file, problem.where) == ("fadrm.json", "teachers")
+
+
+@pytest.mark.parametrize("vote", [-0.1, 90.0, float("nan")])
+def test_a_vote_that_is_no_fraction_is_refused(vote, artifact):
+    manifest = make_manifest()
+    write_manifest(artifact, replace(manifest, teachers=(replace(manifest.teachers[0], vote=vote),)))
+    with pytest.raises(ArtifactError, match=r"vote = .* for teacher 'squeeze/resnet10_narrow', expected a fraction"):
+        read_manifest(artifact)
+
+
+def test_an_artifact_from_before_teachers_voted_loads(artifact):
+    """Its manifest says nothing of votes, of how many teachers label, and how, nor of shuffled tiles."""
+    document = json.loads((artifact / "fadrm.json").read_text())
+    for record in document["teachers"]:
+        del record["vote"]
+    assert document["config"]["relabel"].keys() == {"epochs", "batch_size", "accumulation", "batch_statistics"}
+    write_json(artifact / "fadrm.json", document)
+    manifest = read_manifest(artifact)
+    assert manifest.teachers == make_manifest().teachers
+    relabel = manifest.settings("relabel", RelabelConfig)
+    assert (relabel.num_teachers, relabel.ensemble, relabel.shuffle_tiles) == (None, "mean", 1)
+    assert [len(batch.logits) for batch in load_distilled(artifact).batches(range(1))] == [4, 4]

@@ -1,5 +1,6 @@
 """Soft labels: which images share a forward pass, which layers see batch statistics, what is averaged."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,9 +9,11 @@ from fixtures.small import Network, digits, small_teacher
 from torch import nn
 
 from fadrm_hf.config import RelabelConfig
+from fadrm_hf.errors import ConfigError
 from fadrm_hf.randomness import generator
-from fadrm_hf.relabel import Labeller, label_epoch, micro_batches, split_sizes
+from fadrm_hf.relabel import Labeller, check_labelling, combine_logits, label_epoch, micro_batches, split_sizes
 from fadrm_hf.sources.images import normalise
+from fadrm_hf.teachers import vote_weights
 from fadrm_hf.views import LabelViews, render_views
 
 CPU = torch.device("cpu")
@@ -100,6 +103,127 @@ def test_labels_are_the_mean_of_logits(source, teachers, images):
     each = [labeller(source, [teacher]).label(images, views) for teacher in teachers]
     both = labeller(source, teachers).label(images, views)
     torch.testing.assert_close(both, (each[0] + each[1]) / 2, rtol=1e-6, atol=1e-6)
+
+
+# Of ResNet-18, ResNet-50, ShuffleNetV2, MobileNetV2 and DenseNet-121 in Jiacheng8/CV-DD @ 24097e9, and their weights.
+PRIORS = {
+    "cifar100": ((64, 60.6, 51.6, 59.4, 56.4), (0.32, 0.23, 0.09, 0.20, 0.15)),
+    "cifar10": ((63, 65.3, 68.5, 67.6, 67.4), (0.14, 0.18, 0.24, 0.22, 0.22)),
+    "imagenet1k": ((56.4, 42.3, 52.5, 44.2, 40.6), (0.41, 0.10, 0.28, 0.12, 0.09)),
+    "imagenette": ((62.4, 52, 57.2, 54, 60.8), (0.31, 0.11, 0.18, 0.13, 0.26)),
+    "tiny_imagenet": ((46.5, 28.3, 43.6, 44.8, 41.5), (0.30, 0.05, 0.22, 0.25, 0.18)),
+}
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_votes_weigh_as_the_released_priors_do(name):
+    priors, expected = PRIORS[name]
+    weights = vote_weights(torch.tensor(priors) / 100, 10.0)
+    torch.testing.assert_close(weights, torch.tensor(expected), rtol=0, atol=0.005 + 1e-6)
+    powers = [math.exp((prior - max(priors)) / 10) for prior in priors]
+    torch.testing.assert_close(weights, torch.tensor([p / sum(powers) for p in powers]), rtol=1e-6, atol=0)
+
+
+def test_a_vote_of_two_members_is_uneven():
+    """ResNet-18 and MobileNetV2 of ImageNet-1k, at the temperature of CV-DD's recovery."""
+    torch.testing.assert_close(
+        vote_weights(torch.tensor([0.564, 0.442]), 5.0), torch.tensor([0.92, 0.08]), rtol=0, atol=0.005
+    )
+
+
+def by_votes(logits):
+    """Teachers of votes 0.9 and 0.7 at temperature 10: weights in the ratio e^9 : e^7."""
+    first, second = math.exp(9 - 9), math.exp(7 - 9)
+    return (first * logits[0] + second * logits[1]) / (first + second)
+
+
+def by_frobenius(logits):
+    """Both scaled to the mean of their norms over the whole step."""
+    norms = [math.sqrt(sum(value**2 for value in z.flatten().tolist())) for z in logits]
+    return sum(z * (sum(norms) / 2 / norm) for z, norm in zip(logits, norms, strict=True)) / 2
+
+
+ENSEMBLES = {"mean": lambda logits: (logits[0] + logits[1]) / 2, "votes": by_votes, "frobenius": by_frobenius}
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+@pytest.mark.parametrize("batch_statistics", [True, False])
+def test_logits_of_several_teachers_become_one_label(ensemble, batch_statistics, source, teachers, images):
+    config = replace(CONFIG, ensemble=ensemble, batch_statistics=batch_statistics)
+    voting = [replace(teacher, vote=vote) for teacher, vote in zip(teachers, (0.9, 0.7), strict=True)]
+    views = some_views(16)
+    alone = replace(config, ensemble="mean")
+    each = [labeller(source, [teacher], alone).label(images, views).double() for teacher in teachers]
+    expected = ENSEMBLES[ensemble](each)
+    labels = labeller(source, voting, config).label(images, views)
+    torch.testing.assert_close(labels.double(), expected, rtol=1e-5, atol=1e-6)
+    others = [rule(each) for name, rule in ENSEMBLES.items() if name != ensemble]
+    assert all((other - expected).abs().max() > 1e-3 for other in others), "the rules can be told apart"
+
+
+def test_frobenius_norms_are_of_the_whole_step(source, teachers, images):
+    """Not of a micro-batch of 8: half a step alone is labelled in another way, though by running statistics."""
+    ours = labeller(source, teachers, replace(CONFIG, ensemble="frobenius", batch_statistics=False))
+    normalised = shown(source, images, some_views(16))
+    whole = ours.label_shown(normalised)
+    assert (whole[:8] - ours.label_shown(normalised[:8])).abs().max() > 1e-3
+
+
+def test_a_teacher_that_says_nothing_has_no_norm_to_scale_to():
+    logits = torch.stack((torch.zeros(2, 3), torch.ones(2, 3)))
+    combined = combine_logits(logits, replace(CONFIG, ensemble="frobenius"))
+    torch.testing.assert_close(combined, torch.full((2, 3), 0.25))  # scaled to half its norm, and halved
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_the_first_teachers_label(ensemble, source, teachers, images):
+    views = some_views(16)
+    voting = [replace(teacher, vote=vote) for teacher, vote in zip(teachers, (0.2, 0.9), strict=True)]
+    config = replace(CONFIG, ensemble=ensemble, num_teachers=1)
+    expected = labeller(source, teachers[:1]).label(images, views)
+    torch.testing.assert_close(labeller(source, voting, config).label(images, views), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_teachers", "votes_known", "message"),
+    [
+        ({"num_teachers": 3}, 2, True, "relabel.num_teachers is 3, expected at most 2.*--relabel.num_teachers 2"),
+        ({"ensemble": "votes"}, 2, False, "'votes', which needs the vote of every teacher.*--relabel.ensemble mean"),
+        ({"shuffle_tiles": 2}, 2, True, "an even side, but they have 15 pixels.*--relabel.shuffle_tiles 1"),
+    ],
+)
+def test_labels_that_cannot_be_made_are_refused(changes, num_teachers, votes_known, message):
+    with pytest.raises(ConfigError, match=message):
+        check_labelling(replace(CONFIG, **changes), num_teachers, votes_known, 15)
+
+
+def test_labels_that_can_be_made_are_not_refused():
+    check_labelling(replace(CONFIG, num_teachers=2, ensemble="votes", shuffle_tiles=2), 2, True, 16)
+    check_labelling(replace(CONFIG, ensemble="frobenius"), 1, False)
+
+
+def test_a_labeller_needs_the_votes_of_those_who_label(source, teachers):
+    config = replace(CONFIG, ensemble="votes")
+    half = [replace(teachers[0], vote=0.5), teachers[1]]
+    labeller(source, half, replace(config, num_teachers=1))
+    for pool in (half, half[::-1]):
+        with pytest.raises(ConfigError, match="needs the vote of every teacher"):
+            labeller(source, pool, config)
+    with pytest.raises(ConfigError, match="num_teachers is 3, expected at most 2"):
+        labeller(source, teachers, replace(CONFIG, num_teachers=3))
+
+
+def test_an_epoch_of_shuffled_mosaics_replays_bit_for_bit(source, teachers, images):
+    ours, config = labeller(source, teachers), replace(CONFIG, shuffle_tiles=2)
+    table = label_epoch(images, ours, config, 3, 1)
+    crosses = (table["crop"][:, :2] + table["crop"][:, 2:]) > 16
+    assert crosses.any() and (table["crop"][:, :2] < 16).all()
+    plain = label_epoch(images, None, CONFIG, 3, 1)
+    assert torch.equal(plain["image"], table["image"]), "the order of images does not depend on it"
+    for step in range(2):
+        rows = table["step"] == step
+        views = LabelViews.from_columns({name: column[rows] for name, column in table.items()})
+        assert torch.equal(ours.label(images, views), table["logits"][rows])
 
 
 class WithDropout(Network):

@@ -11,6 +11,7 @@ from fixtures.artifacts import (
     IPC,
     NUM_IMAGES,
     SIZE,
+    all_images,
     copy_artifact,
     make_artifact,
     make_manifest,
@@ -181,13 +182,15 @@ def test_where_no_labels_are_stored_views_are_checked(small):
     assert (LABELS, "epoch 2, row 3") in places(found)[2:]
 
 
-def repackage(artifact, epoch, **changes):
+def repackage(artifact, epoch, relabel_changes=None, **changes):
     """Write the tables again from a changed shard, with a manifest to match."""
     work = artifact.with_name("run.work")
     file = work / "soft_labels" / f"epoch{epoch:05d}.safetensors"
     save_tensors(file, load_tensors(file) | changes)
     write_tables(artifact, work, CLASSES, SIZE, IPC, EPOCHS)
-    write_manifest(artifact, make_manifest())
+    manifest = make_manifest()
+    manifest.config["relabel"].update(relabel_changes or {})
+    write_manifest(artifact, manifest)
 
 
 def shard_of(artifact, epoch):
@@ -228,6 +231,37 @@ def test_views_outside_the_images_are_named_and_not_replayed(artifact, column, v
     found = verify_artifact(artifact, 100, relabel)
     assert [problem.where for problem in found] == ["epoch 0, row 4"]
     assert found[0].message.startswith(f"{column} is {value}")
+
+
+def shuffled_shard(artifact, epoch, shift):
+    """The columns of an epoch whose crops are of mosaics with other rows and columns of tiles, labelled anew."""
+    shard = shard_of(artifact, epoch)
+    for name in ("crop", "mix_crop"):
+        shard[name][:, :2] = (shard[name][:, :2] + torch.tensor(shift)).remainder(SIZE)
+    logits = relabel(all_images(), {name: column.numpy() for name, column in shard.items()})
+    return {name: shard[name] for name in ("crop", "mix_crop")} | {"logits": logits.half()}
+
+
+@pytest.mark.parametrize("shift", [(SIZE // 2, 0), (0, SIZE // 2), (SIZE // 2, SIZE // 2)])
+def test_crops_of_shuffled_mosaics_are_replayed_where_tiles_are_shuffled(artifact, shift):
+    columns = shuffled_shard(artifact, 0, shift)
+    crosses = (columns["crop"][:, :2] + columns["crop"][:, 2:] > SIZE).any(dim=1).nonzero().flatten().tolist()
+    repackage(artifact, 0, {"shuffle_tiles": 2}, **columns)
+    assert verify_artifact(artifact, 100, relabel) == []
+    repackage(artifact, 0)
+    found = verify_artifact(artifact, 100, relabel)
+    named = {problem.where for problem in found if problem.message.startswith("crop is")}
+    assert crosses and named == {f"epoch 0, row {row}" for row in crosses}
+
+
+@pytest.mark.parametrize("crop", [[2, 0, 7, 8], [0, 6, 8, 7], [8, 0, 1, 1], [-4, 0, 4, 4], [4, 4, 9, 8], [4, 4, 0, 8]])
+def test_crops_that_no_shuffle_gives_are_named(artifact, crop):
+    changed = shard_of(artifact, 0)["crop"].clone()
+    changed[4] = torch.tensor(crop, dtype=changed.dtype)
+    repackage(artifact, 0, {"shuffle_tiles": 2}, crop=changed)
+    found = verify_artifact(artifact, 100, relabel)
+    assert [problem.where for problem in found] == ["epoch 0, row 4"]
+    assert found[0].message.startswith(f"crop is {crop}")
 
 
 def test_an_image_labelled_twice_is_named(artifact):

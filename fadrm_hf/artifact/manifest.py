@@ -17,6 +17,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fadrm_hf import __version__
 from fadrm_hf.class_map import ClassMap
+from fadrm_hf.config import build
 from fadrm_hf.errors import ArtifactError, FadrmError
 from fadrm_hf.files import sha256, write_bytes
 
@@ -73,6 +74,7 @@ class TeacherRecord:
 
     Attributes:
         needs_import: Whether its architecture is registered in timm by `import fadrm_hf` only.
+        vote: `Teacher.vote`, if teachers voted.
     """
 
     name: str
@@ -81,6 +83,7 @@ class TeacherRecord:
     accuracy: float | None = None
     path: str | None = None
     needs_import: bool = False
+    vote: float | None = None
 
 
 @dataclass(frozen=True)
@@ -181,9 +184,8 @@ def parse_settings(given: Any, kind: type[Settings], where: str) -> Settings:
     if not isinstance(given, dict):
         raise _damaged(f"has {where} = {given!r}, expected a section of settings")
     known = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     try:
-        return kind(**{name: value for name, value in values.items() if name in known})
+        return build(kind, {name: value for name, value in given.items() if name in known})
     except (FadrmError, TypeError, ValueError) as error:
         raise _damaged(f"has unusable settings in {where}: {error}") from error
 
@@ -318,13 +320,16 @@ def _require_readable(version: object) -> None:
 
 
 def _require_possible(manifest: Manifest) -> None:
-    """Refuse numbers that no run has, since readers set memory aside by them."""
+    """Refuse numbers that no run has, since readers set memory aside by them and weigh labels with them."""
     size, mean, std = manifest.pixels.size, manifest.pixels.mean, manifest.pixels.std
     for name, value in (("ipc", manifest.ipc), ("label_epochs", manifest.label_epochs), ("pixels.size", size)):
         if value < 1:
             raise _damaged(f"has {name} = {value}, expected at least 1")
     if size > MAX_PIXELS:
         raise _damaged(f"has pixels.size = {size:,}, expected at most {MAX_PIXELS:,}")
+    for teacher in manifest.teachers:
+        if teacher.vote is not None and not 0 <= teacher.vote <= 1:
+            raise _damaged(f"has vote = {teacher.vote} for teacher {teacher.name!r}, expected a fraction in [0, 1]")
     are_colours = len(mean) == len(std) == 3 and all(map(math.isfinite, mean)) and all(0 < s < math.inf for s in std)
     if not are_colours:
         raise _damaged(

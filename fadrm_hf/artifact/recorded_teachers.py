@@ -1,17 +1,17 @@
 """The teachers that an artifact names: noted when it is packaged, loaded again to label its views once more."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from fadrm_hf.artifact.manifest import Manifest, TeacherRecord, inner_path
+from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, TeacherRecord, inner_path
 from fadrm_hf.class_map import ClassMap
 from fadrm_hf.config import RelabelConfig, SourceConfig
-from fadrm_hf.errors import TeacherError
+from fadrm_hf.errors import ArtifactError, ConfigError, TeacherError
 from fadrm_hf.networks import is_registered_here
-from fadrm_hf.relabel import Labeller
+from fadrm_hf.relabel import Labeller, check_labelling
 from fadrm_hf.teachers import Teacher, align_teacher, load_teacher, local_name, public_name, save_teacher
 
 
@@ -41,6 +41,7 @@ def record_teacher(folder: Path, teacher: Teacher) -> TeacherRecord:
         accuracy=teacher.accuracy,
         path=path,
         needs_import=_needs_import(teacher.folder),
+        vote=teacher.vote,
     )
 
 
@@ -52,37 +53,84 @@ def names_of_recorded(folder: Path, manifest: Manifest) -> tuple[str, ...]:
     )
 
 
-def load_recorded_teachers(folder: Path, manifest: Manifest, device: torch.device) -> list[Teacher]:
-    """The artifact's teachers, in its class order and normalisation.
+def load_recorded_teachers(
+    folder: Path, manifest: Manifest, device: torch.device, num_teachers: int | None = None
+) -> list[Teacher]:
+    """The artifact's teachers, in its class order and normalisation, with their votes.
 
     Args:
         folder: The artifact.
         manifest: What it says of them.
         device: Where they run.
+        num_teachers: How many are loaded, from the first on. `None`: all.
 
     Raises:
         TeacherError: If one cannot be loaded, or its weights are not those that labelled the artifact.
     """
     terms = _Terms(manifest.class_map, manifest.settings("source", SourceConfig))
+    recorded = list(zip(manifest.teachers, names_of_recorded(folder, manifest), strict=True))
     teachers = []
-    for record, name in zip(manifest.teachers, names_of_recorded(folder, manifest), strict=True):
+    for record, name in recorded[:num_teachers]:
         teacher = load_teacher(name, device)
         if teacher.sha256 != record.sha256:
             raise TeacherError(
                 f"teacher {record.name} has other weights (sha256 {teacher.sha256[:12]}...) than the one that "
                 f"labelled {folder} ({record.sha256[:12]}...); fetch the artifact, or that teacher's revision, again"
             )
-        teachers.append(align_teacher(teacher, terms, "mend"))
+        teachers.append(replace(align_teacher(teacher, terms, "mend"), vote=record.vote))
     return teachers
 
 
-def recorded_labeller(folder: Path, manifest: Manifest, device: torch.device) -> Labeller:
-    """What labelled the artifact, ready to label again."""
-    teachers = load_recorded_teachers(folder, manifest, device)
-    config = manifest.settings("relabel", RelabelConfig)
+def check_recorded_labelling(manifest: Manifest, relabel: RelabelConfig) -> None:
+    """Refuse labels that the artifact's teachers cannot make, before any of them is loaded.
+
+    Args:
+        manifest: What it says of them.
+        relabel: How they are to label.
+
+    Raises:
+        ConfigError: See `check_labelling`.
+    """
+    votes = [record.vote for record in manifest.teachers[: relabel.num_teachers]]
+    check_labelling(relabel, len(manifest.teachers), None not in votes, manifest.pixels.size)
+
+
+def recorded_labeller(
+    folder: Path, manifest: Manifest, device: torch.device, relabel: RelabelConfig | None = None
+) -> Labeller:
+    """What labelled the artifact, ready to label again.
+
+    Args:
+        folder: The artifact.
+        manifest: What it says of its teachers and labels.
+        device: Where the teachers run.
+        relabel: How its teachers are to label, if in another way than they did.
+
+    Raises:
+        ArtifactError: If the teachers it names cannot label as it says they did.
+        ConfigError: If they cannot label by `relabel`.
+        TeacherError: See `load_recorded_teachers`.
+    """
+    if relabel is None:
+        relabel = _recorded_labelling(folder, manifest)
+    check_recorded_labelling(manifest, relabel)
+    teachers = load_recorded_teachers(folder, manifest, device, relabel.num_teachers)
     source = manifest.settings("source", SourceConfig)
     assert source.mean is not None and source.std is not None
-    return Labeller(teachers, config, source.mean, source.std, device)
+    return Labeller(teachers, relabel, source.mean, source.std, device)
+
+
+def _recorded_labelling(folder: Path, manifest: Manifest) -> RelabelConfig:
+    """How the artifact was labelled; refused if the teachers it names cannot have done that."""
+    config = manifest.settings("relabel", RelabelConfig)
+    try:
+        check_recorded_labelling(manifest, config)
+    except ConfigError as error:
+        raise ArtifactError(
+            f"{MANIFEST_NAME} of {folder} is damaged, its teachers cannot have made its labels ({error}); fetch the "
+            "artifact again"
+        ) from error
+    return config
 
 
 def _needs_import(folder: Path | None) -> bool:

@@ -28,7 +28,9 @@ def bad_rows(columns: Columns, epoch: int, manifest: Manifest) -> Iterator[tuple
         Pairs of a row within the epoch and a sentence about it.
     """
     image, partner, num_images = columns["image"], columns["mix_image"], manifest.num_images
-    sizes = split_sizes(num_images, manifest.settings("relabel", RelabelConfig).batch_size)
+    relabel, size = manifest.settings("relabel", RelabelConfig), manifest.pixels.size
+    sizes = split_sizes(num_images, relabel.batch_size)
+    is_crop = _crosses_tiles if relabel.shuffle_tiles == 2 else _lies_inside
     exists = (image >= 0) & (image < num_images)
     times = np.bincount(image[exists], minlength=num_images)
     unmixed = partner == -1
@@ -36,10 +38,10 @@ def bad_rows(columns: Columns, epoch: int, manifest: Manifest) -> Iterator[tuple
         "epoch": columns["epoch"] == epoch,
         "step": columns["step"] == np.repeat(np.arange(len(sizes)), sizes),
         "image": exists & (times[image * exists] == 1),
-        "crop": _lies_inside(columns["crop"], 1, manifest.pixels.size),
+        "crop": is_crop(columns["crop"], 1, size),
         "mix_image": unmixed | ((partner >= 0) & (partner < num_images)),
-        "mix_crop": unmixed | _lies_inside(columns["mix_crop"], 1, manifest.pixels.size),
-        "mix_box": unmixed | _lies_inside(columns["mix_box"], 0, manifest.pixels.size),
+        "mix_crop": unmixed | is_crop(columns["mix_crop"], 1, size),
+        "mix_box": unmixed | _lies_inside(columns["mix_box"], 0, size),
     }
     for column, right in is_right.items():
         for row in np.flatnonzero(~right):
@@ -66,3 +68,15 @@ def _lies_inside(boxes: npt.NDArray[Any], least: int, size: int) -> Flags:
     top, left, height, width = boxes.astype(np.int64).T
     inside: Flags = (np.minimum(top, left) >= 0) & (top + height <= size) & (left + width <= size)
     return inside & (np.minimum(height, width) >= least)
+
+
+def _crosses_tiles(boxes: npt.NDArray[Any], least: int, size: int) -> Flags:
+    """(n,) bool: which boxes (n, 4) are crops of an image in which the halves of any axis changed places, as stored.
+
+    They start in the stored image, and by the places of one of both orders they end in it (`fadrm_hf.views`).
+    """
+    corners, sides = boxes[:, :2].astype(np.int64), boxes[:, 2:].astype(np.int64)
+    fits = [(corners + shift) % size + sides <= size for shift in (0, size // 2)]
+    starts = (corners >= 0) & (corners < size)
+    found = starts & (fits[0] | fits[1]) & (sides >= least)
+    return found[:, 0] & found[:, 1]

@@ -10,6 +10,7 @@ from fadrm_hf.teachers.teacher import (
     prepare_teachers,
     public_name,
     save_teacher,
+    vote_weights,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "public_name",
     "save_teacher",
     "squeeze",
+    "vote_weights",
 ]

@@ -54,6 +54,8 @@ class Teacher:
         sha256: Hash of its weights (`weights_sha256`).
         revision: The Hub commit it was read from.
         accuracy: Top-1 accuracy on test images of the source, once measured.
+        vote: What it is worth where teachers vote (CV-DD): an accuracy on training images of the source that were held
+            out for it, as a fraction; `None` where it was not measured.
         folder: The model directory it was read from.
         travels: Whether it must go with the artifact, since no reader could fetch it by its name.
     """
@@ -68,6 +70,20 @@ class Teacher:
     accuracy: float | None = None
     folder: Path | None = None
     travels: bool = False
+    vote: float | None = None
+
+
+def vote_weights(votes: Tensor, temperature: float) -> Tensor:
+    """What each teacher counts for: softmax(vote / temperature), votes in per cent (CV-DD, arXiv 2501.07575).
+
+    Args:
+        votes: (K,) fractions in [0, 1].
+        temperature: How little votes matter; 10 for labels, 5 for recovery (Jiacheng8/CV-DD @ 24097e9).
+
+    Returns:
+        (K,) float32, positive, with sum 1.
+    """
+    return (100.0 * votes.double() / temperature).softmax(dim=0).float()
 
 
 def weights_sha256(module: nn.Module) -> str:
