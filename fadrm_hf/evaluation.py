@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from fadrm_hf.card import Result
-from fadrm_hf.config import SqueezeConfig, StudentConfig
+from fadrm_hf.config import RelabelConfig, SqueezeConfig, StudentConfig
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.machine import LIBRARIES
 
@@ -21,6 +21,7 @@ _MAX_BYTES = 1 << 20
 _LONGEST_TEXT = 1000  # characters
 _ROUNDING = 1e-5  # values are kept to six decimals
 _SETTINGS = [field.name for kind in (StudentConfig, SqueezeConfig) for field in fields(kind)]
+_LABELS = [field.name for field in fields(RelabelConfig)]
 _MACHINE = ("cpu", "cores", "memory_bytes", "gpu")
 # A path from the root, from a home or of a drive; "hf://" is none.
 _ABSOLUTE = re.compile(r"""(?:(?<=^)|(?<=[\s='"\[,(:]))(?:~|/(?!/)|[A-Za-z]:[\\/])[^\s'"\],)]+""")
@@ -46,7 +47,7 @@ def read_evaluation(path: Path) -> Result:
         what, check = _FIELDS[name]
         if not check(value):
             raise _unfit(path, f"has {name} = {_shortened(value)}, expected {what}")
-    result["settings"] = _known(result["settings"], _SETTINGS)
+    result["settings"] = _known_settings(result["settings"])
     result["machine"] = _known(result["machine"], _MACHINE)
     result["versions"] = _known(result["versions"], ("python", *LIBRARIES))
     result["command"] = without_folders(result["command"])
@@ -84,6 +85,12 @@ def _shortened(value: Any) -> str:
 
 def _known(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: given[name] for name in names if name in given}
+
+
+def _known_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that there are, and those of a protocol's own views."""
+    known = _known(given, _SETTINGS)
+    return known | ({"relabel": _known(known["relabel"], _LABELS)} if known.get("relabel") else {})
 
 
 def _is_text(value: Any) -> bool:
@@ -125,6 +132,15 @@ def _is_record(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_plain, value.values()))
 
 
+def _is_protocol(value: Any) -> bool:
+    """Settings, plain but for those of a protocol's own views, which are a section among them."""
+    if not isinstance(value, dict):
+        return False
+    views = value.get("relabel")
+    plain = all(_is_plain(entry) for name, entry in value.items() if name != "relabel")
+    return plain and (views is None or _is_record(views))
+
+
 def _is_summary(value: Any) -> bool:
     """Mean, standard deviation and values of an accuracy, which agree."""
     if not isinstance(value, dict) or set(value) != {"mean", "std", "values"} or not isinstance(value["values"], list):
@@ -151,7 +167,7 @@ _FIELDS: dict[str, tuple[str, Check]] = {
     "label_codec": ("a name", _is_word),
     "epochs": ("a count", _is_count),
     "num_images": ("a count", _is_count),
-    "settings": ("settings without folders", _is_record),
+    "settings": ("settings without folders", _is_protocol),
     "num_seeds": ("a count", _is_count),
     "num_test_images": ("a count", _is_count),
     "top1": (_SUMMARY, _is_summary),

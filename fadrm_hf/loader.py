@@ -1,8 +1,9 @@
 """An artifact, read as training batches: stored views replayed, with the soft labels they were given.
 
-Nothing is drawn here. Which images form a batch, how each is cropped, flipped and mixed, and in which micro-batches
-the batch is split is all in the artifact, so a student sees exactly what the teachers labelled, for any number of
-workers, from a folder or from the Hub, and after any interruption.
+Which images form a batch, how each is cropped, flipped and mixed, and in which micro-batches the batch is split is all
+in the artifact, so a student sees exactly what the teachers labelled, for any number of workers, from a folder or from
+the Hub, and after any interruption. A protocol may ask for other batches of the same rows (`Distilled.regrouped`), or
+for views of its own (`Distilled.redrawn`): those that labelling with its settings would have stored.
 
 One thread reads epochs of labels ahead; the main process cuts them into steps and hands each step to the data-loading
 workers in place of an index, so every row is read once whatever their number, and their order is kept.
@@ -15,6 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -30,13 +33,14 @@ from fadrm_hf.errors import ArtifactError, StudentError
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.label_codec import find_codec
 from fadrm_hf.label_stream import LabelEpochs, read_ahead
-from fadrm_hf.relabel import Labeller, split_sizes
+from fadrm_hf.relabel import Labeller, label_epoch, split_sizes
 from fadrm_hf.reuse import stored_epoch_of
 from fadrm_hf.shards import join_world
 from fadrm_hf.sources.images import normalise
 from fadrm_hf.views import LabelViews, render_views
 
 Labels = Literal["stored", "online", "none"]
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,10 @@ class Distilled:
         location: The artifact, in a folder or on the Hub.
         images: (N, 3, S, S) uint8.
         labels: (N,) int64.
-        relabel: How the labels were made: batch size and micro-batches.
+        relabel: Batch size and micro-batches of what is shown; how the labels were made, or are to be made.
         streaming: Whether labels are read in ranges from where they are, never written to this disk.
         online: Whether the artifact's teachers label each view again, though its labels may be stored.
+        redraws: Whether views are drawn anew by `relabel` in place of those that are stored.
     """
 
     location: Location
@@ -77,6 +82,7 @@ class Distilled:
     relabel: RelabelConfig
     streaming: bool = False
     online: bool = False
+    redraws: bool = False
 
     @property
     def manifest(self) -> Manifest:
@@ -110,13 +116,39 @@ class Distilled:
 
     @cached_property
     def step_sizes(self) -> list[int]:
-        """Views in each batch of an epoch, as stored."""
+        """Views in each batch of an epoch."""
         return split_sizes(len(self.images), self.relabel.batch_size)
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches that show every image once."""
         return len(self.step_sizes)
+
+    @property
+    def labels_online(self) -> bool:
+        """Whether soft labels are made while they are used: because that is asked for, or as none are stored."""
+        return self.online or self.redraws or not self._stores_labels
+
+    def regrouped(self, batch_size: int | None, accumulation: int | None) -> "Distilled":
+        """The same views in other batches: each epoch's rows, in the order of training, cut anew.
+
+        Labels that are made on the fly are made for these batches; stored ones stay what they are.
+
+        Args:
+            batch_size: Views per batch; `None`: as labelled.
+            accumulation: Micro-batches per batch; `None`: 1, or as labelled if the batches are.
+        """
+        own = self.relabel.accumulation if batch_size is None else 1
+        size, parts = batch_size or self.relabel.batch_size, accumulation or own
+        return replace(self, relabel=replace(self.relabel, batch_size=size, accumulation=parts))
+
+    def redrawn(self, relabel: RelabelConfig) -> "Distilled":
+        """The same images under views that are drawn by other settings and labelled on the fly.
+
+        Args:
+            relabel: Settings with nothing left open; views are those that labelling by them would have stored.
+        """
+        return replace(self, relabel=relabel, redraws=True)
 
     def require_epochs(self, epochs: int) -> None:
         """Refuse to train for longer than there are labels.
@@ -147,8 +179,8 @@ class Distilled:
             mixed: Whether views are mixed as they were labelled; False shows each image alone (hard labels).
             num_workers: Processes that render; the batches do not depend on it.
             labels: Where logits come from: "stored" in the artifact; "online" from the teachers it names, in the
-                micro-batches in which they labelled; "none". If not given: "none" for views that are not mixed, else
-                "online" where none are stored or `online` is set, else "stored".
+                micro-batches of `relabel`; "none". If not given: "none" for views that are not mixed, else "online"
+                where none are stored or `online` or `redraws` is set, else "stored".
             device: Where teachers label; the process's own if not given.
             state: `Batches.state_dict()` of an earlier pass over the same epochs, to go on from there.
 
@@ -159,8 +191,9 @@ class Distilled:
         """
         self.require_epochs(epochs.stop)
         labels = labels or self._usual_labels(mixed)
-        if labels == "stored" and not self._stores_labels:
-            raise ArtifactError(f"{self.name} stores no labels, its teachers make them; ask for labels 'online'")
+        if labels == "stored" and (self.redraws or not self._stores_labels):
+            kind = "labels of these views" if self.redraws else "labels"
+            raise ArtifactError(f"{self.name} stores no {kind}, its teachers make them; ask for labels 'online'")
         done = 0 if state is None else self._steps_before(epochs, state)
         labeller = self._labeller(device) if labels == "online" else None
         steps = self._steps(epochs, done, views_only=labels != "stored")
@@ -176,7 +209,7 @@ class Distilled:
     def _usual_labels(self, mixed: bool) -> Labels:
         if not mixed:
             return "none"
-        return "stored" if self._stores_labels and not self.online else "online"
+        return "online" if self.labels_online else "stored"
 
     @property
     def _stores_labels(self) -> bool:
@@ -195,31 +228,61 @@ class Distilled:
         return epochs.index(epoch) * self.steps_per_epoch + step
 
     def _labeller(self, device: torch.device | None) -> Labeller:
-        for record in self.manifest.teachers:
+        for record in self.manifest.teachers[: self.relabel.num_teachers]:
             for name in self.manifest.files:
                 if record.path is not None and name.startswith(f"{record.path}/"):
                     self.location.local(name)
-        return recorded_labeller(self.folder, self.manifest, device or join_world().device)
+        own = None if self.relabel == self._recorded else self.relabel
+        return recorded_labeller(self.folder, self.manifest, device or join_world().device, own)
+
+    @property
+    def _recorded(self) -> RelabelConfig:
+        """How the stored labels were made."""
+        return self.manifest.settings("relabel", RelabelConfig)
+
+    @property
+    def _seed(self) -> int:
+        return self.manifest.seeds.get("run", 0)
 
     def _steps(self, epochs: range, done: int, views_only: bool) -> Generator[Arrays, None, None]:
-        """The columns of each step of the epochs but the first `done`, as stored; reading starts with the first."""
-        num_steps, num_stored = self.steps_per_epoch, self.num_stored_epochs
-        seed = self.manifest.seeds.get("run", 0)
-        rest = epochs[done // num_steps :]
-        plan = (stored_epoch_of(epoch, num_stored, num_steps, seed) for epoch in rest)
+        """The columns of each step of the epochs but the first `done`; reading starts with the first."""
+        skipped = done % self.steps_per_epoch
+        rest = epochs[done // self.steps_per_epoch :]
+        with closing(self._drawn_epochs(rest) if self.redraws else self._stored_epochs(rest, views_only)) as tables:
+            for columns, steps in tables:
+                for rows in steps[skipped:]:
+                    yield {name: column[rows] for name, column in columns.items()}
+                columns.clear()  # before the epoch after the next is read
+                skipped = 0
+
+    def _cut(self, rows: Rows) -> list[Rows]:
+        """An epoch's rows in the batches that are shown."""
+        return np.split(rows, np.cumsum(self.step_sizes)[:-1])
+
+    def _stored_epochs(self, epochs: range, views_only: bool) -> Generator[tuple[Arrays, list[Rows]], None, None]:
+        """The columns of each epoch as stored, and the rows of each of its steps."""
+        num_stored, sizes = self.num_stored_epochs, split_sizes(len(self.images), self._recorded.batch_size)
+        blocks = np.split(np.arange(len(self.images)), np.cumsum(sizes)[:-1])
+        plan = (stored_epoch_of(epoch, num_stored, len(sizes), self._seed) for epoch in epochs)
         last = min(epochs.stop, num_stored) - 1
-        ends = torch.tensor(self.step_sizes).cumsum(0).tolist()
-        skipped = done % num_steps
         with (
             closing(LabelEpochs(self.location, last, self.streaming, views_only)) as table,
             closing(read_ahead(lambda planned: table.read(planned[0]), plan, table.num_ahead)) as stored_epochs,
         ):
             for (_, steps), columns in stored_epochs:
-                for step in steps[skipped:]:
-                    rows = slice(ends[step] - self.step_sizes[step], ends[step])
-                    yield {name: column[rows] for name, column in columns.items()}
-                columns.clear()  # before the epoch after the next is read
-                skipped = 0
+                rows = [blocks[step] for step in steps]
+                yield columns, rows if sizes == self.step_sizes else self._cut(np.concatenate(rows))
+
+    def _drawn_epochs(self, epochs: range) -> Generator[tuple[Arrays, list[Rows]], None, None]:
+        """The columns of each epoch of views that are drawn anew, and the rows of each of its steps."""
+
+        def draw(epoch: int) -> Arrays:
+            drawn = label_epoch(self.images, None, self.relabel, self._seed, epoch)
+            return {name: column.numpy() for name, column in drawn.items()}
+
+        with closing(read_ahead(draw, epochs, 1)) as drawn_epochs:
+            for _, columns in drawn_epochs:
+                yield columns, self._cut(np.arange(len(self.images)))
 
 
 class Batches(Iterator[Batch]):

@@ -4,27 +4,13 @@ Numbers come from the FADRM paper (arXiv 2506.24125; tables "T"), and where it i
 CV-DD (github.com/Jiacheng8/CV-DD @ 24097e9) and CDA (github.com/VILA-Lab/SRe2L @ 8d00cba).
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-from fadrm_hf.config import (
-    Colour,
-    RecoverConfig,
-    RelabelConfig,
-    RunConfig,
-    SourceConfig,
-    SqueezeConfig,
-    StudentConfig,
-)
+from fadrm_hf.config import Colour, RunConfig, SourceConfig, SqueezeConfig, filled
 from fadrm_hf.errors import ConfigError, unknown
-
-Value = TypeVar("Value")
-Config = TypeVar("Config", SourceConfig, SqueezeConfig, RecoverConfig, RelabelConfig, StudentConfig)
-
-SETTINGS = {"S1": (1e-3, 1.0), "S2": (1e-3, 2.0), "S3": (5e-4, 1.0), "S4": (5e-4, 2.0)}  # T9: learning rate, η
-DEFAULT_SETTING = "S2"  # the commonest cell of T11-T18 at IPC 10
+from fadrm_hf.student_settings import nearest, student_defaults
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of [0, 1] pixels
 IMAGENET_TERMS = "https://image-net.org/download.php"  # non-commercial research and education
@@ -46,12 +32,11 @@ class Preset:
         gated: Whether non-commercial terms apply, so that an artifact should be gated on the Hub.
         class_order: How its classes are ordered, where that has misled people.
         squeeze: Recipe of a teacher trained on it.
-        students: S1-S4 by architecture and IPC.
         label_epochs: Epochs of soft labels by IPC.
         label_column: The label that is meant where the Hub's copy has several.
         max_roll: Largest shift of a view during recovery.
         flip_probability: Probability that a view is mirrored.
-        classes_per_shard: Classes that are optimised together.
+        recover_batch_size: Images that are optimised together.
         label_batch_size: Views labelled together.
     """
 
@@ -66,24 +51,17 @@ class Preset:
     gated: bool
     class_order: str
     squeeze: SqueezeConfig
-    students: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     label_epochs: Mapping[int, int] = field(default_factory=lambda: {1: 300, 10: 300, 50: 300})  # T15, T17, T18
     label_column: str | None = None
     max_roll: int = 32  # released code at 224 px; in no table
     flip_probability: float = 0.5  # T8 "Horizontal Flip"; torchvision's default
-    classes_per_shard: int = 100  # T8 "100 or 10 (if C < 100)"
+    recover_batch_size: int = 100  # T8 "100 or 10 (if C < 100)"
     label_batch_size: int = 16  # T11, T13, T15, T17, T18
 
 
 def _sgd(epochs: int, batch_size: int, lr: float, crop: Literal["pad", "resized"]) -> SqueezeConfig:
     """A recipe with a flip, momentum 0.9 and weight decay 1e-4, which T10, T12, T14 and T16 share."""
     return SqueezeConfig(epochs, batch_size, lr, crop=crop, flip_probability=0.5)
-
-
-def _by_ipc(resnet18: str, resnet50: str, resnet101: str) -> dict[str, dict[int, str]]:
-    """Settings of the three students; each argument lists those at IPC 1, 10 and 50."""
-    cells = {"resnet18": resnet18, "resnet50": resnet50, "resnet101": resnet101}
-    return {student: dict(zip((1, 10, 50), row.split(), strict=True)) for student, row in cells.items()}
 
 
 _CATALOGUE = (
@@ -101,7 +79,7 @@ _CATALOGUE = (
         squeeze=replace(_sgd(30, 64, 0.1, "pad"), padding=1, flip_probability=0.0),  # ours: for a narrow network
         max_roll=2,  # the released code's 4 px at 32 px, in proportion
         flip_probability=0.0,  # a mirrored digit is no digit
-        classes_per_shard=10,  # T8
+        recover_batch_size=10,  # T8
     ),
     Preset(
         "cifar10",
@@ -115,9 +93,8 @@ _CATALOGUE = (
         gated=False,
         class_order="airplane to truck, alphabetical but for truck after ship",
         squeeze=_sgd(50, 128, 0.1, "pad"),  # not in the paper: T10, as CIFAR-100
-        students=_by_ipc("S1 S1 S1", "S1 S1 S1", "S3 S3 S3"),  # CV-DD's scripts; not in the FADRM paper
         max_roll=4,  # released code at 32 px
-        classes_per_shard=10,  # T8
+        recover_batch_size=10,  # T8
     ),
     Preset(
         "cifar100",
@@ -131,7 +108,6 @@ _CATALOGUE = (
         gated=False,
         class_order="alphabetical",
         squeeze=_sgd(50, 128, 0.1, "pad"),  # T10
-        students=_by_ipc("S4 S2 S1", "S1 S2 S1", "S3 S3 S3"),  # T11
         label_epochs={1: 1000, 10: 1000, 50: 1000},  # T11
         label_column="fine_label",
         max_roll=4,  # released code at 32 px
@@ -148,7 +124,6 @@ _CATALOGUE = (
         gated=True,
         class_order="WNIDs, ascending; the folders published with CV-DD are numbered otherwise",
         squeeze=_sgd(150, 64, 0.1, "pad"),  # T12
-        students=_by_ipc("S2 S2 S1", "S4 S4 S3", "S4 S4 S3"),  # T13
         label_epochs={1: 1000, 10: 300, 50: 300},  # T13
         max_roll=4,  # released code at 64 px
     ),
@@ -164,8 +139,7 @@ _CATALOGUE = (
         gated=True,
         class_order="WNIDs, ascending; the released teachers stand in another order",
         squeeze=_sgd(300, 128, 0.01, "resized"),  # T14
-        students=_by_ipc("S4 S3 S4", "S4 S3 S3", "S4 S4 S2"),  # T15
-        classes_per_shard=10,  # T8
+        recover_batch_size=10,  # T8
     ),
     Preset(
         "imagewoof",
@@ -179,8 +153,7 @@ _CATALOGUE = (
         gated=True,
         class_order="WNIDs, ascending; the released teachers stand in another order",
         squeeze=_sgd(50, 128, 0.1, "resized"),  # T16
-        students=_by_ipc("S4 S3 S2", "S4 S3 S3", "S1 S4 S3"),  # T17
-        classes_per_shard=10,  # T8
+        recover_batch_size=10,  # T8
     ),
     Preset(
         "imagenet100",
@@ -194,7 +167,6 @@ _CATALOGUE = (
         gated=True,
         class_order="differs between publications: several choices of 100 classes bear this name",
         squeeze=_sgd(90, 256, 0.1, "resized"),  # not in the paper: as ImageNet-1k
-        students=_by_ipc("S2 S2 S1", "S4 S2 S1", "S4 S2 S3"),  # not in the paper: T18, as ImageNet-1k
     ),
     Preset(
         "imagenet1k",
@@ -210,7 +182,6 @@ _CATALOGUE = (
         squeeze=_sgd(
             90, 256, 0.1, "resized"
         ),  # torchvision's recipe for the weights the paper uses (its decay: steps)
-        students=_by_ipc("S2 S2 S1", "S4 S2 S1", "S4 S2 S3"),  # T18
     ),
     Preset(
         "imagenet21k_p",
@@ -224,7 +195,6 @@ _CATALOGUE = (
         gated=True,
         class_order="WNIDs, ascending",
         squeeze=_sgd(80, 256, 0.1, "resized"),  # CDA: 80 epochs; the rest as ImageNet-1k
-        students=_by_ipc("S1 S1 S1", "S1 S1 S1", "S1 S1 S1"),  # CDA: AdamW 1e-3, η 1
     ),
 )
 PRESETS = {preset.name: preset for preset in _CATALOGUE}
@@ -262,25 +232,20 @@ def preset_of(source: SourceConfig) -> Preset | None:
     return PRESETS[source.preset]
 
 
-def nearest(by_ipc: Mapping[int, Value], ipc: int) -> Value:
-    """The value of the IPC that is nearest on a logarithmic scale."""
-    return by_ipc[min(by_ipc, key=lambda known: abs(math.log(known / ipc)))]
-
-
 def resolve_source(source: SourceConfig) -> SourceConfig:
     """`source` with its constants filled in from its preset; the columns and splits are found when it is loaded."""
     preset = preset_of(source)
     if preset is None:
-        return _filled(source, size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD, licence="unknown")
+        return filled(source, size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD, licence="unknown")
     constants = {name: getattr(preset, name) for name in ("size", "mean", "std", "licence")}
-    return _filled(source, preset=preset.name, **constants)
+    return filled(source, preset=preset.name, **constants)
 
 
 def resolve_squeeze(squeeze: SqueezeConfig, source: SourceConfig) -> SqueezeConfig:
     """`squeeze` with its open values filled in from the source's preset, or from a general recipe."""
     preset = preset_of(source)
     recipe = preset.squeeze if preset else _UNKNOWN_SQUEEZE
-    return _filled(squeeze, **{item.name: getattr(recipe, item.name) for item in fields(recipe)})
+    return filled(squeeze, **{item.name: getattr(recipe, item.name) for item in fields(recipe)})
 
 
 def resolve(run: RunConfig) -> RunConfig:
@@ -290,30 +255,17 @@ def resolve(run: RunConfig) -> RunConfig:
     max_roll = preset.max_roll if preset and preset.size == source.size else _max_roll(source.size)
     flip_probability = preset.flip_probability if preset else 0.5
     epochs = run.relabel.epochs or (nearest(preset.label_epochs, run.ipc) if preset else 300)  # T15, T17, T18
-    lr, eta = student_setting(source, run.student.student, run.ipc)
+    dataset = preset.name if preset else None
+    student = student_defaults(run.student.name, dataset, run.student.student, run.ipc)
     return replace(
         run,
         source=source,
         squeeze=resolve_squeeze(run.squeeze, source),
-        recover=_filled(run.recover, max_roll=max_roll, flip_probability=flip_probability),
-        relabel=_filled(run.relabel, epochs=epochs, flip_probability=flip_probability),
-        student=_filled(run.student, lr=lr, eta=eta, epochs=epochs),
+        recover=filled(run.recover, max_roll=max_roll, flip_probability=flip_probability),
+        relabel=filled(run.relabel, epochs=epochs, flip_probability=flip_probability),
+        student=filled(run.student, **student, epochs=epochs),
     )
 
 
 def _max_roll(size: int) -> int:
     return 32 if size > 64 else 4  # the released code's two values
-
-
-def student_setting(source: SourceConfig, student: str, ipc: int) -> tuple[float, float]:
-    """Learning rate and η for a student such as `timm/resnet18.tv_in1k`: its cell of T11-T18, or the commonest."""
-    preset = preset_of(source)
-    architecture = student.rpartition("/")[2].partition(".")[0].partition("_")[0]
-    if preset is None or architecture not in preset.students:
-        return SETTINGS[DEFAULT_SETTING]
-    return SETTINGS[nearest(preset.students[architecture], ipc)]
-
-
-def _filled(config: Config, **values: Any) -> Config:
-    """`config` with `values` where it is open."""
-    return replace(config, **{name: value for name, value in values.items() if getattr(config, name) is None})

@@ -17,7 +17,7 @@ from fadrm_hf.artifact.location import Location, table_names
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, is_unaltered, parse_settings
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.card import Result
-from fadrm_hf.config import StudentConfig
+from fadrm_hf.config import RelabelConfig, StudentConfig
 from fadrm_hf.errors import ArtifactError, ConfigError, unknown
 from fadrm_hf.evaluation import read_evaluation
 from fadrm_hf.files import sha256
@@ -199,6 +199,7 @@ def settings_of(result: Result, file: str, num_seeds: int | None) -> StudentConf
         ArtifactError: If a newer version measured it by settings that this one does not have.
     """
     newer = result["settings"].keys() - {field.name for field in fields(StudentConfig)}
+    newer |= (result["settings"].get("relabel") or {}).keys() - {field.name for field in fields(RelabelConfig)}
     if newer:
         raise ArtifactError(
             f"{file} was measured with settings that are unknown here: {', '.join(sorted(newer))}; upgrade with: pip"

@@ -1,7 +1,7 @@
 """The evaluation protocol: train students from an artifact alone and say how good they are (Tables 9, 11-18, Eq. 57).
 
-AdamW, one micro-batch at a time so that BatchNorm sees what the teachers saw, the losses of `fadrm_hf.protocol`, a
-cosine slowed down by eta. The number reported is that of the last epoch.
+One micro-batch at a time, so that BatchNorm sees what the teachers saw; losses, optimiser and learning rate are those
+of `fadrm_hf.protocol`. The number reported is that of the last epoch.
 """
 
 import hashlib
@@ -25,13 +25,23 @@ from fadrm_hf.files import write_json
 from fadrm_hf.loader import Batch, Distilled, Labels
 from fadrm_hf.machine import describe_machine, library_versions
 from fadrm_hf.progress import Reporter, Task
-from fadrm_hf.protocol import hard_label_loss, is_hard_epoch, parameter_groups, protocol_of, soft_label_loss
+from fadrm_hf.protocol import (
+    check_protocol,
+    hard_label_loss,
+    is_hard_epoch,
+    learning_rate_of,
+    optimiser_of,
+    protocol_of,
+    remarks,
+    shown_by,
+    soft_loss_of,
+)
 from fadrm_hf.randomness import derive_seed
 from fadrm_hf.relabel import micro_batches
-from fadrm_hf.schedules import cosine
 from fadrm_hf.scores import predict, summarise, topk_accuracy
 from fadrm_hf.sources import Source
 from fadrm_hf.students import check_student, create_student
+from fadrm_hf.weight_average import WeightAverage
 
 _EVALUATIONS = 10  # how often the test accuracy is looked at, to print the best epoch beside the last one
 _KEPT_IN_MEMORY = 2 << 30
@@ -76,7 +86,7 @@ class StudentTraining:
     """One student, from its initial weights to its accuracy.
 
     Args:
-        distilled: The artifact.
+        distilled: The artifact as the protocol shows it (`shown_by`).
         test: The images it is tested on.
         config: The protocol, with nothing left open (`protocol_of`).
         seed: Seed of the student's weights and dropout.
@@ -86,19 +96,26 @@ class StudentTraining:
     def __init__(
         self, distilled: Distilled, test: TestImages, config: StudentConfig, seed: int, device: torch.device
     ) -> None:
-        assert config.epochs is not None and config.lr is not None and config.eta is not None
+        assert config.epochs is not None
         self._distilled, self._test, self._config, self._seed = distilled, test, config, seed
-        self._epochs, self._lr, self._eta = config.epochs, config.lr, config.eta
-        self._device = device
+        self._epochs, self._device = config.epochs, device
         torch.manual_seed(derive_seed(seed, "student", config.student))
         student = create_student(config.student, len(distilled.manifest.classes.ids), distilled.manifest.pixels.size)
         self._student = student.to(device).to(memory_format=torch.channels_last).train()
-        self._optimiser = torch.optim.AdamW(parameter_groups(student, config.weight_decay), lr=self._lr)
+        self._optimiser = optimiser_of(config, student)
+        self._average = None if config.ema is None else WeightAverage(self._student, config.ema)
 
     @property
     def student(self) -> nn.Module:
-        """The network, as far as it is trained."""
-        return self._student
+        """The network, as far as it is trained; its averaged weights where the protocol evaluates these."""
+        return self._student if self._average is None else self._average.module
+
+    @property
+    def _networks(self) -> nn.Module:
+        """All weights that a checkpoint holds."""
+        if self._average is None:
+            return self._student
+        return nn.ModuleDict({"student": self._student, "average": self._average.module})
 
     def run(self, checkpoint: Path, task: Task, evaluations: int = _EVALUATIONS) -> Outcome:
         """Train to the end, from `checkpoint` if an earlier call was interrupted or has ended already.
@@ -113,7 +130,7 @@ class StudentTraining:
         """
         started = time.monotonic()
         fingerprint = self._fingerprint()
-        first = load_checkpoint(checkpoint, self._student, self._optimiser, fingerprint)
+        first = load_checkpoint(checkpoint, self._networks, self._optimiser, fingerprint)
         curve = [point for point in _read_curve(_curve_of(checkpoint)) if point["epoch"] <= first]
         started -= curve[-1]["seconds"] if curve else 0.0  # those of the earlier calls
         task.skip(first)
@@ -121,10 +138,10 @@ class StudentTraining:
         for epoch in range(first, self._epochs):
             loss = self._train_epoch(batches, epoch)
             if _is_evaluated(epoch, self._epochs, evaluations):
-                shown = {"epoch": epoch + 1, "loss": loss} | self._accuracy()
+                shown = {"epoch": epoch + 1, "loss": loss} | self._accuracy(epoch)
                 curve.append(shown | {"seconds": time.monotonic() - started})
                 write_json(_curve_of(checkpoint), curve)
-                save_checkpoint(checkpoint, self._student, self._optimiser, epoch + 1, fingerprint)
+                save_checkpoint(checkpoint, self._networks, self._optimiser, epoch + 1, fingerprint)
                 task.advance(1, **shown)
             else:
                 task.advance(1, loss=loss)
@@ -151,14 +168,14 @@ class StudentTraining:
     def _train_epoch(self, batches: Iterator[Batch], epoch: int) -> float:
         torch.manual_seed(derive_seed(self._seed, "student-epoch", epoch))  # dropout, stochastic depth
         for group in self._optimiser.param_groups:
-            group["lr"] = cosine(self._lr, epoch, self._epochs, self._eta)
+            group["lr"] = learning_rate_of(self._config, epoch)
         steps = self._distilled.steps_per_epoch
         is_hard = is_hard_epoch(self._config, epoch)
         loss = torch.stack([self._step(next(batches), is_hard) for _ in range(steps)]).mean().item()
         if not math.isfinite(loss):
             raise StudentError(
                 f"the loss of {self._config.student} became {loss} in epoch {epoch + 1}; lower --student.lr "
-                f"(now {self._lr})"
+                f"(now {self._config.lr})"
             )
         return loss
 
@@ -175,18 +192,32 @@ class StudentTraining:
             loss.backward()
             total += loss.detach()
         self._optimiser.step()
+        if self._average is not None:
+            self._average.update(self._student)
         return total
 
     def _loss(self, predicted: Tensor, part: Batch, is_hard: bool) -> Tensor:
+        labels = part.labels.to(self._device)
         if not is_hard:
-            return soft_label_loss(predicted, part.logits.to(self._device), self._config.temperature)
-        labels, mix_labels = part.labels.to(self._device), part.mix_labels.to(self._device)
-        shares = part.mix_shares.to(self._device)
+            return soft_loss_of(self._config, predicted, part.logits.to(self._device), labels)
+        mix_labels, shares = part.mix_labels.to(self._device), part.mix_shares.to(self._device)
         return hard_label_loss(predicted, labels, mix_labels, shares, self._config.label_smoothing)
 
-    def _accuracy(self) -> dict[str, float]:
-        logits = predict(self._student, self._test)
+    def _accuracy(self, epoch: int) -> dict[str, float]:
+        if self._average is not None and self._config.ema_buffers == "copy":
+            self._average.copy_buffers(self._student)
+        elif self._average is not None:
+            self._average.estimate_buffers(self._views(epoch))
+        logits = predict(self.student, self._test)
         return {f"top{k}": topk_accuracy(logits, self._test.labels, k) for k in (1, 5)}
+
+    def _views(self, epoch: int) -> Iterator[Tensor]:
+        """The micro-batches of an epoch's views once more, as BatchNorm saw them."""
+        epochs, is_mixed = range(epoch, epoch + 1), self._config.labels == "soft"
+        with self._distilled.batches(epochs, is_mixed, self._config.num_workers, labels="none") as batches:
+            for batch in batches:
+                for images in batch.images.split(micro_batches(len(batch.labels), self._distilled.relabel)):
+                    yield images.to(self._device, memory_format=torch.channels_last)
 
 
 def train_students(
@@ -214,13 +245,17 @@ def train_students(
 
     Raises:
         ArtifactError: If the artifact cannot be read.
-        StudentError: If the student cannot be built or trained as asked.
+        ConfigError: If its teachers cannot label as the protocol asks.
+        StudentError: If the student cannot be built or trained as asked, or the artifact lacks what that needs.
     """
     config = protocol_of(distilled, config)
+    distilled = shown_by(config, distilled)
     assert config.epochs is not None
-    distilled.require_epochs(config.epochs)
+    check_protocol(config, distilled)
     check_student(config.student, len(source.class_map), distilled.manifest.pixels.size)
     require_views(distilled)
+    for remark in remarks(config, distilled):
+        reporter.say(remark)
     test = TestImages(source, device)
     outcomes = []
     num_epochs = config.num_seeds * config.epochs
@@ -280,7 +315,7 @@ def measured(outcomes: Sequence[Outcome], test: TestImages) -> dict[str, Any]:
 
 def _codec_of(distilled: Distilled) -> str:
     """How the labels were stored that students were trained on; "none": made on the fly."""
-    return "none" if distilled.online else distilled.manifest.label_codec
+    return "none" if distilled.labels_online else distilled.manifest.label_codec
 
 
 def _checkpoint_name(config: StudentConfig) -> str:

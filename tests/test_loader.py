@@ -5,24 +5,28 @@ import subprocess
 import sys
 import threading
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
 from fixtures import artifacts
-from fixtures.runs import BATCH, EPOCHS, copy_run, work_of
+from fixtures.runs import BATCH, EPOCHS, copy_artifact, copy_run, work_of
 from fixtures.tables import LABELS, groups_of, rehash, split_labels, train_longer, write_groups
 
 from fadrm_hf.artifact import read_manifest, read_soft_labels
-from fadrm_hf.artifact.recorded_teachers import recorded_labeller
+from fadrm_hf.artifact.recorded_teachers import load_recorded_teachers, recorded_labeller
+from fadrm_hf.config import RelabelConfig
 from fadrm_hf.errors import ArtifactError, StudentError
 from fadrm_hf.files import load_tensors
 from fadrm_hf.label_stream import read_ahead
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.recode import recode
+from fadrm_hf.relabel import Labeller, label_epoch
 from fadrm_hf.reuse import stored_epoch_of
 from fadrm_hf.sources.images import normalise
 from fadrm_hf.views import LabelViews, render_views
 
+CPU = torch.device("cpu")
 REUSED = 7  # epochs of training that three stored ones serve
 
 
@@ -260,3 +264,86 @@ def test_the_top_level_name():
     assert fadrm_hf.load_distilled is load_distilled
     with pytest.raises(AttributeError, match="no attribute 'load_everything'"):
         assert fadrm_hf.load_everything
+
+
+def rows_of(batches, name):
+    return torch.cat([getattr(batch, name) for batch in batches])
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(3, [3, 3, 2]), (7, [8]), (8, [8]), (5, [5, 3])])
+def test_an_epochs_rows_are_cut_into_other_batches_in_the_order_of_training(reused, batch_size, sizes):
+    """Also those of epochs that are read again, whose stored batches come in another order."""
+    stored = list(reused.batches(range(REUSED)))
+    other = reused.regrouped(batch_size, None)
+    assert (other.step_sizes, other.relabel.accumulation) == (sizes, 1)
+    with other.batches(range(REUSED), num_workers=1) as batches:
+        found = [next(batches) for _ in range(2 * len(sizes) + 1)]
+        state = batches.state_dict()
+    assert state == {"epoch": 2 + 1 // len(sizes), "step": 1 % len(sizes)}
+    found += list(other.batches(range(REUSED), state=state))
+    assert [len(batch.labels) for batch in found] == sizes * REUSED
+    for name in ("images", "labels", "logits", "mix_labels", "mix_shares"):
+        assert torch.equal(rows_of(found, name), rows_of(stored, name))
+
+
+def test_batches_of_unequal_size_stay_whole_when_they_are_read_again(finished, distilled, tmp_path):
+    """Steps of 12 and 8 views: which of them comes first changes, what is in them does not."""
+    longer = load_distilled(train_longer(copy_artifact(finished, tmp_path), 3 * EPOCHS))
+    stored, found = list(distilled.batches(range(EPOCHS))), list(longer.batches(range(3 * EPOCHS)))
+    for epoch in range(3 * EPOCHS):
+        index, steps = stored_epoch_of(epoch, EPOCHS, 2, longer.manifest.seeds["run"])
+        same(found[2 * epoch : 2 * epoch + 2], [stored[2 * index + step] for step in steps])
+    assert {len(batch.labels) for batch in found[::2]} == {12, 8}, "the test reuses nothing in another order"
+
+
+def test_batches_as_labelled_are_not_regrouped(distilled):
+    same(list(distilled.regrouped(BATCH, None).batches(range(2))), list(distilled.batches(range(2))))
+    assert distilled.regrouped(None, None).relabel == distilled.relabel
+    assert distilled.regrouped(None, 3).relabel == replace(distilled.relabel, accumulation=3)
+
+
+def test_labels_on_the_fly_are_made_for_the_batches_that_are_shown(finished):
+    """BatchNorm of the teachers sees the micro-batches of the student, here 10 and 10 views in halves."""
+    regrouped = load_distilled(finished, online=True).regrouped(10, 2)
+    (teacher,) = load_recorded_teachers(finished, read_manifest(finished), CPU)
+    labeller = Labeller([teacher], regrouped.relabel, *regrouped.normalisation, CPU)
+    for batch in regrouped.batches(range(1)):
+        halves = [labeller.label_shown(half) for half in batch.images.split(5)]
+        torch.testing.assert_close(batch.logits, torch.cat(halves), rtol=1e-4, atol=1e-4)
+
+
+OWN_VIEWS = RelabelConfig(
+    epochs=9, batch_size=6, accumulation=1, batch_statistics=False, crop_area=(0.5, 1.0), flip_probability=0.5
+)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_views_of_a_protocol_are_those_that_labelling_by_it_would_store(finished, distilled, num_workers):
+    (teacher,) = load_recorded_teachers(finished, read_manifest(finished), CPU)
+    labeller = Labeller([teacher], OWN_VIEWS, *distilled.normalisation, CPU)
+    batches = list(distilled.redrawn(OWN_VIEWS).batches(range(7, 9), num_workers=num_workers))
+    assert [len(batch.labels) for batch in batches] == [6, 6, 6, 2] * 2
+    for epoch, found in zip((7, 8), (batches[:4], batches[4:]), strict=True):
+        columns = label_epoch(distilled.images, labeller, OWN_VIEWS, distilled.manifest.seeds["run"], epoch)
+        shown = normalise(render_views(distilled.images, LabelViews.from_columns(columns)), *distilled.normalisation)
+        assert torch.equal(rows_of(found, "images"), shown)
+        assert torch.equal(rows_of(found, "logits"), columns["logits"])
+        assert torch.equal(rows_of(found, "labels"), distilled.labels[columns["image"].long()])
+
+
+def test_a_pass_over_drawn_views_goes_on_where_it_was(distilled):
+    redrawn = distilled.redrawn(OWN_VIEWS)
+    undisturbed = list(redrawn.batches(range(3), labels="none"))
+    rest = redrawn.batches(range(3), labels="none", state={"epoch": 1, "step": 2})
+    same(list(rest), undisturbed[6:])
+    assert rest.state_dict() == {"epoch": 3, "step": 0}
+    assert reading_threads() == []
+
+
+def test_drawn_views_have_no_stored_labels(distilled):
+    with pytest.raises(ArtifactError, match=r"stores no labels of these views.*'online'"):
+        distilled.redrawn(OWN_VIEWS).batches(range(1), labels="stored")
+    with pytest.raises(StudentError, match="10 epochs are asked for"):
+        distilled.redrawn(OWN_VIEWS).batches(range(10))
+    alone = next(distilled.redrawn(OWN_VIEWS).batches(range(1), mixed=False))
+    assert alone.logits.shape == (6, 0) and not alone.mix_shares.any()

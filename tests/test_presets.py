@@ -4,7 +4,8 @@ import pytest
 
 from fadrm_hf.config import RecoverConfig, RelabelConfig, RunConfig, SourceConfig, SqueezeConfig, StudentConfig
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.presets import PRESETS, SETTINGS, find_preset, nearest, resolve
+from fadrm_hf.presets import PRESETS, find_preset, resolve
+from fadrm_hf.student_settings import SETTINGS, nearest, student_defaults
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -65,13 +66,11 @@ TABLES = {
 
 @pytest.mark.parametrize("name", TABLES)
 def test_student_settings_of_the_paper(name):
-    printed = {
-        (f"resnet{cell.split(':')[0]}", int(cell.split(":")[1])): setting
-        for setting, cells in TABLES[name].items()
-        for cell in cells.split()
-    }
-    ours = {(student, ipc): row[ipc] for student, row in PRESETS[name].students.items() for ipc in row}
-    assert ours == printed
+    for setting, cells in TABLES[name].items():
+        for depth, ipc in (cell.split(":") for cell in cells.split()):
+            values = student_defaults("fadrm", name, f"timm/resnet{depth}", int(ipc))
+            assert (values["lr"], values["eta"]) == SETTINGS[setting]
+    assert sum(len(cells.split()) for cells in TABLES[name].values()) == 9
 
 
 def test_settings_of_table_9():
@@ -83,9 +82,8 @@ def test_every_preset_is_complete(preset):
     assert all(getattr(preset.squeeze, item.name) is not None for item in fields(preset.squeeze))
     assert min(preset.std) > 0
     assert set(preset.label_epochs) == {1, 10, 50}
-    assert preset.classes_per_shard == min(100, preset.num_classes)
+    assert preset.recover_batch_size == min(100, preset.num_classes)
     assert preset.max_roll < preset.size / 2
-    assert all(set(row) == {1, 10, 50} and set(row.values()) <= set(SETTINGS) for row in preset.students.values())
     assert not preset.gated or preset.licence_link
 
 
@@ -130,7 +128,8 @@ def test_resolve_leaves_nothing_open_but_what_the_data_tells(name):
     run = resolve(run_of(name))
     left = [item.name for config in (run.squeeze, run.recover, run.relabel, run.student) for item in fields(config)
             if getattr(config, item.name) is None]  # fmt: skip
-    assert left == ["stored_epochs", "hard_phase"], "None means all epochs, and no such phase"
+    as_they_are = ["stored_epochs", "num_teachers", "ema", "batch_size", "accumulation", "relabel", "hard_phase"]
+    assert left == as_they_are, "None means all of them, none, or as labelled"
     assert None not in (run.source.size, run.source.mean, run.source.std, run.source.licence)
     assert resolve(run) == run
 

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
+from typing import Any
 
 from accelerate import PartialState
 from jsonargparse import ArgumentParser
@@ -11,11 +12,12 @@ from torch import nn
 
 from fadrm_hf.arguments import new_parser, parse, run_from_recipe
 from fadrm_hf.artifact.location import Location
+from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.recorded_source import source_of
 from fadrm_hf.baselines import comparison_table, measure_baselines
 from fadrm_hf.commands.output import as_typed, console, say
 from fadrm_hf.commands.sharing import Sharing, add_sharing_options
-from fadrm_hf.config import StudentConfig
+from fadrm_hf.config import StudentConfig, build
 from fadrm_hf.errors import ConfigError, FadrmError
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
@@ -23,6 +25,7 @@ from fadrm_hf.loader import load_distilled
 from fadrm_hf.progress import Reporter
 from fadrm_hf.results import describe_result, result_folder
 from fadrm_hf.shards import join_world
+from fadrm_hf.student_settings import protocol_section
 from fadrm_hf.train_student import require_views, train_students
 
 
@@ -40,13 +43,15 @@ def train_student_command(arguments: Sequence[str]) -> int:
     """`fadrm-hf train-student ARTIFACT`."""
     # `--artifact NAME` is NAME: `accelerate launch` users like their arguments named.
     words = [word.removeprefix("--artifact=") for word in arguments if word != "--artifact"]
-    parsed = parse(_train_student_parser(), words).as_dict()
-    sharing = Sharing(parsed["save_student"], parsed["push_student"], parsed["private"], parsed["send_result"])
+    words = _spell_out_online(words)
+    parser = _train_student_parser()
+    asked = parse(parser, words)
+    sharing = Sharing(asked.save_student, asked.push_student, asked.private, asked.send_result)
     sharing.require_login()
-    location = open_artifact(parsed["artifact"], parsed["revision"])
-    student = parsed.pop("student") or location.manifest.settings("student", StudentConfig).student
-    given = {field.name: parsed[field.name] for field in fields(StudentConfig) if field.name in parsed}
-    config = StudentConfig(student=student, **given)
+    location = open_artifact(asked.artifact, asked.revision)
+    parser.set_defaults(_protocol_of(location.manifest, asked.name, asked.student))
+    parsed = parse(parser, words).as_dict()
+    config = build(StudentConfig, {field.name: parsed[field.name] for field in fields(StudentConfig)})
     sharing.check(location, config)
     place = result_folder(location, parsed["output"])
     device = only_process().device
@@ -119,7 +124,9 @@ def _train_student_parser() -> ArgumentParser:
         "--streaming", action="store_true", help="Read soft labels from the Hub as they are needed; none are kept."
     )
     parser.add_argument(
-        "--online", action="store_true", help="Make soft labels on the fly with the artifact's teachers."
+        "--online",
+        action="store_true",
+        help="Make soft labels on the fly with the artifact's teachers; --labels online is the same.",
     )
     parser.add_argument(
         "--output",
@@ -132,8 +139,34 @@ def _train_student_parser() -> ArgumentParser:
     )
     add_sharing_options(parser)
     parser.add_class_arguments(StudentConfig)
-    parser.set_defaults(student=None)
+    parser.set_defaults(name=None, student=None)  # the artifact's own, which is not known yet
     return parser
+
+
+def _protocol_of(manifest: Manifest, name: str | None, student: str | None) -> dict[str, Any]:
+    """Values for what is not asked for: those that a protocol's name stands for, or the artifact's own protocol.
+
+    Args:
+        manifest: The artifact's.
+        name: Protocol that is asked for.
+        student: Architecture that is asked for; for another than the artifact's, what depends on it is left open.
+    """
+    own = manifest.settings("student", StudentConfig)
+    if name is not None:
+        return protocol_section(name) | {"student": own.student}
+    values = asdict(own)
+    return values if student in (None, own.student) else values | dict.fromkeys(("lr", "eta", "batch_size"))
+
+
+def _spell_out_online(words: Sequence[str]) -> list[str]:
+    """`--labels online` as `--online`: how labels come about, not of which kind they are."""
+    spelled: list[str] = []
+    for word in words:
+        if word == "online" and spelled[-1:] == ["--labels"]:
+            spelled[-1] = "--online"
+        else:
+            spelled.append("--online" if word == "--labels=online" else word)
+    return spelled
 
 
 def _print_where_to_look(location: Location) -> None:
