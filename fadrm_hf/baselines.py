@@ -101,8 +101,11 @@ def comparison_table(folder: Path, student: str) -> Table:
 def _random_real_artifact(run: RunConfig, quiet: bool) -> Path:
     """Random images labelled by the artifact's own teachers, wherever these were trained."""
     folder = Path(run.output)
-    teachers = replace(run.teachers, names=names_of_recorded(folder, read_manifest(folder)))
-    return distill(replace(run, output=f"{folder}.random_real", method=RandomReal(), teachers=teachers), quiet)
+    manifest = read_manifest(folder)
+    teachers = replace(run.teachers, names=names_of_recorded(folder, manifest))
+    votes = [teacher.vote for teacher in manifest.teachers if teacher.vote is not None]
+    baseline = replace(run, output=f"{folder}.random_real", method=RandomReal(), teachers=teachers)
+    return distill(baseline, quiet, votes or None)
 
 
 def _train_on_everything(run: RunConfig, source: Source, reporter: Reporter, device: torch.device) -> Result:
