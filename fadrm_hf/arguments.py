@@ -1,7 +1,7 @@
 """From YAML and command line to a typed run: `--config run.yaml --method.alpha 0.4`, `--print_config`.
 
 Each section of a run has its dataclass; the `method` section has that of the method it names, so the name is found
-before anything else is parsed.
+before anything else is parsed. The method's published settings for the source are defaults of every section.
 """
 
 from argparse import ArgumentError
@@ -20,22 +20,29 @@ from fadrm_hf.config import (
     RunConfig,
     SourceConfig,
     SqueezeConfig,
+    StatisticsConfig,
     StudentConfig,
     TeacherConfig,
+    build,
 )
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.method import Method
 from fadrm_hf.methods import find_method
+from fadrm_hf.presets import resolve_source
+from fadrm_hf.student_settings import protocol_section
 
 SECTIONS: dict[str, type] = {
     "source": SourceConfig,
     "teachers": TeacherConfig,
     "squeeze": SqueezeConfig,
     "patches": PatchConfig,
+    "statistics": StatisticsConfig,
     "recover": RecoverConfig,
     "relabel": RelabelConfig,
     "student": StudentConfig,
 }
 DEFAULT_METHOD = "fadrm"
+_ADDED: dict[str, dict[str, Any]] = {"statistics": {}}  # sections that recipes of version 0.1 do not have
 
 
 def parse_run(arguments: Sequence[str], program: str = "fadrm-hf distill") -> RunConfig:
@@ -43,13 +50,13 @@ def parse_run(arguments: Sequence[str], program: str = "fadrm-hf distill") -> Ru
 
     Args:
         arguments: E.g. `["--config", "run.yaml", "--method.alpha", "0.4"]`; `--method NAME` is short for
-            `--method.name NAME`.
+            `--method.name NAME`, and `--labels online` for labels that students' teachers make on the fly.
         program: Name shown in the usage.
 
     Raises:
         ConfigError: For an unknown key, a value of the wrong type or outside its range, or an unreadable file.
     """
-    arguments = _spell_out_method(arguments)
+    arguments = _spell_out(arguments)
     method_name = _method_name(arguments)
     method = find_method(method_name)
     parser = new_parser(program, "Distil an image-classification dataset into an artifact.")
@@ -60,13 +67,29 @@ def parse_run(arguments: Sequence[str], program: str = "fadrm-hf distill") -> Ru
     parser.add_class_arguments(method, "method")
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
+    asked = [argument for argument in arguments if not argument.startswith("--print_config")]
+    parser.set_defaults(_published(method, parse(parser, asked)))
+    parser.set_defaults(_protocol(parse(parser, asked).student.name))
     parsed = parse(parser, arguments)
     settings = parsed.method.as_dict()
     settings.pop("name")
-    sections = {name: section(**parsed[name].as_dict()) for name, section in SECTIONS.items()}
+    sections: dict[str, Any] = {name: build(section, parsed[name].as_dict()) for name, section in SECTIONS.items()}
     default = f"runs/{method_name.replace('_', '-')}-{Path(sections['source'].name).name}-ipc{parsed.ipc}"
     output = default if parsed.output is None else parsed.output
     return RunConfig(output=output, ipc=parsed.ipc, seed=parsed.seed, method=method(**settings), **sections)
+
+
+def _published(method: type[Method], parsed: Namespace) -> dict[str, Any]:
+    """The method's own settings for the source that is asked for, by option; what is given wins over them."""
+    source = resolve_source(build(SourceConfig, parsed.source.as_dict()))
+    assert source.size is not None
+    settings = method.published(source.preset, source.size, parsed.ipc)
+    return {f"{section}.{name}": value for section, values in settings.items() for name, value in values.items()}
+
+
+def _protocol(name: str) -> dict[str, Any]:
+    """What a protocol's name stands for, by option; it trains for as long as there are labels."""
+    return {f"student.{key}": value for key, value in protocol_section(name).items() if key != "epochs"}
 
 
 def run_from_recipe(recipe: dict[str, Any], output: str) -> RunConfig:
@@ -82,7 +105,7 @@ def run_from_recipe(recipe: dict[str, Any], output: str) -> RunConfig:
     given = recipe.get("method")
     method = find_method(str(given.get("name")) if isinstance(given, dict) else "")
     sections: dict[str, Any] = {
-        name: parse_settings(recipe.get(name), section, name) for name, section in SECTIONS.items()
+        name: parse_settings(recipe.get(name, _ADDED.get(name)), section, name) for name, section in SECTIONS.items()
     }
     run_method: Any = parse_settings(given, method, "method")
     return RunConfig(output=output, ipc=recipe["ipc"], seed=recipe["seed"], method=run_method, **sections)
@@ -104,9 +127,19 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
         raise ConfigError(f"{error}; {lists}{parser.prog} --help lists every setting") from error
 
 
-def _spell_out_method(arguments: Sequence[str]) -> list[str]:
-    spelled = ["--method.name" if argument == "--method" else argument for argument in arguments]
-    return [a.replace("--method=", "--method.name=", 1) if a.startswith("--method=") else a for a in spelled]
+def _spell_out(arguments: Sequence[str]) -> list[str]:
+    """`--method NAME` as `--method.name NAME`, and `--labels online` as the codec that stores none."""
+    spelled: list[str] = []
+    for argument in arguments:
+        if argument == "online" and spelled[-1:] == ["--labels"]:
+            spelled[-1] = "--relabel.codec=none"
+        elif argument == "--labels=online":
+            spelled.append("--relabel.codec=none")
+        elif argument.partition("=")[0] == "--method":
+            spelled.append(argument.replace("--method", "--method.name", 1))
+        else:
+            spelled.append(argument)
+    return spelled
 
 
 def _method_name(arguments: Sequence[str]) -> str:

@@ -128,7 +128,7 @@ def test_defaults_are_table_8():
     method = FADRM().resolve(224)
     assert (method.alpha, method.iterations, method.num_residuals) == (0.5, 2000, 3)
     config = RecoverConfig()
-    assert (config.lr, config.betas, config.classes_per_shard) == (0.25, (0.5, 0.9), 100)
+    assert (config.lr, config.betas, config.batch_size) == (0.25, (0.5, 0.9), 100)
 
 
 def test_unknown_method_gives_near_names():
@@ -165,8 +165,9 @@ def test_contract(name, world):
     for _ in range(2):
         with matching(teachers if method.iterations else [], config, CPU) as matchers:
             recovery = Recovery(
-                matchers, torch.arange(10), source, config, method.iterations, generator(0, name), lambda d, m: None
-            )
+                matchers, torch.arange(10), source, config, method.iterations, generator(0, name), lambda d, m: None,
+                votes=[0.6, 0.4],
+            )  # fmt: skip
             results.append(method.recover(start.clone(), recovery))
     assert results[0].shape == start.shape and bool(torch.isfinite(results[0]).all())
     assert torch.equal(*results)

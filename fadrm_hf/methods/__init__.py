@@ -1,44 +1,39 @@
 """One file per published method, each a composition of the shared parts. README.md is the paper index."""
 
-from typing import Any, ClassVar, Literal, Protocol
-
-from torch import Tensor
-
 from fadrm_hf.citation import Paper
 from fadrm_hf.errors import ConfigError, unknown
+from fadrm_hf.method import Method
+from fadrm_hf.methods.cda import CDA
+from fadrm_hf.methods.cv_dd import CVDD
+from fadrm_hf.methods.edc import EDC
+from fadrm_hf.methods.el2n import EL2N
 from fadrm_hf.methods.fadrm import FADRM
 from fadrm_hf.methods.fadrm_plus import FADRMPlus
+from fadrm_hf.methods.g_vbsm import GVBSM
+from fadrm_hf.methods.pca import PCA
 from fadrm_hf.methods.random_real import RandomReal
-from fadrm_hf.recover import Recovery
+from fadrm_hf.methods.rded import RDED
+from fadrm_hf.methods.sre2l import SRe2L
+from fadrm_hf.methods.sre2l_pp import SRe2LPlusPlus
+
+_CATALOGUE: tuple[type[Method], ...] = (
+    RandomReal,
+    EL2N,
+    PCA,
+    RDED,
+    SRe2L,
+    CDA,
+    SRe2LPlusPlus,
+    GVBSM,
+    CVDD,
+    EDC,
+    FADRM,
+    FADRMPlus,
+)
+METHODS: dict[str, type[Method]] = {method.name: method for method in _CATALOGUE}
 
 
-class Method(Protocol):
-    """What a method says: what it starts from, how long it takes, and what it does to a batch of images.
-
-    `name` is what configs and manifests call it, `title` what papers do; `paper` is what to cite, if there is one.
-    """
-
-    name: ClassVar[str]
-    title: ClassVar[str]
-    paper: ClassVar[Paper | None]
-    starts_from: ClassVar[Literal["patches", "random_images"]]
-    min_teachers: ClassVar[int]
-
-    @property
-    def iterations(self) -> int:
-        """Steps per image."""
-
-    def resolve(self, size: int) -> "Method":
-        """The settings with everything that depends on the image size filled in."""
-
-    def recover(self, patches: Tensor, recovery: Recovery) -> Tensor:
-        """Distilled images from starting images, both (B, 3, S, S) float32, normalised."""
-
-
-METHODS: dict[str, type] = {method.name: method for method in (RandomReal, FADRM, FADRMPlus)}
-
-
-def find_method(name: str) -> type:
+def find_method(name: str) -> type[Method]:
     """The settings class of a method.
 
     Raises:
@@ -51,12 +46,9 @@ def find_method(name: str) -> type:
 
 def title_of(name: str) -> str:
     """A method's name as papers spell it; of a method that is not known here, its name in capitals."""
-    method: Any = METHODS.get(name)
-    return str(method.title) if method else name.upper()
+    return METHODS[name].title if name in METHODS else name.upper()
 
 
 def paper_of(name: str) -> Paper | None:
     """What to cite for a method; `None` for one that has no paper, or is not known here."""
-    method: Any = METHODS.get(name)
-    paper: Paper | None = method.paper if method else None
-    return paper
+    return METHODS[name].paper if name in METHODS else None

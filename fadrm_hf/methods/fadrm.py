@@ -13,13 +13,13 @@ them; for an even number of residuals the last segment still has the full size, 
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from torch import Tensor
 
 from fadrm_hf.citation import Paper
 from fadrm_hf.config import require
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.method import Method, Settings, pool
 from fadrm_hf.recover import Recovery, resample
 
 PAPER = Paper(
@@ -40,7 +40,7 @@ _SMALL = 64  # §3.3: below this, a reduced resolution saves nothing
 
 
 @dataclass(frozen=True)
-class FADRM:
+class FADRM(Method):
     """Residual matching.
 
     Args:
@@ -49,18 +49,21 @@ class FADRM:
         num_residuals: k: how often the patch is mixed in again; there are k + 1 segments.
         sizes: Resolution of each segment. `None`: 200/224 of the size and the size in turn, ending with the size;
             the size throughout for images of 64 px or less.
+        retrieval: lambda of RETA's dynamic retrieval (arXiv 2602.24144; 0.1 there): before each residual the real
+            patch is chosen anew from its class, by distance and, with this weight, by complexity
+            (`fadrm_hf.retrieval`). `None`: the patch stays the one an image started from, as in FADRM.
     """
 
-    name: ClassVar[str] = "fadrm"
-    title: ClassVar[str] = "FADRM"
-    paper: ClassVar[Paper | None] = PAPER
-    starts_from: ClassVar[str] = "patches"
-    min_teachers: ClassVar[int] = 1
+    name = "fadrm"
+    title = "FADRM"
+    paper = PAPER
+    starts_from = "patches"
 
     alpha: float = 0.5  # Table 8, "Merge Ratio"
     iterations: int = 2000  # Table 8, "Iterations Budgets"
     num_residuals: int = 3  # Table 8, "Number of ARC (k)"
     sizes: tuple[int, ...] | None = None  # Table 8, "Downsampled Size"
+    retrieval: float | None = None  # not in the paper
 
     def __post_init__(self) -> None:
         require(0.0 <= self.alpha <= 1.0, "method.alpha", self.alpha, "a merge ratio in [0, 1]")
@@ -69,6 +72,8 @@ class FADRM:
         require(self.iterations >= least, "method.iterations", self.iterations, f"at least one per segment ({least})")
         fits = self.sizes is None or len(self.sizes) == least
         require(fits, "method.sizes", self.sizes, f"one size per segment: {least} for num_residuals={least - 1}")
+        weight = self.retrieval
+        require(weight is None or 0.0 <= weight <= 1.0, "method.retrieval", weight, "a weight in [0, 1], or null")
 
     def resolve(self, size: int) -> "FADRM":
         """The same settings with a resolution for each segment.
@@ -101,20 +106,33 @@ class FADRM:
         pairs = zip(self.budgets(), self.sizes, strict=True)
         return math.fsum(budget * (size / self.sizes[-1]) ** 2 for budget, size in pairs) / self.iterations
 
-    def recover(self, patches: Tensor, recovery: Recovery) -> Tensor:
+    def recover(self, start: Tensor, recovery: Recovery) -> Tensor:
         """Algorithm 1.
 
         Args:
-            patches: P_s, (B, 3, S, S) float32, normalised.
+            start: The patches P_s, (B, 3, S, S) float32, normalised.
             recovery: GRADSTEP for this batch.
 
         Returns:
-            Distilled images, like `patches`.
+            Distilled images, like `start`.
         """
         assert self.sizes is not None, "resolve the sizes first"
         *segments, last = zip(self.budgets(), self.sizes, strict=True)
-        images = resample(patches, self.sizes[0])
+        images = resample(start, self.sizes[0])
         for (budget, _), size in zip(segments, self.sizes[1:], strict=True):
-            images = resample(recovery.optimise(images, budget), size)
-            images = self.alpha * images + (1.0 - self.alpha) * resample(patches, size)
+            images = recovery.optimise(images, budget)
+            patches = self._patches(images, start, recovery)
+            images = self.alpha * resample(images, size) + (1.0 - self.alpha) * resample(patches, size)
         return recovery.optimise(images, last[0])
+
+    def _patches(self, images: Tensor, start: Tensor, recovery: Recovery) -> Tensor:
+        """(B, 3, S, S): what is mixed into `images`."""
+        if self.retrieval is None:
+            return start
+        assert recovery.retrieve is not None, "recovery was given no pools"
+        return recovery.retrieve(images)
+
+    @classmethod
+    def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
+        """Tables 8 and 11-18: the defaults of every section, with the paper's teacher."""
+        return {"teachers": pool(dataset, "resnet18")}

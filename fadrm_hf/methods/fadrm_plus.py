@@ -5,15 +5,22 @@ teachers' logits. That is the whole difference.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
+from fadrm_hf.method import Settings, pool
 from fadrm_hf.methods.fadrm import FADRM
+from fadrm_hf.networks import LARGEST_SMALL_SIZE
 
 
 @dataclass(frozen=True)
 class FADRMPlus(FADRM):
     """FADRM with at least two teachers; the paper's four are ResNet-18, DenseNet-121, ShuffleNetV2 and MobileNetV2."""
 
-    name: ClassVar[str] = "fadrm_plus"
-    title: ClassVar[str] = "FADRM+"
-    min_teachers: ClassVar[int] = 2
+    name = "fadrm_plus"
+    title = "FADRM+"
+    min_teachers = 2
+
+    @classmethod
+    def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
+        """Table 8, "FADRM+ Model (R)"; ShuffleNetV2 has half its width in the released networks for small images."""
+        width = "x0_5" if size <= LARGEST_SMALL_SIZE else "x1_0"
+        return {"teachers": pool(dataset, "resnet18", "densenet121", f"shufflenet_v2_{width}", "mobilenet_v2")}

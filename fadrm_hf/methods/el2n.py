@@ -1,0 +1,43 @@
+"""EL2N-easy: the coreset of the images that the teacher errs least on.
+
+Score: Deep Learning on a Data Diet (Paul, Ganguli, Dziugaite; 2021), https://arxiv.org/abs/2107.07075, §2.
+Selection: the lowest scores of each class's whole training set, as many of every class, after "reversed EL2N" of
+https://arxiv.org/abs/2502.06434, which finds easy images better than hard ones where few remain.
+
+Differences: the score is averaged over ten networks early in training by the first paper; here it is that of the first
+teacher, trained to the end.
+"""
+
+from dataclasses import dataclass
+
+from fadrm_hf.citation import Paper
+from fadrm_hf.method import Method, Settings, pool
+
+PAPER = Paper(
+    title="Deep Learning on a Data Diet: Finding Important Examples Early in Training",
+    arxiv="2107.07075",
+    bibtex="""\
+@inproceedings{paul2021deep,
+  title = {Deep Learning on a Data Diet: Finding Important Examples Early in Training},
+  author = {Paul, Mansheej and Ganguli, Surya and Dziugaite, Gintare Karolina},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2021},
+}
+""",
+)
+
+
+@dataclass(frozen=True)
+class EL2N(Method):
+    """Whole training images with the lowest EL2N of their class, left as they are."""
+
+    name = "el2n"
+    title = "EL2N-easy"
+    paper = PAPER
+    starts_from = "el2n"
+    iterations = 0
+
+    @classmethod
+    def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
+        """The teacher that most methods have; the papers publish no labels to train with."""
+        return {"teachers": pool(dataset, "resnet18")}

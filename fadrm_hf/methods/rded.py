@@ -1,0 +1,69 @@
+"""RDED: On the Diversity and Realism of Distilled Dataset (Sun, Shi, Yu, Lin; CVPR 2024).
+
+Paper: https://arxiv.org/abs/2312.03526.
+Reference code: https://github.com/LINs-lab/RDED at 3f6453d (read for facts, not copied).
+
+No pixel is optimised. Of some random crops of a class's images the one that an observer network classifies best stands
+for its image; the best of these fill the distilled images, four in each where the resolution allows it.
+"""
+
+from dataclasses import dataclass
+
+from fadrm_hf.citation import Paper
+from fadrm_hf.method import Method, Settings, pool
+from fadrm_hf.networks import LARGEST_SMALL_SIZE
+
+PAPER = Paper(
+    title="On the Diversity and Realism of Distilled Dataset: An Efficient Dataset Distillation Paradigm",
+    arxiv="2312.03526",
+    bibtex="""\
+@inproceedings{sun2024diversity,
+  title = {On the Diversity and Realism of Distilled Dataset: An Efficient Dataset Distillation Paradigm},
+  author = {Sun, Peng and Shi, Bei and Yu, Daiwei and Lin, Tao},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year = {2024},
+}
+""",
+)
+
+_MANY_CLASSES = ("cifar100", "imagenet100", "imagenet1k")  # their batches are twice as large
+
+
+@dataclass(frozen=True)
+class RDED(Method):
+    """Real crops, selected and put together."""
+
+    name = "rded"
+    title = "RDED"
+    paper = PAPER
+    starts_from = "patches"
+    iterations = 0
+
+    @classmethod
+    def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
+        """The released scripts ("cr5": five crops of each of 300 images); labels by running statistics.
+
+        Images of 64 px or less show one crop each and their views are uncropped; larger ones show four, whose rows and
+        columns every view shuffles.
+        """
+        grid = 1 if size <= LARGEST_SMALL_SIZE else 2
+        return {
+            "teachers": pool(dataset, "resnet18"),
+            "patches": {"difficulty": "easy", "grid": grid, "pool": 300, "crops_per_image": 5},
+            "relabel": {
+                "epochs": 300,
+                "batch_size": _batch_size(dataset, ipc),
+                "accumulation": 1,
+                "batch_statistics": False,
+                "crop_area": (1.0 / grid, 1.0),
+                "shuffle_tiles": grid,
+            },
+            "student": {"name": "rded"},
+        }
+
+
+def _batch_size(dataset: str | None, ipc: int) -> int:
+    if dataset == "tiny_imagenet":
+        return 100
+    batch_size = 100 if ipc >= 50 else 50 if ipc >= 10 else 10
+    return 2 * batch_size if dataset in _MANY_CLASSES else batch_size
