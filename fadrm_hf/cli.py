@@ -4,6 +4,7 @@
     fadrm-hf train-teacher --architecture resnet18 --source.name DATASET   a teacher of your own
     fadrm-hf train-student ARTIFACT --student timm/resnet18                artifact -> accuracy
     fadrm-hf baselines runs/fadrm-digits-ipc10                             what to compare it with
+    fadrm-hf compare --methods '[random_real,fadrm]'                    methods beside one another: one table
     fadrm-hf recode runs/fadrm-digits-ipc10 runs/small --codec int4        the same artifact with smaller labels
     fadrm-hf publish runs/fadrm-digits-ipc10 ORG/NAME                      to the Hub: one commit, one tag
     fadrm-hf reproduce ORG/NAME                                            its number again, from the Hub alone
@@ -14,7 +15,8 @@
     fadrm-hf methods | students | sources                                  what there is, by name
 
 An ARTIFACT is a run folder, or ORG/NAME on the Hub, perhaps with @REVISION.
-Exit codes: 0 done; 1 verify or reproduce found a difference; 2 a mistake in the input, named; 130 interrupted.
+Exit codes: 0 done; 1 verify or reproduce found a difference, or a method failed in compare; 2 a mistake in the input,
+named; 130 interrupted.
 """
 
 import errno
@@ -33,6 +35,7 @@ COMMANDS = {
     "train-teacher": "making:train_teacher_command",
     "train-student": "measuring:train_student_command",
     "baselines": "measuring:baselines_command",
+    "compare": "compare:compare_command",
     "recode": "recode:recode_command",
     "publish": "publish:publish_command",
     "push-student": "contribute:push_student_command",

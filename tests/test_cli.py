@@ -49,6 +49,7 @@ def test_every_command_explains_its_options(capsys, command):
         "train-teacher": ["--architecture", "--squeeze.lr", "--source.name"],
         "train-student": ["artifact", "--student", "--num_seeds", "--config", "--revision", "--streaming", "--online"],
         "baselines": ["artifact", "--rows", "--num_seeds"],
+        "compare": ["--methods", "--protocol", "--num_seeds", "--output", "--runs", "--settings.METHOD.OPTION"],
         "recode": ["artifact", "output", "--codec", "--stored_epochs"],
         "reproduce": ["artifact", "--revision", "--seeds", "--tolerance", "--result"],
         "publish": ["artifact", "repository", "--private", "--revision", "--labels", "--dry_run"],

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fadrm_hf.arguments import new_parser, parse
-from fadrm_hf.config import RelabelConfig, SourceConfig, StudentConfig, TeacherConfig
+from fadrm_hf.config import RelabelConfig, SourceConfig, StudentConfig, TeacherConfig, build
 from fadrm_hf.legacy import ImportConfig, import_release
 
 _FROM_FILES = {"epochs", "batch_size", "cutmix", "stored_epochs"}
@@ -37,7 +37,7 @@ def import_command(arguments: Sequence[str]) -> int:
             source=SourceConfig(**parsed.source.as_dict()),
             teachers=TeacherConfig(**parsed.teachers.as_dict()) if parsed.teachers.names else None,
             relabel=RelabelConfig(**parsed.relabel.as_dict()),
-            student=StudentConfig(**parsed.student.as_dict()),
+            student=build(StudentConfig, parsed.student.as_dict()),
         )
     )
     return 0

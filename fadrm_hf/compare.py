@@ -1,0 +1,344 @@
+"""Several methods, one source, one protocol, n seeds: the parts of each run that are missing are made, then one table.
+
+Every method has a run folder of its own and works in a process of its own, so that its peak memory is its own and a
+method that fails, by an error or by taking all the memory, ends nothing but itself. What a run folder holds already,
+images, labels or the result of the same protocol, is not made again.
+"""
+
+import csv
+import io
+import json
+import multiprocessing
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fadrm_hf.artifact.manifest import Manifest, read_manifest
+from fadrm_hf.card import Result, read_results
+from fadrm_hf.card.text import duration, render, size
+from fadrm_hf.card.writing import machine_line
+from fadrm_hf.config import RunConfig, StudentConfig
+from fadrm_hf.distill import check_run, distill
+from fadrm_hf.errors import ConfigError, FadrmError
+from fadrm_hf.files import write_bytes, write_json
+from fadrm_hf.loader import load_distilled
+from fadrm_hf.methods import title_of
+from fadrm_hf.pictures import draw_comparison
+from fadrm_hf.presets import resolve
+from fadrm_hf.progress import Reporter
+from fadrm_hf.protocol import protocol_of
+from fadrm_hf.results import record_result
+from fadrm_hf.shards import WorkFolder, join_world
+from fadrm_hf.sources import load_source
+from fadrm_hf.students import check_student
+from fadrm_hf.train_student import train_students
+
+# A process that has imported the library makes those of the methods, where there can be one; none inherits a GPU.
+_START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+_SCORES = ("top1", "top5", "best_epoch_top1")
+_LONGEST_REASON = 4000  # characters; a pipe holds more than that until somebody reads it
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One method of a comparison.
+
+    Attributes:
+        run: Its run, with nothing left open.
+        protocol: How its students are trained; what it leaves open is taken from the artifact.
+    """
+
+    run: RunConfig
+    protocol: StudentConfig
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return str(self.run.method.name)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method's line of the table.
+
+    Attributes:
+        method: Its name.
+        artifact: Its run folder.
+        manifest: What the artifact is and what it cost; `None` of a method that failed.
+        result: What its students reached, as `results/*.json` of the artifact holds it; `None` likewise.
+        failure: Why it failed.
+    """
+
+    method: str
+    artifact: str
+    manifest: Manifest | None = None
+    result: Result | None = None
+    failure: str | None = None
+
+    def values(self) -> dict[str, Any]:
+        """The numbers of the table by column: accuracies as fractions, sizes in bytes, times in seconds.
+
+        `distillation_seconds` is every stage but the teachers', whose training the methods share; `peak_memory_bytes`
+        is the most that the process took until their end. `label_bytes` are those of the stored labels, whether the
+        protocol read them or not. All but the first three are absent of a method that failed.
+        """
+        named = {"method": self.method, "title": title_of(self.method), "failure": self.failure}
+        if self.manifest is None or self.result is None:
+            return named
+        return named | _costs(self.manifest) | _accuracies(self.result)
+
+
+def check_contender(run: RunConfig, protocol: StudentConfig) -> Contender:
+    """Resolve a method's run, refusing what cannot work before anything is made.
+
+    Args:
+        run: Its run.
+        protocol: How its students are trained.
+
+    Raises:
+        FadrmError: If the run, the student or the protocol cannot be used with this source.
+    """
+    run, source = check_run(run)
+    assert run.source.size is not None and run.relabel.epochs is not None
+    check_student(protocol.student, len(source.class_map), run.source.size)
+    source.rows("test")  # raises where there is nothing to test students on
+    filled = resolve(replace(run, student=protocol)).student
+    if filled.relabel is None and filled.epochs is not None and filled.epochs > run.relabel.epochs:
+        raise ConfigError(
+            f"protocol {protocol.name} trains for {filled.epochs} epochs, the labels of {run.method.name} serve "
+            f"{run.relabel.epochs}; set --student.epochs {run.relabel.epochs} or less, or --relabel.epochs "
+            f"{filled.epochs}"
+        )
+    return Contender(run, protocol)
+
+
+def compare(contenders: Sequence[Contender], output: Path, command: str, reporter: Reporter) -> list[Row]:
+    """Distil and measure what is missing; the table is written after each method, with those that are done by then.
+
+    Args:
+        contenders: The methods, each from `check_contender`, in the order of the table.
+        output: The table's name without suffix; `.md`, `.csv`, `.png` and `.json` are written.
+        command: What was typed, for the record.
+        reporter: Says which method is being worked on, and which failed and why.
+
+    Returns:
+        A row for each method.
+    """
+    rows: list[Row] = []
+    for number, contender in enumerate(contenders, start=1):
+        reporter.say(f"{number}/{len(contenders)} {contender.method}: {contender.run.output}")
+        row = _measure_apart(contender, command)
+        if row.failure is not None:
+            reporter.say(f"{row.method} failed: {row.failure}")
+        rows.append(row)
+        write_comparison(rows, contenders[0], output, command)
+    return rows
+
+
+def measure(contender: Contender, command: str) -> Path:
+    """Distil, and train students, unless that has been done already.
+
+    Args:
+        contender: A method.
+        command: What was typed, for the record.
+
+    Returns:
+        The file of the result.
+
+    Raises:
+        FadrmError: If a teacher is refused, a folder holds another run, or a student cannot be trained.
+    """
+    folder = distill(contender.run)
+    distilled = load_distilled(folder)
+    wanted = _as_recorded(protocol_of(distilled, contender.protocol))
+    for path, result in zip(sorted((folder / "results").glob("*.json")), read_results(folder), strict=True):
+        if not result.get("contributed") and _as_recorded(result["settings"]) == wanted:
+            return path
+    work, source = WorkFolder(folder), load_source(contender.run.source)
+    reporter, device = Reporter(work.log), join_world().device
+    result = train_students(distilled, source, contender.protocol, work.path, reporter, device)
+    return record_result(folder, result | {"command": command})
+
+
+def write_comparison(rows: Sequence[Row], contender: Contender, output: Path, command: str) -> None:
+    """Write the table as Markdown, CSV and a picture, and every value as JSON.
+
+    Args:
+        rows: The methods, in the order of the table.
+        contender: One of them, for what they share: source, images per class, protocol.
+        output: The table's name without suffix.
+        command: What was typed.
+    """
+    run, done = contender.run, [row for row in rows if row.result is not None]
+    source = Path(run.source.name).name
+    shared = {
+        "title": f"{source}, {run.ipc} image{'s' if run.ipc > 1 else ''} per class, under `{contender.protocol.name}`",
+        "command": command,
+        "source": source,
+        "ipc": run.ipc,
+        "seed": run.seed,
+        "protocol": _protocol_settings(done) or asdict(contender.protocol),
+        "machines": _machines(done),
+    }
+    write_json(_with_suffix(output, "json"), shared | {"methods": [_everything(row) for row in rows]})
+    write_bytes(_with_suffix(output, "csv"), _as_csv([row.values() for row in rows]).encode())
+    if done:
+        write_bytes(_with_suffix(output, "png"), draw_comparison([row.values() for row in done]))
+    write_bytes(_with_suffix(output, "md"), _as_markdown(rows, shared, output.name).encode())
+
+
+def _measure_apart(contender: Contender, command: str) -> Row:
+    """`measure` in a process of its own; a process that was killed tells nothing, but by which signal."""
+    context: Any = multiprocessing.get_context(_START)
+    if _START == "forkserver":
+        context.set_forkserver_preload([__name__])
+    answers, question = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(contender, command, question))
+    process.start()
+    question.close()
+    try:
+        process.join()
+    except BaseException:  # an interruption is this process's; the other must not go on alone
+        process.terminate()
+        process.join()
+        raise
+    row = Row(contender.method, contender.run.output)
+    try:
+        answer = json.loads(answers.recv_bytes())
+    except EOFError:
+        return replace(row, failure=f"its process ended with code {process.exitcode}; -9 is mostly a lack of memory")
+    finally:
+        answers.close()
+    if "failure" in answer:
+        return replace(row, failure=answer["failure"])
+    manifest, result = read_manifest(Path(contender.run.output)), json.loads(Path(answer["result"]).read_text("utf-8"))
+    return replace(row, manifest=manifest, result=result)
+
+
+def _answer(contender: Contender, command: str, question: Connection) -> None:
+    """`measure`, and tell the file of the result, or why there is none. An unforeseen error is also shown in full."""
+    try:
+        told = {"result": str(measure(contender, command))}
+    except KeyboardInterrupt:
+        return
+    except Exception as error:
+        name = "" if isinstance(error, FadrmError) else f"{type(error).__name__}: "
+        question.send_bytes(json.dumps({"failure": f"{name}{error}"[:_LONGEST_REASON]}).encode())
+        if isinstance(error, FadrmError):
+            return
+        raise
+    question.send_bytes(json.dumps(told).encode())
+
+
+def _as_recorded(settings: StudentConfig | dict[str, Any]) -> dict[str, Any]:
+    """What decides a result, as JSON gives it back."""
+    plain = asdict(settings) if isinstance(settings, StudentConfig) else settings
+    return json.loads(json.dumps({name: value for name, value in plain.items() if name != "num_workers"}))
+
+
+def _costs(manifest: Manifest) -> dict[str, Any]:
+    own = [stage for name, stage in manifest.stages.items() if name != "teachers"]
+    return {
+        "num_images": manifest.num_images,
+        "teachers": [teacher.name for teacher in manifest.teachers],
+        "distillation_seconds": round(sum(stage.seconds for stage in own), 1),
+        "peak_memory_bytes": max((stage.peak_memory_bytes or 0 for stage in own), default=0) or None,
+        "image_bytes": manifest.bytes.images,
+        "label_bytes": manifest.bytes.soft_labels,
+    }
+
+
+def _accuracies(result: Result) -> dict[str, Any]:
+    scores = {f"{name}_{kind}": (result[name] or {}).get(kind) for name in _SCORES for kind in ("mean", "std")}
+    return {
+        "labels": ", ".join([result["labels"], *([result["label_codec"]] if "label_codec" in result else [])]),
+        "student": result["student"],
+        "epochs": result["epochs"],
+        "num_seeds": result["num_seeds"],
+        **{name: None if score is None else round(score, 6) for name, score in scores.items()},
+        "student_seconds": round(result["seconds"] / result["num_seeds"], 1),
+    }
+
+
+def _everything(row: Row) -> dict[str, Any]:
+    """A row's numbers, and what they were taken from."""
+    if row.manifest is None:
+        return row.values()
+    manifest = row.manifest
+    return row.values() | {
+        "artifact": Path(row.artifact).name,
+        "recipe": manifest.config,
+        "teacher_records": [asdict(teacher) for teacher in manifest.teachers],
+        "stages": {name: asdict(stage) for name, stage in manifest.stages.items()},
+        "machine": manifest.machine,
+        "versions": manifest.versions,
+        "result": row.result,
+    }
+
+
+def _protocol_settings(rows: Sequence[Row]) -> dict[str, Any]:
+    """The settings that students were trained with; those that the artifacts decided differently, by method."""
+    settings = {row.method: row.result["settings"] for row in rows if row.result is not None}
+    first: dict[str, Any] = next(iter(settings.values()), {})
+    same = {name for name in first if all(each.get(name) == first[name] for each in settings.values())}
+    return {
+        name: first[name] if name in same else {method: each.get(name) for method, each in settings.items()}
+        for name in first
+    }
+
+
+def _machines(rows: Sequence[Row]) -> list[str]:
+    """Every machine that a number comes from, once."""
+    machines = [part["machine"] for row in rows if row.manifest for part in (vars(row.manifest), row.result or {})]
+    return list(dict.fromkeys(map(machine_line, machines)))
+
+
+def _as_csv(values: Sequence[dict[str, Any]]) -> str:
+    columns = list(dict.fromkeys(name for row in values for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in values:
+        writer.writerow({name: "; ".join(value) if isinstance(value, list) else value for name, value in row.items()})
+    return text.getvalue()
+
+
+def _as_markdown(rows: Sequence[Row], shared: dict[str, Any], name: str) -> str:
+    return render(
+        "comparison.md",
+        **shared,
+        name=name,
+        settings=yaml.safe_dump(shared["protocol"], sort_keys=False, allow_unicode=True).strip(),
+        rows=[_cells(row.values()) for row in rows if row.failure is None],
+        failed=[row for row in rows if row.failure is not None],
+    )
+
+
+def _cells(values: dict[str, Any]) -> list[str]:
+    """A row as the Markdown table shows it, percentages and sizes with their units in the head or in the cell."""
+    return [
+        values["title"],
+        ", ".join(name.rpartition("/")[2] for name in values["teachers"]),
+        values["labels"],
+        str(values["epochs"]),
+        str(values["num_seeds"]),
+        *(_percent(values[f"{name}_mean"], values[f"{name}_std"]) for name in _SCORES),
+        duration(values["distillation_seconds"]),
+        duration(values["student_seconds"]),
+        size(values["peak_memory_bytes"]),
+        size(values["image_bytes"]),
+        size(values["label_bytes"]),
+    ]
+
+
+def _percent(mean: float | None, std: float | None) -> str:
+    return "–" if mean is None or std is None else f"{100 * mean:.1f} ± {100 * std:.1f}"
+
+
+def _with_suffix(output: Path, suffix: str) -> Path:
+    """`output.suffix`, whatever dots the name has."""
+    return output.with_name(f"{output.name}.{suffix}")
