@@ -170,12 +170,37 @@ def test_a_student_that_cannot_be_trained_is_refused_before_anything_is_distille
     ("architecture", "expected"),
     [
         ("inception_v3", ["16x16 pixels", "--source.size"]),
-        ("vit_tiny_patch16_224", ["no BatchNorm layer", "--recover.bn_weight 0"]),
     ],
 )
 def test_a_teacher_that_could_not_be_used_is_not_trained(place, capsys, architecture, expected):
     message = refused(capsys, place, *DISTILL, f"--teachers.names=[squeeze/{architecture}]")
     names_all(message, f"squeeze/{architecture}", *expected)
+
+
+TWO = "--teachers.names=[squeeze/resnet10_narrow,squeeze/convnet3_narrow]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["cv_dd", TWO, "--method.committee_size=3"], ["method.committee_size is 3", "at most 2", "--teachers.names"]),
+        (["cv_dd", TWO, "--method.votes=[60]"], ["method.votes has 1 votes", "2 teachers", "--method.votes"]),
+        (["cv_dd", TWO, "--method.vote_ipc=200"], ["left to distil from", "200", "--method.vote_ipc"]),
+        (["cv_dd", TWO, "--recover.layout=class_major"], ["recover.layout", "--recover.layout ipc_major"]),
+        (["g_vbsm"], ["g_vbsm", "at least 2", "--teachers.names"]),
+        (["edc", "--method.category=1.5"], ["method.category", "in [0, 1]", "1.5"]),
+        (["edc", TWO, "--relabel.num_teachers=3"], ["relabel.num_teachers is 3", "at most 2"]),
+        (["cda", "--method.least_area=0"], ["least_area", "0 < least_area <= first_area <= 1"]),
+        (["rded", "--patches.grid=2", "--ipc=40"], ["training images", "160", "--patches.grid 1"]),
+        (["pca", "--ipc=40"], ["training images", "160", "--patches.grid 1"]),
+        (["rded", "--relabel.shuffle_tiles=2", "--source.size=17"], ["shuffle_tiles", "17"]),
+        (["sre2l", "--statistics.images_per_class=0"], ["statistics.images_per_class", "at least 1"]),
+    ],
+    ids=lambda value: " ".join(value[:1]),
+)
+def test_a_method_is_refused_what_it_cannot_do(place, capsys, arguments, expected):
+    name, *own = arguments
+    names_all(refused(capsys, place, "distill", *RECIPE, f"--method={name}", "--output=run", *own), *expected)
 
 
 def test_the_program_says_it_in_one_line_and_exits_with_2(place):

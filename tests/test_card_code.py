@@ -9,14 +9,16 @@ import torch
 import torch.nn.functional as F
 from datasets import load_dataset
 from fixtures.alone import run_without_the_library
-from fixtures.artifacts import BATCH, CLASSES, EPOCHS, NUM_IMAGES, copy_artifact, make_artifact
+from fixtures.artifacts import BATCH, CLASSES, EPOCHS, IPC, NUM_IMAGES, SIZE, copy_artifact, make_artifact
+from fixtures.runs import copy_artifact as copy_artifact_alone
 from fixtures.runs import files_of
 from huggingface_hub import DatasetCardData
 
-from fadrm_hf.artifact import read_images, read_soft_labels
-from fadrm_hf.artifact.manifest import read_manifest, refresh_files
+from fadrm_hf.artifact import read_images, read_soft_labels, write_tables
+from fadrm_hf.artifact.manifest import read_manifest, refresh_files, write_manifest
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES
 from fadrm_hf.card import label_configs, write_card
+from fadrm_hf.files import load_tensors, save_tensors
 from fadrm_hf.recode import recode
 from fadrm_hf.views import LabelViews, render_views
 
@@ -113,6 +115,44 @@ def coded(made, tmp_path_factory):
         programs.append(f"os.chdir({str(folder.parent)!r})\nexec({program!r}, {{}})")
     run_without_the_library("\n".join(programs), base)
     return base
+
+
+def test_the_cards_code_draws_shuffled_mosaics(made, tmp_path):
+    """Every crop begins in the second half of its image, and most of them run over the border."""
+    folder = copy_artifact(made, tmp_path / "fadrm-trees-ipc2")
+    work = folder.with_name(folder.name + ".work")
+    for file in (work / "soft_labels").glob("*"):
+        columns = load_tensors(file)
+        for name in ("crop", "mix_crop"):
+            columns[name][:, :2] = (columns[name][:, :2] + SIZE // 2).remainder(SIZE)
+        save_tensors(file, columns)
+    write_tables(folder, work, CLASSES, SIZE, IPC, EPOCHS)
+    manifest = read_manifest(made)
+    manifest.config["relabel"]["shuffle_tiles"] = 2
+    write_card(folder, manifest, name=folder.name)
+    write_manifest(folder, manifest)
+    loading, _, replaying = code((folder / "README.md").read_text())
+    run_without_the_library(loading + STUDENT + replaying + SAVED, tmp_path)
+    rows, views = replayed(folder)
+    assert (rows["crop"][:, :2] + rows["crop"][:, 2:] > SIZE).any()
+    assert np.abs(np.load(tmp_path / "found.npz")["batch"] - views).max() <= 1.01 / 255  # whole grey levels
+    assert "rows and columns of tiles were shuffled" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("relabel", "sentence"),
+    [
+        ({}, "is the mean of the logits that the teachers give for it"),
+        ({"num_teachers": 1, "ensemble": "votes"}, "that the first 1 teachers give for it, weighted by their votes"),
+        ({"ensemble": "frobenius"}, "teachers give for it, each scaled to the same Frobenius norm over the step"),
+    ],
+)
+def test_the_card_says_how_teachers_would_label(relabel, sentence, coded, tmp_path):
+    folder = copy_artifact_alone(coded / "none/fadrm-trees-ipc2", tmp_path)
+    manifest = read_manifest(folder)
+    manifest.config["relabel"].update(relabel)
+    write_card(folder, manifest)
+    assert sentence in " ".join((folder / "README.md").read_text().split())
 
 
 def replayed(folder):

@@ -38,8 +38,9 @@ def decoder(codec: str) -> str:
 
 @pytest.fixture(scope="module")
 def flipped(finished):
-    """Digits are not mirrored; here half of them are."""
-    return distill(finished.with_name("flipped"), "--method=random_real", "--relabel.flip_probability=0.5")
+    """Digits are neither mirrored nor mosaics; here half of them are mirrored, and all are shuffled as mosaics are."""
+    options = ("--relabel.flip_probability=0.5", "--relabel.shuffle_tiles=2")
+    return distill(finished.with_name("flipped"), "--method=random_real", *options)
 
 
 @pytest.mark.parametrize("codec", ["float16", "int4", "top3"])

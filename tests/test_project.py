@@ -13,34 +13,62 @@ from packaging.requirements import Requirement
 
 from fadrm_hf.arguments import SECTIONS, parse_run
 from fadrm_hf.artifact.manifest import parse_settings
-from fadrm_hf.config import RunConfig, StudentConfig
+from fadrm_hf.config import RelabelConfig, RunConfig, StudentConfig
 from fadrm_hf.methods import find_method
 from fadrm_hf.presets import PRESETS, resolve
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("fadrm_hf", "builders", "cards", "recipes")
 CONFIGS = ROOT / "recipes/configs"
-RUNS = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name not in ("protocols", "small"))
+RUNS = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name not in ("compare", "protocols", "small"))
 
 # The order in which data flows. A module may import from those before it.
 GROUPS = (
-    ("errors", "config", "randomness", "files", "schedules", "progress", "machine"),
-    ("class_map", "presets", "sources.images", "sources.readers", "sources.columns", "sources.source", "sources"),
-    ("networks", "checkpoint", "model_directory"),
+    (
+        "errors",
+        "config.checks",
+        "config.real_images",
+        "config.recovery",
+        "config.evaluation",
+        "config.votes",
+        "config.run",
+        "config",
+    ),
+    ("randomness", "files", "schedules", "progress", "machine"),
+    ("class_map", "student_settings", "presets"),
+    ("sources.images", "sources.readers", "sources.columns", "sources.source", "sources"),
+    ("convnets", "networks", "checkpoint", "model_directory"),
     ("teachers.training_views", "teachers.squeeze", "teachers.alignment", "teachers.families", "teachers.teacher"),
-    ("teachers", "statistics", "views", "patches", "recover", "citation", "methods"),
-    ("relabel", "label_codec", "reuse", "shards"),
+    (
+        "teachers",
+        "shards",
+        "statistics",
+        "views",
+        "patches",
+        "terms",
+        "recover",
+        "retrieval",
+        "citation",
+        "method",
+        "methods",
+    ),
+    ("relabel", "label_codec", "reuse"),
     ("builders", "artifact.manifest", "artifact.tables", "artifact.row_checks", "artifact.reading"),
     ("artifact.location", "artifact.recorded_source", "artifact.recorded_teachers", "artifact", "cards", "pictures"),
     ("card.text", "card.metadata", "card.results", "card.writing", "card", "package", "recode", "legacy"),
     ("hub.session", "hub.repository", "hub.commit", "hub.remote", "hub.delivery", "hub", "results"),
-    ("label_stream", "loader", "students", "scores", "protocol", "train_student", "leakage", "verify"),
-    ("publish", "distill", "baselines", "arguments"),
+    ("label_stream", "loader", "students", "scores"),
+    ("protocol", "weight_average", "train_student", "leakage", "verify"),
+    ("publish", "line", "votes", "distill", "baselines", "compare", "arguments"),
     ("evaluation", "reproduce", "student_card", "student_repository", "contribute"),
     ("commands", "cli"),
 )
 ORDER = [module for group in GROUPS for module in group]
-METHODS_THAT_EXTEND = {("methods.fadrm_plus", "methods.fadrm")}
+METHODS_THAT_EXTEND = {
+    ("methods.fadrm_plus", "methods.fadrm"),
+    ("methods.cv_dd", "methods.sre2l_pp"),
+    ("methods.edc", "methods.g_vbsm"),
+}
 
 
 def library() -> dict[str, Path]:
@@ -188,8 +216,12 @@ def test_a_run_leaves_no_value_to_a_default(path: Path):
     assert set(values["method"]) == {item.name for item in fields(method)}
     # A Hub dataset's configuration and commit may stay open: what was read is recorded in the artifact.
     open_values = {f"{name}.{key}" for name in SECTIONS for key, value in values[name].items() if value is None}
-    # `null` is a value where it means that there is none.
-    assert open_values <= {"source.config_name", "source.revision", "relabel.stored_epochs", "student.hard_phase"}
+    # `null` is a value where it means that there is none, or that all are meant.
+    none = {"relabel.stored_epochs", "student.hard_phase", "student.ema", "student.relabel"}
+    as_labelled = {"student.batch_size", "student.accumulation"}
+    every = {"statistics.images_per_class", "relabel.num_teachers"}
+    by_size = {"statistics.patch_side"}
+    assert open_values <= {"source.config_name", "source.revision"} | none | as_labelled | every | by_size
 
 
 @pytest.mark.parametrize("path", RUNS, ids=run_id)
@@ -238,13 +270,14 @@ def test_a_run_agrees_with_its_preset(path: Path):
     )
     assert resolve(opened) == run
     assert run.squeeze.padding == preset.squeeze.padding
-    assert run.recover.classes_per_shard == preset.classes_per_shard
+    assert run.recover.batch_size == preset.recover_batch_size
     if preset.name != "digits":  # the demo trains for fewer epochs
         assert run.relabel.epochs == preset.label_epochs[run.ipc]
 
 
-@pytest.mark.parametrize("name", ["fadrm", "hald", "hard"])
-def test_a_protocol_leaves_no_value_to_a_default(name: str):
-    values = yaml.safe_load((ROOT / f"recipes/configs/protocols/{name}.yaml").read_text())
-    assert set(values) == {item.name for item in fields(StudentConfig)}
-    assert parse_settings(values, StudentConfig, name).name == name
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("protocols/*.yaml")), ids=lambda path: path.stem)
+def test_a_protocol_leaves_no_value_to_a_default(path: Path):
+    values = yaml.safe_load(path.read_text())
+    assert list(values) == [item.name for item in fields(StudentConfig)]
+    assert values["relabel"] is None or list(values["relabel"]) == [item.name for item in fields(RelabelConfig)]
+    assert parse_settings(values, StudentConfig, path.stem).name == path.stem

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fadrm_hf.randomness import generator
-from fadrm_hf.statistics import BNStatistics, channel_distance
+from fadrm_hf.statistics import MatchedStatistics, channel_distance
 
 
 def plain_distance(features, target_mean, target_var):
@@ -58,7 +58,7 @@ def network():
 def test_first_layer_counts_ten_times_and_only_the_first():
     module = network()
     images = torch.randn((5, 3, 9, 9), dtype=torch.float64, requires_grad=True)
-    statistics = BNStatistics(module, first_weight=10.0)
+    statistics = MatchedStatistics(module, first_weight=10.0)
     module(images)
     value = statistics.loss()
     statistics.close()
@@ -73,12 +73,13 @@ def test_watching_changes_neither_outputs_nor_running_statistics():
     module = network()
     images = torch.randn((5, 3, 9, 9), dtype=torch.float64)
     before = module(images), module[1].running_mean.clone()
-    statistics = BNStatistics(module)
+    statistics = MatchedStatistics(module)
     assert torch.equal(module(images.requires_grad_()), before[0])
     assert torch.equal(module[1].running_mean, before[1])
     statistics.loss()
     statistics.close()
 
 
-def test_network_without_batchnorm_has_nothing_to_match():
-    assert BNStatistics(nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())).num_layers == 0
+def test_a_network_with_nothing_to_match_adds_nothing():
+    statistics = MatchedStatistics(nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.ReLU()))
+    assert statistics.num_layers == 0 and statistics.loss() == 0.0

@@ -94,7 +94,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         "source": replace(manifest.source, name=public_source(manifest.source.name)),
         "needs_import": any(teacher.needs_import for teacher in manifest.teachers),
         "settings": [(f"{section}.{key}", _shown(value)) for section, key, value in _settings(manifest.config)],
-        "machine": _describe_machine(manifest.machine),
+        "machine": machine_line(manifest.machine),
         "seeds": ", ".join(str(seed) for seed in manifest.seeds.values()) or "not recorded",
     }
 
@@ -116,6 +116,9 @@ def _label_facts(manifest: Manifest, name: str) -> dict[str, Any]:
         "batch_size": relabel.get("batch_size", 16),
         "accumulation": relabel.get("accumulation", 1),
         "batch_statistics": relabel.get("batch_statistics", False),
+        "ensemble": relabel.get("ensemble", "mean"),
+        "num_teachers": relabel.get("num_teachers"),
+        "shuffle_tiles": relabel.get("shuffle_tiles", 1),
         "temperature": manifest.config.get("student", {}).get("temperature", 20.0),
         "bytes_per_view": f"{manifest.bytes.soft_labels / num_views:.0f}",
         "label_ratio": f"{manifest.bytes.soft_labels / max(1, manifest.bytes.images):.3g}",
@@ -153,7 +156,8 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _describe_machine(machine: dict[str, Any]) -> str:
+def machine_line(machine: dict[str, Any]) -> str:
+    """What `describe_machine` recorded, in one line."""
     memory = machine.get("memory_bytes")
     parts = [machine.get("gpu"), machine.get("cpu"), f"{machine['cores']} cores" if machine.get("cores") else None]
     parts.append(f"{size(memory)} of memory" if memory else None)

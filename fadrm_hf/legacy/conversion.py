@@ -12,21 +12,28 @@ import torch
 from fadrm_hf import files
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, StageRecord, read_manifest
 from fadrm_hf.builders.soft_labels import label_features, row_bytes
-from fadrm_hf.config import RelabelConfig, SourceConfig, SqueezeConfig, StudentConfig, TeacherConfig
+from fadrm_hf.config import (
+    RecoverConfig,
+    RelabelConfig,
+    SourceConfig,
+    SqueezeConfig,
+    StudentConfig,
+    TeacherConfig,
+    filled,
+)
 from fadrm_hf.errors import ConfigError, RunFolderError
 from fadrm_hf.label_codec import find_codec
 from fadrm_hf.legacy.order_check import compare_with_classes, compare_with_teachers
 from fadrm_hf.legacy.release import Release
 from fadrm_hf.machine import peak_memory_bytes
 from fadrm_hf.package import write_artifact
-from fadrm_hf.presets import resolve_squeeze, student_setting
+from fadrm_hf.presets import preset_of, resolve_squeeze
 from fadrm_hf.progress import Reporter
-from fadrm_hf.relabel import Labeller
+from fadrm_hf.relabel import Labeller, check_labelling
 from fadrm_hf.shards import WorkFolder, join_world, recovery_shards, refuse_other_run, require_place, require_space
 from fadrm_hf.sources import Source, load_source
+from fadrm_hf.student_settings import student_defaults
 from fadrm_hf.teachers import Teacher, prepare_teachers, public_name
-
-_CLASSES_PER_SHARD = 100
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,8 @@ def import_release(config: ImportConfig, quiet: bool = False) -> Path:
 def _resolve_relabel(config: ImportConfig, release: Release) -> RelabelConfig:
     """How the labels were made, as far as the files tell."""
     relabel, batch_size = config.relabel, release.batch_size
+    if config.teachers:
+        check_labelling(relabel, len(config.teachers.names), votes_known=False)
     left_over = release.num_images % batch_size
     if relabel.batch_statistics and config.teachers and left_over:
         raise ConfigError(
@@ -118,8 +127,9 @@ def _resolve_relabel(config: ImportConfig, release: Release) -> RelabelConfig:
 def _recipe(config: ImportConfig, source: Source, release: Release, relabel: RelabelConfig) -> dict[str, Any]:
     """The import as plain data, as the manifest holds it; local paths are reduced to their last part."""
     student, ipc = config.student, release.images.ipc
-    lr, eta = student_setting(source.config, student.student, ipc)
-    student = replace(student, lr=student.lr or lr, eta=student.eta or eta, epochs=student.epochs or relabel.epochs)
+    preset = preset_of(source.config)
+    values = student_defaults(student.name, preset.name if preset else None, student.student, ipc)
+    student = filled(student, **values, epochs=relabel.epochs)
     is_local = Path(config.source.name).exists()
     name = Path(config.source.name).resolve().name if is_local else config.source.name
     recipe = {
@@ -186,15 +196,15 @@ def _convert_images(release: Release, source: Source, work: WorkFolder, reporter
     """Decode the images into the shards of a run."""
     positions = release.images.rows.argsort()  # of each row of the image table
     num_classes = len(source.class_map)
-    shards = {s.name: s for s in recovery_shards(num_classes, release.images.ipc, _CLASSES_PER_SHARD)}
+    shards = {s.name: s for s in recovery_shards(num_classes, release.images.ipc, RecoverConfig())}
     todo = [shards[name] for name in work.missing("recovered", list(shards))]
     with reporter.stage("images", len(todo), sum(len(shard.classes) for shard in todo)) as task:
         for shard in todo:
             label = torch.tensor(shard.classes)
             columns = {
-                "images": release.pixels(positions[shard.ipc_index * num_classes + label]),
+                "images": release.pixels(positions[shard.ipc_indices[0] * num_classes + label]),
                 "label": label,
-                "ipc_index": torch.full_like(label, shard.ipc_index),
+                "ipc_index": torch.full_like(label, shard.ipc_indices[0]),
                 "source_index": torch.empty((len(label), 0), dtype=torch.int64),  # no release tells
             }
             files.save_tensors(work.shard("recovered", shard.name), columns)
