@@ -83,7 +83,7 @@ class Row:
         """The numbers of the table by column: accuracies as fractions, sizes in bytes, times in seconds.
 
         `distillation_seconds` is every stage but the teachers', whose training the methods share; `peak_memory_bytes`
-        is the most that the process took until their end. `label_bytes` are those of the stored labels, whether the
+        is the most that the process took in one of these. `label_bytes` are those of the stored labels, whether the
         protocol read them or not. All but the first three are absent of a method that failed.
         """
         named = {"method": self.method, "title": title_of(self.method), "failure": self.failure}

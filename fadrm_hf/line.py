@@ -21,7 +21,7 @@ from fadrm_hf.artifact.manifest import MANIFEST_NAME, StageRecord
 from fadrm_hf.builders.soft_labels import label_features, row_bytes
 from fadrm_hf.config import RunConfig
 from fadrm_hf.label_codec import find_codec
-from fadrm_hf.machine import peak_memory_bytes
+from fadrm_hf.machine import peak_memory_bytes, reset_peak_memory
 from fadrm_hf.package import write_artifact
 from fadrm_hf.patches import Patches, noise_start, starting_images
 from fadrm_hf.progress import Reporter
@@ -321,14 +321,17 @@ class Line:
     def _cost(self, stage: str) -> Iterator[None]:
         """Add the block's seconds to the stage's cost, which survives interruptions once anything is written."""
         started = time.monotonic()
+        if self._given_teachers is None:  # else this line is part of a stage of another, which counts
+            reset_peak_memory()
         try:
             yield
         finally:
             if self._state.is_main_process and self._work.path.exists():
                 costs = self._costs()
-                before = costs.get(stage, {}).get("seconds", 0.0)
-                seconds = round(before + time.monotonic() - started, 1)
-                costs[stage] = {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes()}
+                before = costs.get(stage, {"seconds": 0.0, "peak_memory_bytes": 0})
+                seconds = round(before["seconds"] + time.monotonic() - started, 1)
+                peak = max(before["peak_memory_bytes"], peak_memory_bytes())
+                costs[stage] = {"seconds": seconds, "peak_memory_bytes": peak}
                 files.write_json(self._work.path / "costs.json", costs)
 
     def _costs(self) -> dict[str, Any]:

@@ -4,12 +4,14 @@ import os
 import platform
 import resource
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+_STATUS, _CLEAR_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 LIBRARIES = (
     "accelerate",
     "datasets",
@@ -47,10 +49,22 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
+def reset_peak_memory() -> None:
+    """Let `peak_memory_bytes` count from now on, where the system can: on a GPU, and on Linux."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        _CLEAR_PEAK.write_text("5")
+
+
 def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far; on a GPU, the most its tensors took there."""
+    """Largest resident size of this process since the last reset; on a GPU, the most its tensors took there."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0:
         return torch.cuda.max_memory_allocated()
+    if _STATUS.exists():
+        lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines() if ":" in line)
+        if "VmHWM" in lines:  # unlike getrusage's, it can be reset
+            return int(lines["VmHWM"].split()[0]) * 1024
     kilo = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilo
 
