@@ -151,8 +151,14 @@ class Line:
             run.seed,
             self._reporter,
             self._device,
-            MatchableCheck(len(set(run.teachers.names)), run.recover) if run.method.iterations else None,
+            self._matchable_check(),
         )
+
+    def _matchable_check(self) -> MatchableCheck | None:
+        run = self._run
+        if run.method.iterations == 0:
+            return None
+        return MatchableCheck(len(set(run.teachers.names)), run.recover, run.method.sizes or ())
 
     def _gather_statistics(self, teachers: list[Teacher]) -> Measured:
         """What each teacher's layers have seen, where it does not keep that itself, and it is matched at all."""

@@ -31,6 +31,7 @@ class Method:
         min_teachers: How many teachers it takes at least.
         needs_votes: Whether it asks what each teacher is worth (`fadrm_hf.votes`).
         iterations: Steps per image; 0 leaves the starting images as they are.
+        sizes: Resolutions that images are optimised at, where these are not that of the source.
         retrieval: How much complexity counts where real patches are retrieved during recovery
             (`fadrm_hf.retrieval.Retriever`); `None` where they are not.
         matching: Which statistics are matched.
@@ -43,6 +44,7 @@ class Method:
     needs_votes: ClassVar[bool] = False
     starts_from: Start = "patches"
     iterations: int = 0
+    sizes: tuple[int, ...] | None = None
     retrieval: float | None = None
 
     @property
@@ -73,14 +75,14 @@ class Method:
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
-        """Its published settings where they are not the defaults of a run.
+        """Its published settings where they are not the defaults of a run: by default the teacher most methods have.
 
         Args:
             dataset: Preset of the source (`fadrm_hf.presets.PRESETS`), if it has one.
             size: Side of the images in pixels.
             ipc: Images per class.
         """
-        return {}
+        return {"teachers": pool(dataset, "resnet18")}
 
 
 def pool(dataset: str | None, *architectures: str) -> dict[str, tuple[str, ...]]:

@@ -85,9 +85,11 @@ def _are_stored(views: RelabelConfig, manifest: Manifest) -> bool:
 
 def _holds_mosaics(manifest: Manifest) -> bool:
     """Whether images began as mosaics of 2x2 crops, as far as the recipe tells."""
-    patches, method = manifest.config.get("patches"), METHODS.get(manifest.method)
-    has_grid = isinstance(patches, dict) and patches.get("grid") == 2
-    return has_grid and method is not None and method.starts_from == "patches"
+    patches, settings = (manifest.config.get(section) for section in ("patches", "method"))
+    if not isinstance(patches, dict) or patches.get("grid") != 2 or not isinstance(settings, dict):
+        return False
+    method = METHODS.get(manifest.method)
+    return settings.get("starts_from", method and method.starts_from) in ("patches", "pca")
 
 
 def shown_by(config: StudentConfig, distilled: Distilled) -> Distilled:

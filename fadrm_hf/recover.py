@@ -229,23 +229,28 @@ class Recovery:
 
 
 class MatchableCheck:
-    """Refuses a pool of teachers in which no member has a layer whose statistics could be matched.
+    """Refuses teachers that cannot be matched, before anything long is started.
 
     Args:
         num_teachers: How many there will be.
         config: The weight of the matched statistics; 0 asks for none.
+        sizes: Resolutions that images will be optimised at.
     """
 
-    def __init__(self, num_teachers: int, config: RecoverConfig) -> None:
+    def __init__(self, num_teachers: int, config: RecoverConfig, sizes: Sequence[int] = ()) -> None:
         self._expected = num_teachers if config.bn_weight > 0 else 0
+        self._sizes = sorted(set(sizes))
         self._bare: list[str] = []
 
     def __call__(self, name: str, module: nn.Module) -> None:
         """Look at one teacher.
 
         Raises:
-            TeacherError: If it is the last one and none had anything to match.
+            TeacherError: If it does not take images of one of the sizes; or if it is the last one, and no teacher has
+                a layer whose statistics could be matched.
         """
+        for size in self._sizes:
+            _require_size(name, module, size)
         if not self._expected or name in self._bare or watched_layers(module, convolutions=True):
             return
         self._bare.append(name)
@@ -254,6 +259,19 @@ class MatchableCheck:
                 f"no teacher of {self._bare} has a layer whose statistics could be matched (BatchNorm, convolution, "
                 "or another normalisation); choose another teacher, or set --recover.bn_weight 0"
             )
+
+
+@torch.no_grad()
+def _require_size(name: str, module: nn.Module, size: int) -> None:
+    device = next(module.parameters()).device
+    try:
+        module(torch.zeros(1, 3, size, size, device=device))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TeacherError(
+            f"teacher {name!r} does not take images of {size}x{size} pixels ({reason}), one of the method.sizes that "
+            "images are optimised at; set --method.sizes to sizes that it takes, or choose another teacher"
+        ) from error
 
 
 def _weighted(weights: Sequence[float], losses: Sequence[Tensor]) -> Tensor:

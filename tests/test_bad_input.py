@@ -170,6 +170,7 @@ def test_a_student_that_cannot_be_trained_is_refused_before_anything_is_distille
     ("architecture", "expected"),
     [
         ("inception_v3", ["16x16 pixels", "--source.size"]),
+        ("vit_tiny_patch16_224", ["12x12 pixels", "--method.sizes"]),
     ],
 )
 def test_a_teacher_that_could_not_be_used_is_not_trained(place, capsys, architecture, expected):

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import timm
 import torch
-from fixtures.plain_matching import PlainMatching, measured, seen
+from fixtures.plain_matching import PlainMatching, measured, network, seen
 from torch import nn
 
 from fadrm_hf import networks  # noqa: F401  registers the small networks
@@ -14,15 +14,6 @@ from fadrm_hf.statistics import MatchedStatistics, Matching
 
 SIDE = 4
 LABELS = torch.tensor([1, 1, 2, 2, 4, 4])  # class-major: two images of each of three classes
-
-
-def network():
-    torch.manual_seed(0)
-    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6))
-    for layer in (layers[1], layers[4]):
-        layer.running_mean.normal_()
-        layer.running_var.uniform_(0.5, 2.0)
-    return layers.double().eval().requires_grad_(False)
 
 
 def real_images(num_per_class=3, num_classes=5, size=9):

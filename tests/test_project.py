@@ -65,9 +65,11 @@ GROUPS = (
 )
 ORDER = [module for group in GROUPS for module in group]
 METHODS_THAT_EXTEND = {
-    ("methods.fadrm_plus", "methods.fadrm"),
+    ("methods.cda", "methods.sre2l"),
+    ("methods.sre2l_pp", "methods.sre2l"),
     ("methods.cv_dd", "methods.sre2l_pp"),
     ("methods.edc", "methods.g_vbsm"),
+    ("methods.fadrm_plus", "methods.fadrm"),
 }
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fixtures.plain_matching import network
 from torch import nn
 
 from fadrm_hf.randomness import generator
@@ -44,15 +45,6 @@ def test_half_precision_features_give_float32_statistics():
     value = channel_distance(features, mean, var)
     assert value.dtype == torch.float32
     torch.testing.assert_close(value.double(), wide, rtol=1e-4, atol=0)
-
-
-def network():
-    torch.manual_seed(0)
-    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6))
-    for layer in (layers[1], layers[4]):
-        layer.running_mean.normal_()
-        layer.running_var.uniform_(0.5, 2.0)
-    return layers.double().eval().requires_grad_(False)
 
 
 def test_first_layer_counts_ten_times_and_only_the_first():

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from fadrm_hf.citation import Paper
 from fadrm_hf.config import Interval, require
-from fadrm_hf.method import Method, Settings, pool
+from fadrm_hf.method import Settings, pool
+from fadrm_hf.methods.sre2l import SRe2L
 from fadrm_hf.recover import Recovery
 
 PAPER = Paper(
@@ -40,11 +41,10 @@ _ITERATIONS: dict[str | None, int] = {"imagenet21k_p": 2000}
 
 
 @dataclass(frozen=True)
-class CDA(Method):
+class CDA(SRe2L):
     """Recovery from noise with a curriculum of crops.
 
     Args:
-        iterations: Steps per image.
         curve: How the least area falls.
         milestone: Fraction of the iterations at which it arrives; 0 is no curriculum (the released argument's default,
             which every released script overrides with 1).
@@ -55,16 +55,14 @@ class CDA(Method):
     name = "cda"
     title = "CDA"
     paper = PAPER
-    starts_from = "noise"
 
-    iterations: int = 4000
     curve: Literal["cosine", "linear", "step"] = "cosine"
     milestone: float = 1.0
     least_area: float = 0.08
     first_area: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self.iterations >= 1, "method.iterations", self.iterations, "at least 1")
+        super().__post_init__()
         require(0.0 <= self.milestone <= 1.0, "method.milestone", self.milestone, "a fraction in [0, 1]")
         fits = 0.0 < self.least_area <= self.first_area <= 1.0
         areas = (self.least_area, self.first_area)

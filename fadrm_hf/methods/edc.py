@@ -18,6 +18,7 @@ from fadrm_hf.config import require
 from fadrm_hf.method import Method, Settings, pool
 from fadrm_hf.methods.g_vbsm import SMALL_POOL, SQUEEZE
 from fadrm_hf.networks import LARGEST_SMALL_SIZE
+from fadrm_hf.patches import Start
 from fadrm_hf.recover import Recovery
 from fadrm_hf.statistics import Matching
 from fadrm_hf.terms import Flatness
@@ -50,7 +51,8 @@ class EDC(Method):
     """Recovery from real images with category-aware matching and flatness.
 
     Args:
-        starts_from: "patches" of RDED, or whole "random_images".
+        starts_from: What is optimised: "patches", which the published settings choose as RDED does, or whole
+            "random_images".
         iterations: Steps per image (the code has 1000 for ImageNet-1k and 50 for ten of its classes).
         momentum: Weight of the past in the averages of statistics whose residual is matched.
         from_zero: Whether these averages start at zero, as released.
@@ -67,7 +69,7 @@ class EDC(Method):
     title = "EDC"
     paper = PAPER
 
-    starts_from: Literal["patches", "random_images"] = "patches"
+    starts_from: Start = "patches"
     iterations: int = 2000
     momentum: float = 0.8
     from_zero: bool = False

@@ -11,7 +11,7 @@ teacher, trained to the end.
 from dataclasses import dataclass
 
 from fadrm_hf.citation import Paper
-from fadrm_hf.method import Method, Settings, pool
+from fadrm_hf.method import Method
 
 PAPER = Paper(
     title="Deep Learning on a Data Diet: Finding Important Examples Early in Training",
@@ -35,9 +35,3 @@ class EL2N(Method):
     title = "EL2N-easy"
     paper = PAPER
     starts_from = "el2n"
-    iterations = 0
-
-    @classmethod
-    def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
-        """The teacher that most methods have; the papers publish no labels to train with."""
-        return {"teachers": pool(dataset, "resnet18")}

@@ -19,7 +19,7 @@ from torch import Tensor
 from fadrm_hf.citation import Paper
 from fadrm_hf.config import require
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.method import Method, Settings, pool
+from fadrm_hf.method import Method
 from fadrm_hf.recover import Recovery, resample
 
 PAPER = Paper(
@@ -131,8 +131,3 @@ class FADRM(Method):
             return start
         assert recovery.retrieve is not None, "recovery was given no pools"
         return recovery.retrieve(images)
-
-    @classmethod
-    def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
-        """Tables 8 and 11-18: the defaults of every section, with the paper's teacher."""
-        return {"teachers": pool(dataset, "resnet18")}

@@ -17,6 +17,7 @@ from fadrm_hf.citation import Paper
 from fadrm_hf.config import require, require_probability
 from fadrm_hf.method import Method, Settings, pool
 from fadrm_hf.networks import LARGEST_SMALL_SIZE
+from fadrm_hf.patches import Start
 from fadrm_hf.recover import Recovery
 from fadrm_hf.statistics import Matching
 from fadrm_hf.terms import Densification
@@ -54,6 +55,7 @@ class GVBSM(Method):
 
     Args:
         iterations: Steps per image.
+        starts_from: What is optimised; EDC's ablation begins with G-VBSM from real images.
         momentum: m: weight of the past in the averages of statistics whose residual is matched.
         from_zero: Whether these averages start at zero, as released, which draws the first iterations there.
         drop: Probability that a convolution is left out of an iteration.
@@ -65,9 +67,9 @@ class GVBSM(Method):
     title = "G-VBSM"
     paper = PAPER
     min_teachers = 2
-    starts_from = "noise"
 
     iterations: int = 4000
+    starts_from: Start = "noise"
     momentum: float = 0.8
     from_zero: bool = False
     drop: float = 0.4

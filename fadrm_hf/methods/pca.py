@@ -14,7 +14,7 @@ shrunk (bilinear, antialias); 2x2 at any size. The paper trains with hard labels
 from dataclasses import dataclass
 
 from fadrm_hf.citation import Paper
-from fadrm_hf.method import Method, Settings, pool
+from fadrm_hf.method import Method, Settings
 
 PAPER = Paper(
     title="Rethinking Large-scale Dataset Compression: Shifting Focus From Labels to Images",
@@ -38,9 +38,8 @@ class PCA(Method):
     title = "PCA (prune, combine)"
     paper = PAPER
     starts_from = "pca"
-    iterations = 0
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
-        """Four images in one; a grid of 1 is EL2N-easy. The teacher that most methods have."""
-        return {"patches": {"grid": 2}, "teachers": pool(dataset, "resnet18")}
+        """Four images in one; a grid of 1 is EL2N-easy."""
+        return super().published(dataset, size, ipc) | {"patches": {"grid": 2}}

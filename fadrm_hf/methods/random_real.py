@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fadrm_hf.method import Method, Settings, pool
+from fadrm_hf.method import Method
 
 
 @dataclass(frozen=True)
@@ -12,9 +12,3 @@ class RandomReal(Method):
     name = "random_real"
     title = "Random real images"
     starts_from = "random_images"
-    iterations = 0
-
-    @classmethod
-    def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
-        """The teacher that most methods have; everything else as the artifact it is compared with."""
-        return {"teachers": pool(dataset, "resnet18")}

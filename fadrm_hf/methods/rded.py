@@ -37,7 +37,6 @@ class RDED(Method):
     title = "RDED"
     paper = PAPER
     starts_from = "patches"
-    iterations = 0
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:

@@ -16,6 +16,7 @@ from torch import Tensor
 from fadrm_hf.citation import Paper
 from fadrm_hf.config import require
 from fadrm_hf.method import Method, Settings, pool
+from fadrm_hf.patches import Start
 from fadrm_hf.recover import Recovery
 
 PAPER = Paper(
@@ -46,14 +47,15 @@ class SRe2L(Method):
 
     Args:
         iterations: Steps per image.
+        starts_from: What is optimised; anything but noise is another method's beginning.
     """
 
     name = "sre2l"
     title = "SRe2L"
     paper = PAPER
-    starts_from = "noise"
 
     iterations: int = 4000
+    starts_from: Start = "noise"
 
     def __post_init__(self) -> None:
         require(self.iterations >= 1, "method.iterations", self.iterations, "at least 1")

@@ -9,12 +9,10 @@ student will see, and the student trains in batches of 16 with a slower cosine. 
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from fadrm_hf.citation import Paper
-from fadrm_hf.config import require
-from fadrm_hf.method import Method, Settings, pool
-from fadrm_hf.recover import Recovery
+from fadrm_hf.method import Settings, pool
+from fadrm_hf.methods.sre2l import SRe2L
+from fadrm_hf.patches import Start
 
 PAPER = Paper(
     title="Dataset Distillation via Committee Voting",
@@ -31,26 +29,14 @@ PAPER = Paper(
 
 
 @dataclass(frozen=True)
-class SRe2LPlusPlus(Method):
-    """Recovery from real patches.
-
-    Args:
-        iterations: Steps per image.
-    """
+class SRe2LPlusPlus(SRe2L):
+    """Recovery from real patches, as from noise."""
 
     name = "sre2l_pp"
     title = "SRe2L++"
     paper = PAPER
-    starts_from = "patches"
 
-    iterations: int = 4000
-
-    def __post_init__(self) -> None:
-        require(self.iterations >= 1, "method.iterations", self.iterations, "at least 1")
-
-    def recover(self, start: Tensor, recovery: Recovery) -> Tensor:
-        """One optimisation, from the start to the end."""
-        return recovery.optimise(start, self.iterations)
+    starts_from: Start = "patches"
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:

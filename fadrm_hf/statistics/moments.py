@@ -26,15 +26,19 @@ class _ChannelMoments(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
-        grad_gap, grad_var = grad_outputs
         maps, mean = ctx.saved_tensors
         grouped = maps.unflatten(0, (len(mean), -1))
-        count = grouped[0].numel() // mean.shape[1]
-        slope = grad_var * (2.0 / count)
-        offset = grad_gap * (1.0 / count) - slope * mean
+        offset, slope = _affine(grad_outputs, mean, grouped[0].numel() // mean.shape[1])
         shape = (len(mean), 1, -1, 1, 1)
         gradient = torch.addcmul(offset.view(shape), grouped, slope.view(shape))
         return gradient.flatten(0, 1).to(maps.dtype), None, None
+
+
+def _affine(gradients: tuple[Tensor, ...], mean: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """a and b of the gradient a + b x, from those of a mean and a biased variance over `count` values x each."""
+    grad_gap, grad_var = gradients
+    slope = grad_var * (2.0 / count)
+    return grad_gap * (1.0 / count) - slope * mean, slope
 
 
 def channel_moments(maps: Tensor, centre: Tensor, num_groups: int = 1) -> tuple[Tensor, Tensor]:
@@ -92,12 +96,9 @@ class _BlockMoments(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
-        grad_gap, grad_var = grad_outputs
         maps, mean = ctx.saved_tensors
         grouped = maps.unflatten(0, (len(mean), -1))
-        count = grouped[0].numel() // mean.shape[1]
-        slope = grad_var * (2.0 / count)
-        offset = grad_gap * (1.0 / count) - slope * mean
+        offset, slope = _affine(grad_outputs, mean, grouped[0].numel() // mean.shape[1])
         at = [_at_positions(coefficient, maps, ctx.side) for coefficient in (offset, slope)]
         gradient = torch.addcmul(at[0], grouped, at[1])
         return gradient.flatten(0, 1).to(maps.dtype), None, None, None
