@@ -4,7 +4,7 @@
     fadrm-hf train-teacher --architecture resnet18 --source.name DATASET   a teacher of your own
     fadrm-hf train-student ARTIFACT --student timm/resnet18                artifact -> accuracy
     fadrm-hf baselines runs/fadrm-digits-ipc10                             what to compare it with
-    fadrm-hf compare --methods '[random_real,fadrm]'                    methods beside one another: one table
+    fadrm-hf compare --methods '[random_real,fadrm]'                       methods beside one another: one table
     fadrm-hf recode runs/fadrm-digits-ipc10 runs/small --codec int4        the same artifact with smaller labels
     fadrm-hf publish runs/fadrm-digits-ipc10 ORG/NAME                      to the Hub: one commit, one tag
     fadrm-hf reproduce ORG/NAME                                            its number again, from the Hub alone
