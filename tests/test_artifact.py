@@ -1,8 +1,5 @@
 import json
 import logging
-import os
-import subprocess
-import sys
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -10,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
+from fixtures.alone import run_without_the_library
 from fixtures.artifacts import (
     CLASSES,
     EPOCHS,
@@ -45,7 +43,6 @@ IMAGES, LABELS = "data/train-00000-of-00001.parquet", "soft_labels/train-00000-o
 READER = """
 import sys
 from datasets import load_dataset
-folder = sys.argv[1]
 images = load_dataset(folder, split="train")
 labels = load_dataset(folder, "soft_labels", split="train")
 assert images.features["label"].names == ["ash", "birch", "cedar", "elm"]
@@ -79,8 +76,7 @@ def edit(folder, **changes):
 def test_plain_datasets_reads_both_tables(artifact, tmp_path):
     (artifact / "results/fadrm-resnet18.json").unlink()
     write_card(artifact, make_manifest())
-    environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
-    subprocess.run([sys.executable, "-c", READER, str(artifact)], env=environment, cwd=tmp_path, check=True)
+    run_without_the_library(f"folder = {str(artifact)!r}{READER}", tmp_path)
 
 
 def test_tables_come_back_bit_for_bit(artifact):

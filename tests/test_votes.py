@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
-from fixtures.runs import RECIPE, lasting, run_and_die, work_of
+from fixtures.runs import RECIPE, lasting, run_and_die
 from fixtures.small import digits, small_teacher
 from torch import nn
 
@@ -296,7 +296,7 @@ def committee_run(tmp_path_factory):
 
 
 def records(run):
-    return {path.name: path.stat().st_mtime_ns for path in (work_of(run) / "votes").glob("*.json")}
+    return {path.name: path.stat().st_mtime_ns for path in run.with_name("votes").glob("*.json")}
 
 
 def test_an_interrupted_vote_goes_on_to_the_same_artifact(committee_run, tmp_path):
@@ -312,11 +312,13 @@ def test_an_interrupted_vote_goes_on_to_the_same_artifact(committee_run, tmp_pat
 
 
 def test_an_artifact_says_what_its_teachers_were_worth_and_its_baseline_believes_it(committee_run):
-    votes = [json.loads(path.read_text())["vote"] for path in sorted((work_of(committee_run) / "votes").iterdir())]
+    kept = records(committee_run)
+    folder = committee_run.with_name("votes")
+    votes = [json.loads((folder / name).read_text())["vote"] for name in sorted(kept)]
     recorded = {teacher.name: teacher.vote for teacher in read_manifest(committee_run).teachers}
     assert recorded == dict(zip(("squeeze/convnet3_narrow", "squeeze/resnet10_narrow"), votes, strict=True))
     assert main(["verify", str(committee_run)]) == 0
     assert main(["baselines", str(committee_run), "--rows=[random_real]"]) == 0
     baseline = committee_run.with_name("run.random_real")
     assert [teacher.vote for teacher in read_manifest(baseline).teachers] == list(recorded.values())
-    assert not (work_of(baseline) / "votes").exists()
+    assert records(committee_run) == kept, "votes are the manifest's, and not measured again"
