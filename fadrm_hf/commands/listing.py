@@ -12,9 +12,10 @@ from fadrm_hf.students import list_students
 
 def methods_command(arguments: Sequence[str]) -> int:
     """`fadrm-hf methods`."""
-    return _print(
-        {name: (method.__doc__ or "").strip().splitlines()[0] for name, method in METHODS.items()}, arguments
-    )
+    described = {
+        name: f"{method.title}: {(method.__doc__ or '').strip().splitlines()[0]}" for name, method in METHODS.items()
+    }
+    return _print(described, arguments)
 
 
 def students_command(arguments: Sequence[str]) -> int:
