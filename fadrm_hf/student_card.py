@@ -1,5 +1,6 @@
 """The card of a student: what it is and is worth, how it was trained, how it is loaded."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData, constants
@@ -9,6 +10,7 @@ from fadrm_hf.card import ROWS, Result, card_title, licence_fields, public_sourc
 from fadrm_hf.card.text import render
 from fadrm_hf.evaluation import without_folders
 from fadrm_hf.hub.repository import RepoName
+from fadrm_hf.methods import paper_of
 from fadrm_hf.networks import is_registered_here
 
 # In the place of the repository's name while a student is only a folder.
@@ -58,16 +60,27 @@ def render_student_card(
         top5=result["top5"],
         seed=seed,
         command=without_folders(result.get("command", "")),
-        settings=[(key, value) for key, value in result["settings"].items() if key not in ("num_workers", "student")],
+        settings=list(_settings(result["settings"])),
         versions={key: result["versions"][key] for key in ("fadrm_hf", "timm", "torch") if key in result["versions"]},
     )
+
+
+def _settings(settings: dict[str, Any], section: str = "") -> Iterator[tuple[str, Any]]:
+    """What the student was trained by, one value at a time; those of its own views by their full names."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _settings(value, f"{section}{key}.")
+        elif key not in ("num_workers", "student"):
+            yield section + key, value
 
 
 def _metadata(
     architecture: str, manifest: Manifest, result: Result, name: RepoName | None, seed: int
 ) -> ModelCardData:
     """The card's YAML header."""
-    tags = ["image-classification", "timm", "transformers", "dataset-distillation", "fadrm_hf", "arxiv:2506.24125"]
+    paper = paper_of(manifest.method)
+    tags = ["image-classification", "timm", "transformers", "dataset-distillation", "fadrm_hf"]
+    tags += [f"arxiv:{paper.arxiv}"] if paper else []
     return ModelCardData(
         library_name="timm",
         pipeline_tag="image-classification",

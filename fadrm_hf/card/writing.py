@@ -24,7 +24,7 @@ from fadrm_hf.card.results import Result, accuracy_bars, read_results, render_re
 from fadrm_hf.card.text import quoted, render, size
 from fadrm_hf.files import write_bytes
 from fadrm_hf.label_codec import find_codec
-from fadrm_hf.methods import paper_of
+from fadrm_hf.methods import METHODS, paper_of
 from fadrm_hf.pictures import write_pictures
 
 _SECTIONS = ("method", "import", "patches", "recover", "relabel")
@@ -149,7 +149,16 @@ def _published_name(card: Path) -> str | None:
 
 
 def _settings(config: dict[str, Any]) -> list[tuple[str, str, Any]]:
-    return [(section, key, value) for section in _SECTIONS for key, value in config.get(section, {}).items()]
+    """The settings that had an effect: noise is chosen by no rule, and no steps recover nothing."""
+    method = config.get("method", {})
+    known = METHODS.get(method.get("name", ""))
+    starts_from, iterations = (
+        method.get(name, known and getattr(known, name)) for name in ("starts_from", "iterations")
+    )
+    idle = {"patches"} if starts_from == "noise" else set()
+    idle |= {"recover"} if iterations == 0 else set()
+    shown = [section for section in _SECTIONS if section not in idle]
+    return [(section, key, value) for section in shown for key, value in config.get(section, {}).items()]
 
 
 def _shown(value: Any) -> str:
