@@ -84,6 +84,8 @@ def _published(method: type[Method], parsed: Namespace) -> dict[str, Any]:
     source = resolve_source(build(SourceConfig, parsed.source.as_dict()))
     assert source.size is not None
     settings = method.published(source.preset, source.size, parsed.ipc)
+    if tuple(parsed.teachers.names) not in (TeacherConfig().names, settings.get("teachers", {}).get("names")):
+        settings.get("relabel", {}).pop("num_teachers", None)  # of the published teachers, and these are others
     return {f"{section}.{name}": value for section, values in settings.items() for name, value in values.items()}
 
 

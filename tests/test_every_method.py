@@ -27,7 +27,6 @@ RECIPE = (
 OWN = {
     "fadrm": ["--method.sizes=[12,16,12,16]"],
     "fadrm_plus": ["--method.sizes=[12,16,12,16]"],
-    "edc": ["--relabel.num_teachers=2"],
     "cv_dd": ["--method.vote_ipc=1", "--method.vote_iterations=2", "--method.vote_epochs=2",
               "--method.vote_student=timm/resnet10_narrow"],
 }  # fmt: skip
@@ -99,7 +98,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bits(artifact, tmp
 def test_published_settings_are_settings_of_a_run(name, dataset):
     """Every value a method publishes for a dataset is one that the command line takes, and is what it gives."""
     words = [f"--method={name}", f"--source.name={dataset or 'own/dataset'}"]
-    for ipc in (1, 10, 50):
+    for ipc in (1, 10, 50) if dataset == "cifar100" else (10,):
         run = parse_run([*words, f"--ipc={ipc}"])
         size = resolve_source(run.source).size
         assert size is not None
@@ -108,6 +107,13 @@ def test_published_settings_are_settings_of_a_run(name, dataset):
             given = {key: getattr(getattr(run, section), key) for key in values}
             assert given == values, section
         assert len(run.teachers.names) >= run.method.min_teachers
+
+
+def test_how_many_teachers_label_is_said_of_the_published_ones():
+    words = ["--method=edc", "--source.name=imagenet1k"]
+    assert parse_run(words).relabel.num_teachers == 4
+    others = parse_run([*words, "--teachers.names=[squeeze/resnet18,squeeze/convnet3]"])
+    assert others.relabel.num_teachers is None
 
 
 def test_what_is_given_wins_over_what_is_published():
