@@ -182,7 +182,15 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path):
         "--squeeze.epochs=500",
         "--output=run",
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        # A shell starts what it puts in the background, such as a test run, deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         while not list(tmp_path.glob("teachers/.*.work/checkpoint.safetensors")):
             assert process.poll() is None, process.communicate()[1]
