@@ -21,12 +21,16 @@ from fadrm_hf.errors import ConfigError, TeacherError
 from fadrm_hf.schedules import cosine
 from fadrm_hf.sources import Source
 from fadrm_hf.statistics import MatchedStatistics, Matching, Targets, watched_layers
-from fadrm_hf.teachers import Teacher
+from fadrm_hf.teachers import Teacher, require_size
 from fadrm_hf.terms import EuclideanNorm, Step, Term, TotalVariation
 from fadrm_hf.views import BatchViews, apply_view
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _REPORT_EVERY = 25
+_OTHER_SIZES = (
+    ", one of the method.sizes that images are optimised at; set --method.sizes to sizes that it takes, or choose "
+    "another teacher"
+)
 _VIEWS_AT_ONCE = 100
 
 Report = Callable[[int, dict[str, float]], None]
@@ -250,7 +254,7 @@ class MatchableCheck:
                 a layer whose statistics could be matched.
         """
         for size in self._sizes:
-            _require_size(name, module, size)
+            require_size(name, module, size, _OTHER_SIZES)
         if not self._expected or name in self._bare or watched_layers(module, convolutions=True):
             return
         self._bare.append(name)
@@ -259,19 +263,6 @@ class MatchableCheck:
                 f"no teacher of {self._bare} has a layer whose statistics could be matched (BatchNorm, convolution, "
                 "or another normalisation); choose another teacher, or set --recover.bn_weight 0"
             )
-
-
-@torch.no_grad()
-def _require_size(name: str, module: nn.Module, size: int) -> None:
-    device = next(module.parameters()).device
-    try:
-        module(torch.zeros(1, 3, size, size, device=device))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TeacherError(
-            f"teacher {name!r} does not take images of {size}x{size} pixels ({reason}), one of the method.sizes that "
-            "images are optimised at; set --method.sizes to sizes that it takes, or choose another teacher"
-        ) from error
 
 
 def _weighted(weights: Sequence[float], losses: Sequence[Tensor]) -> Tensor:

@@ -70,8 +70,8 @@ class Targets:
 
     def with_running(self, layer: nn.BatchNorm2d) -> "Targets":
         """The same with a BatchNorm layer's own running statistics as the global ones."""
-        assert isinstance(layer.running_mean, torch.Tensor) and isinstance(layer.running_var, torch.Tensor)
-        return replace(self, mean=layer.running_mean.detach(), var=layer.running_var.detach())
+        running = running_targets(layer)
+        return replace(self, mean=running.mean, var=running.var)
 
 
 def running_targets(layer: nn.BatchNorm2d) -> Targets:

@@ -9,6 +9,7 @@ from fadrm_hf.teachers.teacher import (
     local_name,
     prepare_teachers,
     public_name,
+    require_size,
     save_teacher,
     vote_weights,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "local_name",
     "prepare_teachers",
     "public_name",
+    "require_size",
     "save_teacher",
     "squeeze",
     "vote_weights",

@@ -253,20 +253,33 @@ def align_teacher(teacher: Teacher, source: Terms, class_order: str = "refuse") 
 
 
 @torch.no_grad()
-def _require_size(name: str, module: nn.Module, source: Terms) -> int:
-    """The number of logits, of a network that takes images of the source's size."""
-    size = source.config.size
-    assert size is not None  # the config is resolved
+def require_size(name: str, module: nn.Module, size: int, remedy: str) -> int:
+    """The number of logits, of a network that takes images of a size.
+
+    Args:
+        name: The teacher's name.
+        module: Its network.
+        size: Side of the images in pixels.
+        remedy: What to do about one that does not take them, at the end of the message.
+
+    Raises:
+        TeacherError: It does not take them.
+    """
     device = next(module.parameters()).device
     try:
         logits: Tensor = module(torch.zeros(1, 3, size, size, device=device))
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TeacherError(
-            f"teacher {name!r} does not take images of {size}x{size} pixels ({reason}); set --source.size to "
-            f"the size it was trained with, or choose another teacher"
-        ) from error
+        message = f"teacher {name!r} does not take images of {size}x{size} pixels ({reason}){remedy}"
+        raise TeacherError(message) from error
     return logits.shape[1]
+
+
+def _require_size(name: str, module: nn.Module, source: Terms) -> int:
+    """The number of logits, of a network that takes images of the source's size."""
+    assert source.config.size is not None  # the config is resolved
+    remedy = "; set --source.size to the size it was trained with, or choose another teacher"
+    return require_size(name, module, source.config.size, remedy)
 
 
 def save_teacher(teacher: Teacher, folder: Path) -> str:
