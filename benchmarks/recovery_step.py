@@ -1,73 +1,72 @@
-"""One recovery step as this library takes it, against the plain formulation of the same mathematics, in one run.
+"""One recovery step in each of its forms, in one run: plain as published, eager, and compiled; several formats.
 
-Plain is what the published loop does: a forward hook on every BatchNorm layer (mean over batch and pixels; variance of
-a permuted copy), torchvision's RandomResizedCrop and flip, roll, Adam, clamp. Steps of both are interleaved, so that a
-machine that slows down slows both; the ratio of medians is the figure to quote.
+Plain is the published loop (`--plain`): forward hooks on every BatchNorm layer, autocast, torchvision's transforms.
+All forms see the same views of the same images. Steps are interleaved, so that a machine that slows down slows all of
+them; the ratio of medians to plain fp32 (on a GPU: to plain fp16) is the figure to quote. Peak memory is what the
+tensors of a step take beyond those that were there before.
 
-    .venv/bin/python benchmarks/recovery_step.py --architecture resnet18_small_stem --size 32 --batch 100
+    .venv/bin/python benchmarks/recovery_step.py --architectures resnet18_small_stem --size 32 --batch 100
+
+Several architectures are teachers that take turns, as in FADRM+; then one step of each is counted as one.
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import timm
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torchvision.transforms import v2
+from torch import Tensor
 
 import fadrm_hf.networks  # noqa: F401 - registers the small-image architectures
 from fadrm_hf.config import RecoverConfig, SourceConfig
 from fadrm_hf.files import write_json
 from fadrm_hf.machine import describe_machine, library_versions
+from fadrm_hf.matcher import Matcher, matching
+from fadrm_hf.memory import peak_tensor_bytes
 from fadrm_hf.presets import resolve_source
 from fadrm_hf.randomness import generator
-from fadrm_hf.recover import Recovery, matching
-from fadrm_hf.sources import load_source
+from fadrm_hf.recover import Recovery
+from fadrm_hf.sources import Source, load_source
 from fadrm_hf.teachers import Teacher
 
+Variant = tuple[str, str]  # form, precision
+CPU_VARIANTS = [("plain", "fp32"), ("plain", "bf16"), ("eager", "fp32"), ("compiled", "fp32"), ("compiled", "bf16")]
+CUDA_VARIANTS = [("plain", "fp16"), ("eager", "fp16"), ("compiled", "fp16"), ("compiled", "fp32")]
+STEPS_TO_CAPTURE = 60  # on a GPU steps are run in blocks, of which the first captures its graph
 
-def plain_steps(module: nn.Module, images: Tensor, labels: Tensor, config: RecoverConfig) -> Iterator[None]:
-    """The published loop's operations, one step at a time."""
-    size = images.shape[-1]
-    augment = v2.Compose(
-        [v2.RandomResizedCrop(size, scale=config.crop_area, antialias=False), v2.RandomHorizontalFlip()]
-    )
-    terms: list[Tensor] = []
 
-    def hook(layer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
-        x = inputs[0]
-        mean = x.mean([0, 2, 3])
-        var = x.permute(1, 0, 2, 3).contiguous().reshape(x.shape[1], -1).var(1, unbiased=False)
-        terms.append(torch.norm(layer.running_var - var, 2) + torch.norm(layer.running_mean - mean, 2))
+def teacher_of(architecture: str, source: Source) -> Teacher:
+    """A network whose BatchNorm layers have seen random images, so that distances and gradients are ordinary."""
+    torch.manual_seed(0)
+    module = timm.create_model(architecture, num_classes=10).train()
+    with torch.no_grad():
+        module(torch.randn((16, 3, source.size, source.size)))
+    mean, std = source.config.mean, source.config.std
+    assert mean is not None and std is not None
+    return Teacher(architecture, module.eval().requires_grad_(False), None, mean, std, sha256="")
 
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
-    handles = [layer.register_forward_hook(hook) for layer in layers]
-    pixels = images.clone().requires_grad_()
-    adam = torch.optim.Adam([pixels], lr=config.lr, betas=config.betas)
-    try:
-        while True:
-            adam.zero_grad()
-            views = torch.roll(augment(pixels), tuple(torch.randint(0, 5, (2,)).tolist()), (2, 3))
-            loss = F.cross_entropy(module(views), labels)
-            loss = loss + config.bn_weight * sum((10.0 if i == 0 else 1.0) * term for i, term in enumerate(terms))
-            terms.clear()
-            loss.backward()
-            adam.step()
-            with torch.no_grad():
-                for channel in range(3):
-                    pixels[:, channel].clamp_(-2.0, 2.0)
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+
+class Stepper:
+    """Steps of one form on images of its own."""
+
+    def __init__(self, matchers: list[Matcher], images: Tensor, config: RecoverConfig, source: Source) -> None:
+        self.images = images.clone()
+        labels = torch.arange(len(images), device=images.device) % 10
+        rng = generator(0, "benchmark")
+        self._recovery = Recovery(matchers, labels, source, config, 10**6, rng, lambda done, losses: None)
+
+    def run(self, steps: int) -> None:
+        """The next steps."""
+        self.images = self._recovery.optimise(self.images, steps)
 
 
 def timed(step: Callable[[], None], device: torch.device) -> float:
-    """Seconds that one step takes."""
+    """Seconds that a call takes."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     started = time.perf_counter()
     step()
     if device.type == "cuda":
@@ -75,40 +74,61 @@ def timed(step: Callable[[], None], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
+def measure(arguments: argparse.Namespace, variants: list[Variant], device: torch.device) -> dict[Variant, dict]:
+    """Milliseconds per image and iteration, and bytes per image, of each variant."""
+    source = load_source(resolve_source(SourceConfig(name="digits", size=arguments.size)))
+    teachers = [teacher_of(architecture, source) for architecture in arguments.architectures]
+    images = torch.randn((arguments.batch, 3, arguments.size, arguments.size), device=device)
+    block = STEPS_TO_CAPTURE * len(teachers) if device.type == "cuda" else len(teachers)
+    steppers, contexts, results = {}, [], {}
+    try:
+        for form, precision in variants:
+            config = RecoverConfig(flip_probability=0.5, max_roll=4, form=form, precision=precision)
+            contexts.append(matching(teachers, config, device))
+            steppers[form, precision] = Stepper(contexts[-1].__enter__(), images, config, source)
+        for variant, stepper in steppers.items():
+            started = time.perf_counter()
+            stepper.run(block)  # compiles
+            first = time.perf_counter() - started
+            peak = peak_tensor_bytes(lambda stepper=stepper: stepper.run(len(teachers)), device)
+            results[variant] = {"first_seconds": first, "bytes_per_image": peak / arguments.batch, "times": []}
+        for _ in range(arguments.rounds):
+            for variant, stepper in steppers.items():
+                results[variant]["times"].append(timed(lambda stepper=stepper: stepper.run(block), device))
+    finally:
+        for context in contexts:
+            context.__exit__(None, None, None)
+    for result in results.values():
+        result["ms"] = 1e3 * statistics.median(result["times"]) / arguments.batch / block
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architecture", default="resnet18_small_stem")
+    parser.add_argument("--architectures", nargs="+", default=["resnet18_small_stem"])
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--batch", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=10, help="counted steps of each, after two that are not")
+    parser.add_argument("--rounds", type=int, default=9, help="counted rounds of all variants")
+    parser.add_argument("--name", default=None, help="of the result's file; the architecture if not given")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    source = load_source(resolve_source(SourceConfig(name="digits", size=arguments.size)))
-    module = timm.create_model(arguments.architecture, num_classes=10).to(device).eval().requires_grad_(False)
-    mean, std = source.config.mean, source.config.std
-    assert mean is not None and std is not None
-    teacher = Teacher(arguments.architecture, module, None, mean, std, sha256="")
-    config = RecoverConfig(flip_probability=0.5, max_roll=4)
-    images = torch.randn((arguments.batch, 3, arguments.size, arguments.size), device=device)
-    labels = torch.arange(arguments.batch, device=device) % 10
-    with matching([teacher], config, device) as matchers:
-        rng = generator(0, "benchmark")
-        recovery = Recovery(matchers, labels, source, config, 10**6, rng, lambda done, losses: None)
-        state = {"images": images}
-
-        def ours() -> None:
-            state["images"] = recovery.optimise(state["images"], 1)
-
-        plain = plain_steps(module, images, labels, config)
-        pairs = [(timed(lambda: next(plain), device), timed(ours, device)) for _ in range(arguments.steps + 2)][2:]
-    plain_ms, ours_ms = (1e3 * statistics.median(times) / arguments.batch for times in zip(*pairs, strict=True))
-    print(f"{arguments.architecture}, {arguments.size} px, batch {arguments.batch}, {device.type}, fp32")
-    print(
-        f"plain {plain_ms:.3f}, ours {ours_ms:.3f} ms per image and iteration: {plain_ms / ours_ms:.2f} times as fast"
-    )
-    record = vars(arguments) | {"plain_ms": plain_ms, "ours_ms": ours_ms, "ratio": plain_ms / ours_ms}
-    name = f"bench-recovery-step-{arguments.architecture}-{arguments.size}px-{device.type}.json"
-    write_json(Path("results") / name, record | {"machine": describe_machine(), "versions": library_versions()})
+    variants = CUDA_VARIANTS if device.type == "cuda" else CPU_VARIANTS
+    results = measure(arguments, variants, device)
+    plain = results[variants[0]]
+    what = " + ".join(arguments.architectures)
+    print(f"{what}, {arguments.size} px, batch {arguments.batch}, {device.type}; against {' '.join(variants[0])}")
+    rows = []
+    for (form, precision), result in results.items():
+        speed, memory = plain["ms"] / result["ms"], result["bytes_per_image"] / plain["bytes_per_image"]
+        rows.append({"form": form, "precision": precision, "speed": speed, "memory": memory} | result)
+        print(
+            f"{form:9} {precision}: {result['ms']:8.3f} ms per image and iteration, {speed:5.2f} times as fast; "
+            f"{result['bytes_per_image'] / 1e6:6.2f} MB per image, {memory:4.2f} of it; "
+            f"first block {result['first_seconds']:.1f} s"
+        )
+    name = f"bench-recovery-step-{arguments.name or arguments.architectures[0]}-{arguments.size}px-{device.type}.json"
+    record = {**vars(arguments), "rows": rows, "machine": describe_machine(), "versions": library_versions()}
+    write_json(Path("results") / name, record)
 
 
 if __name__ == "__main__":

@@ -130,13 +130,15 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
 
 
 def _spell_out(arguments: Sequence[str]) -> list[str]:
-    """`--method NAME` as `--method.name NAME`, and `--labels online` as the codec that stores none."""
+    """`--method NAME` as `--method.name NAME`, `--labels online` as the codec without any, `--plain` as a form."""
     spelled: list[str] = []
     for argument in arguments:
         if argument == "online" and spelled[-1:] == ["--labels"]:
             spelled[-1] = "--relabel.codec=none"
         elif argument == "--labels=online":
             spelled.append("--relabel.codec=none")
+        elif argument == "--plain":
+            spelled.append("--recover.form=plain")
         elif argument.partition("=")[0] == "--method":
             spelled.append(argument.replace("--method", "--method.name", 1))
         else:

@@ -22,11 +22,12 @@ from fadrm_hf.builders.soft_labels import label_features, row_bytes
 from fadrm_hf.config import RunConfig
 from fadrm_hf.label_codec import find_codec
 from fadrm_hf.machine import peak_memory_bytes, reset_peak_memory
+from fadrm_hf.matcher import MatchableCheck, matching
 from fadrm_hf.package import write_artifact
 from fadrm_hf.patches import Patches, noise_start, starting_images
 from fadrm_hf.progress import Reporter
 from fadrm_hf.randomness import generator
-from fadrm_hf.recover import MatchableCheck, Recovery, matching
+from fadrm_hf.recover import Recovery
 from fadrm_hf.relabel import Labeller, label_epoch
 from fadrm_hf.retrieval import Retriever, build_pool
 from fadrm_hf.shards import (

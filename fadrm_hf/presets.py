@@ -199,6 +199,7 @@ _CATALOGUE = (
 )
 PRESETS = {preset.name: preset for preset in _CATALOGUE}
 
+_WORTH_COMPILING = 2**18  # iterations x pixels of an image; compiling takes some 15 s, once per machine
 _UNKNOWN_SQUEEZE = PRESETS["imagewoof"].squeeze  # T16: a recipe from scratch at 224 px
 
 
@@ -252,6 +253,7 @@ def resolve(run: RunConfig) -> RunConfig:
     """`run` with every open value filled in; `teachers.min_accuracy` and what is found in the data stay open."""
     source, preset = resolve_source(run.source), preset_of(run.source)
     assert source.size is not None
+    form = _form(getattr(run.method, "iterations", 0), source.size)
     max_roll = preset.max_roll if preset and preset.size == source.size else _max_roll(source.size)
     flip_probability = preset.flip_probability if preset else 0.5
     epochs = run.relabel.epochs or (nearest(preset.label_epochs, run.ipc) if preset else 300)  # T15, T17, T18
@@ -261,10 +263,15 @@ def resolve(run: RunConfig) -> RunConfig:
         run,
         source=source,
         squeeze=resolve_squeeze(run.squeeze, source),
-        recover=filled(run.recover, max_roll=max_roll, flip_probability=flip_probability),
+        recover=filled(run.recover, max_roll=max_roll, flip_probability=flip_probability, form=form),
         relabel=filled(run.relabel, epochs=epochs, flip_probability=flip_probability),
         student=filled(run.student, **student, epochs=epochs),
     )
+
+
+def _form(iterations: int, size: int) -> str:
+    """Compiled where an image is optimised for long: from 256 iterations at 32 px, 6 at 224."""
+    return "compiled" if iterations * size**2 >= _WORTH_COMPILING else "eager"
 
 
 def _max_roll(size: int) -> int:

@@ -7,85 +7,34 @@ teacher, by several in turn, or by several at once. After each step every channe
 happens between runs of this loop (resizing, residuals) is the method's business: see `fadrm_hf.methods`.
 """
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from fadrm_hf.config import Interval, Precision, RecoverConfig
-from fadrm_hf.errors import ConfigError, TeacherError
+from fadrm_hf.capture import Captured
+from fadrm_hf.config import Interval, RecoverConfig
+from fadrm_hf.errors import ConfigError
+from fadrm_hf.matcher import Matcher
+from fadrm_hf.plain import plain_view
 from fadrm_hf.schedules import cosine
 from fadrm_hf.sources import Source
-from fadrm_hf.statistics import MatchedStatistics, Matching, Targets, watched_layers
-from fadrm_hf.teachers import Teacher, require_size
 from fadrm_hf.terms import EuclideanNorm, Step, Term, TotalVariation
 from fadrm_hf.views import BatchViews, apply_view
 
-_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _REPORT_EVERY = 25
-_OTHER_SIZES = (
-    ", one of the method.sizes that images are optimised at; set --method.sizes to sizes that it takes, or choose "
-    "another teacher"
-)
 _VIEWS_AT_ONCE = 100
+_WORTH_CAPTURING = 50  # iterations; capturing takes as long as a few of them
 
 Report = Callable[[int, dict[str, float]], None]
 Areas = Callable[[int], Interval]  # least and largest area of the crop of an iteration
 Retrieve = Callable[[Tensor], Tensor]  # real patches (B, 3, S, S) for images (B, 3, s, s), all normalised
 Members = Callable[[int], Sequence[tuple[int, float]]]  # which teachers see an iteration, each with its weight
-
-
-class Matcher:
-    """A teacher made ready for matching: weights cast once, channels last, its layers watched.
-
-    Convolutions run in the chosen format; BatchNorm parameters and statistics stay fp32 (§3.2: the divergence to the
-    global statistics is computed in FP32).
-
-    Args:
-        teacher: A frozen teacher.
-        config: Precision and the weight of the first matched layer.
-        device: Where it runs.
-        matching: Which statistics are matched.
-        measured: What its layers have seen, where it does not keep that itself.
-        block_side: Side of the blocks whose statistics were measured.
-    """
-
-    def __init__(
-        self,
-        teacher: Teacher,
-        config: RecoverConfig,
-        device: torch.device,
-        matching: Matching | None = None,
-        measured: Mapping[str, Targets] | None = None,
-        block_side: int = 4,
-    ) -> None:
-        self.dtype = _DTYPES[config.precision]
-        module = copy.deepcopy(teacher.module).to(device, self.dtype).to(memory_format=torch.channels_last)
-        for layer in module.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.float()
-        self.module = module.eval()
-        known = {name: targets.mapped(lambda value: value.to(device)) for name, targets in (measured or {}).items()}
-        watched = module if config.bn_weight > 0 else nn.Identity()
-        self.statistics = MatchedStatistics(watched, matching, config.first_bn_weight, known, block_side)
-
-    def logits(self, views: Tensor) -> Tensor:
-        """(B, C) float32 of (B, 3, S, S) normalised; with gradients on, statistics are gathered for `distance`."""
-        predicted: Tensor = self.module(views.to(self.dtype, memory_format=torch.channels_last))
-        return predicted.float()
-
-    @torch.no_grad()
-    def predict(self, views: Tensor) -> Tensor:
-        """`logits` without a gradient and without gathering anything."""
-        return self.logits(views)
-
-    def distance(self) -> Tensor:
-        """D of the views last seen."""
-        return self.statistics.loss()
+Look = Callable[[Tensor], Tensor]  # one view of images (B, 3, S, S)
+Gradient = tuple[Tensor, dict[str, Tensor]]  # with respect to the images, scaled; and the losses
 
 
 class Recovery:
@@ -164,9 +113,11 @@ class Recovery:
         reported = self._done
         last = self._done + iterations
         members = members or self._take_turns
-        for rows, columns in self._draw_views(iterations, images.shape[-1], crop_area):
+        gradient = self._gradients(pixels, iterations, terms)
+        for view in self._draw_views(iterations, images.shape[-1], crop_area):
             adam.param_groups[0]["lr"] = cosine(settings.lr, self._done, self._iterations)
-            losses = self._step(adam, pixels, rows, columns, members(self._done), [*self._priors, *terms])
+            pixels.grad, losses = gradient(view, tuple(members(self._done)))
+            self._update(adam, pixels)
             self._done += 1
             # Reading a loss makes the host wait for the device, so it is done now and then.
             if self._done - reported == _REPORT_EVERY or self._done == last:
@@ -179,7 +130,7 @@ class Recovery:
     def _take_turns(self, iteration: int) -> list[tuple[int, float]]:
         return [((self._turn + iteration) % self.num_teachers, 1.0)]
 
-    def _draw_views(self, num: int, size: int, crop_area: Areas | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _draw_views(self, num: int, size: int, crop_area: Areas | None) -> Iterator[Look]:
         config = self._config
         assert config.flip_probability is not None and config.max_roll is not None, "resolve the configuration first"
         areas: Interval | Tensor = config.crop_area
@@ -190,22 +141,25 @@ class Recovery:
         views = BatchViews.draw(
             num, size, areas, config.flip_probability, config.max_roll, self.generator, padding, config.symmetric_roll
         )
-        device = self.labels.device
+        if config.form == "plain":
+            yield from (_PlainView(views, index) for index in range(num))
+            return
         for block in views.split(_VIEWS_AT_ONCE):
-            rows, columns = (matrices.to(device) for matrices in block.matrices(size))
-            yield from zip(rows, columns, strict=True)
+            rows, columns = (matrices.to(self.labels.device) for matrices in block.matrices(size))
+            yield from (_View(*matrices) for matrices in zip(rows, columns, strict=True))
 
-    def _step(
-        self,
-        adam: torch.optim.Adam,
-        pixels: Tensor,
-        rows: Tensor,
-        columns: Tensor,
-        members: Sequence[tuple[int, float]],
-        terms: Sequence[Term],
-    ) -> dict[str, Tensor]:
-        """One step of Adam on what the members and the terms say of one view; its losses."""
-        shown = apply_view(pixels, rows, columns)
+    def _gradients(self, pixels: Tensor, iterations: int, terms: Sequence[Term]) -> "_Gradients":
+        """The gradient of every view of a run, captured where the device and the losses allow it."""
+        is_static = not terms and all(matcher.statistics.is_stateless for matcher in self._matchers)
+        is_long = self._config.form == "compiled" and iterations >= _WORTH_CAPTURING
+        evaluate = partial(self._gradient, pixels, terms=[*self._priors, *terms])
+        return _Gradients(evaluate, captures=pixels.device.type == "cuda" and is_static and is_long)
+
+    def _gradient(
+        self, pixels: Tensor, look: Look, members: Sequence[tuple[int, float]], terms: Sequence[Term]
+    ) -> Gradient:
+        """Of what the members and the terms say of one view."""
+        shown = look(pixels)
         every_logits = [self._matchers[index].logits(shown) for index, _ in members]
         weights = [weight for _, weight in members]
         entropy = _weighted(weights, [F.cross_entropy(logits, self.labels) for logits in every_logits])
@@ -213,15 +167,17 @@ class Recovery:
         loss = entropy + self._config.bn_weight * distance
         if terms:
             first = self._matchers[members[0][0]]
-            look = partial(apply_view, rows=rows, columns=columns)
             step = Step(pixels, shown, self.labels, every_logits[0], look, first.predict)
             loss = loss + torch.stack([term(step) for term in terms]).sum()
-        (pixels.grad,) = torch.autograd.grad(self._scaler.scale(loss), [pixels])
+        (gradient,) = torch.autograd.grad(self._scaler.scale(loss), [pixels])
+        return gradient, {"ce": entropy.detach(), "bn": distance.detach()}
+
+    def _update(self, adam: torch.optim.Adam, pixels: Tensor) -> None:
+        """One step of Adam, and every channel back to valid pixels."""
         self._scaler.step(adam)
         self._scaler.update()
         with torch.no_grad():
             torch.clamp(pixels, self._lowest, self._highest, out=pixels)
-        return {"ce": entropy.detach(), "bn": distance.detach()}
 
     def _refuse_divergence(self, pixels: Tensor) -> None:
         if bool(torch.isfinite(pixels).all()):
@@ -232,37 +188,48 @@ class Recovery:
         )
 
 
-class MatchableCheck:
-    """Refuses teachers that cannot be matched, before anything long is started.
+@dataclass(frozen=True, eq=False)
+class _View:
+    """A view as two matrices."""
+
+    rows: Tensor
+    columns: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return apply_view(images, self.rows, self.columns)
+
+
+@dataclass(frozen=True, eq=False)
+class _PlainView:
+    """A view as torchvision's transforms make it."""
+
+    views: BatchViews
+    index: int
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return plain_view(images, self.views, self.index)
+
+
+class _Gradients:
+    """Gradients of one run: captured once for each set of teachers that sees an iteration together, or computed.
 
     Args:
-        num_teachers: How many there will be.
-        config: The weight of the matched statistics; 0 asks for none.
-        sizes: Resolutions that images will be optimised at.
+        evaluate: The gradient under a view, by given teachers.
+        captures: Whether steps are captured.
     """
 
-    def __init__(self, num_teachers: int, config: RecoverConfig, sizes: Sequence[int] = ()) -> None:
-        self._expected = num_teachers if config.bn_weight > 0 else 0
-        self._sizes = sorted(set(sizes))
-        self._bare: list[str] = []
+    def __init__(self, evaluate: Callable[[Look, Sequence[tuple[int, float]]], Gradient], captures: bool) -> None:
+        self._evaluate, self._captures = evaluate, captures
+        self._captured: dict[tuple[tuple[int, float], ...], Captured[Gradient]] = {}
 
-    def __call__(self, name: str, module: nn.Module) -> None:
-        """Look at one teacher.
-
-        Raises:
-            TeacherError: If it does not take images of one of the sizes; or if it is the last one, and no teacher has
-                a layer whose statistics could be matched.
-        """
-        for size in self._sizes:
-            require_size(name, module, size, _OTHER_SIZES)
-        if not self._expected or name in self._bare or watched_layers(module, convolutions=True):
-            return
-        self._bare.append(name)
-        if len(self._bare) == self._expected:
-            raise TeacherError(
-                f"no teacher of {self._bare} has a layer whose statistics could be matched (BatchNorm, convolution, "
-                "or another normalisation); choose another teacher, or set --recover.bn_weight 0"
+    def __call__(self, view: Look, members: tuple[tuple[int, float], ...]) -> Gradient:
+        if not self._captures or not isinstance(view, _View):
+            return self._evaluate(view, members)
+        if members not in self._captured:
+            self._captured[members] = Captured(
+                lambda rows, columns: self._evaluate(_View(rows, columns), members), view.rows, view.columns
             )
+        return self._captured[members](view.rows, view.columns)
 
 
 def _weighted(weights: Sequence[float], losses: Sequence[Tensor]) -> Tensor:
@@ -287,34 +254,3 @@ def resample(images: Tensor, size: int) -> Tensor:
     if images.shape[-1] == size:
         return images
     return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=False)
-
-
-@contextmanager
-def matching(
-    teachers: Sequence[Teacher],
-    config: RecoverConfig,
-    device: torch.device,
-    wanted: Matching | None = None,
-    measured: Sequence[Mapping[str, Targets]] | None = None,
-    block_side: int = 4,
-) -> Iterator[list[Matcher]]:
-    """Teachers made ready for matching, for the length of the block.
-
-    Args:
-        teachers: Frozen teachers.
-        config: Shared settings of recovery.
-        device: Where they run.
-        wanted: Which statistics are matched.
-        measured: For each teacher what its layers have seen.
-        block_side: Side of the blocks whose statistics were measured.
-    """
-    known = measured or [{}] * len(teachers)
-    matchers = [
-        Matcher(teacher, config, device, wanted, targets, block_side)
-        for teacher, targets in zip(teachers, known, strict=True)
-    ]
-    try:
-        yield matchers
-    finally:
-        for matcher in matchers:
-            matcher.statistics.close()

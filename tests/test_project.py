@@ -34,7 +34,7 @@ GROUPS = (
         "config.run",
         "config",
     ),
-    ("randomness", "files", "schedules", "progress", "machine"),
+    ("randomness", "files", "schedules", "progress", "machine", "compilation"),
     ("class_map", "student_settings", "presets"),
     ("sources.images", "sources.readers", "sources.columns", "sources.source", "sources"),
     ("convnets", "networks", "checkpoint", "model_directory"),
@@ -46,20 +46,26 @@ GROUPS = (
         "views",
         "patches",
         "terms",
+        "frozen",
+        "plain",
+        "capture",
+        "matcher",
         "recover",
         "retrieval",
         "citation",
         "method",
         "methods",
+        "trial",
+        "memory",
     ),
-    ("relabel", "label_codec", "reuse"),
+    ("grouped_norm", "relabel", "label_codec", "reuse"),
     ("builders", "artifact.manifest", "artifact.tables", "artifact.row_checks", "artifact.reading"),
     ("artifact.location", "artifact.recorded_source", "artifact.recorded_teachers", "artifact", "cards", "pictures"),
     ("card.text", "card.metadata", "card.results", "card.writing", "card", "package", "recode", "legacy"),
     ("hub.session", "hub.repository", "hub.commit", "hub.remote", "hub.delivery", "hub", "results"),
     ("label_stream", "loader", "students", "scores"),
-    ("protocol", "weight_average", "train_student", "leakage", "verify"),
-    ("publish", "line", "votes", "distill", "baselines", "compare", "arguments"),
+    ("protocol", "weight_average", "student_step", "train_student", "leakage", "verify"),
+    ("publish", "line", "votes", "distill", "baselines", "compare", "arguments", "stand_ins", "estimate"),
     ("evaluation", "reproduce", "student_card", "student_repository", "contribute"),
     ("commands", "cli"),
 )
@@ -222,7 +228,7 @@ def test_a_run_leaves_no_value_to_a_default(path: Path):
     none = {"relabel.stored_epochs", "student.hard_phase", "student.ema", "student.relabel"}
     as_labelled = {"student.batch_size", "student.accumulation"}
     every = {"statistics.images_per_class", "relabel.num_teachers"}
-    by_size = {"statistics.patch_side"}
+    by_size = {"statistics.patch_side", "recover.form"}
     assert open_values <= {"source.config_name", "source.revision"} | none | as_labelled | every | by_size
 
 
@@ -270,7 +276,9 @@ def test_a_run_agrees_with_its_preset(path: Path):
         relabel=replace(run.relabel, flip_probability=None),
         student=replace(run.student, lr=None, eta=None),
     )
-    assert resolve(opened) == run
+    resolved = resolve(opened)
+    assert resolved.recover.form in ("compiled", "eager")
+    assert replace(resolved, recover=replace(resolved.recover, form=None)) == run
     assert run.squeeze.padding == preset.squeeze.padding
     assert run.recover.batch_size == preset.recover_batch_size
     if preset.name != "digits":  # the demo trains for fewer epochs

@@ -12,8 +12,9 @@ from torchvision.transforms.v2.functional import crop as crop_image
 
 from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ConfigError, TeacherError
+from fadrm_hf.matcher import FrozenMatcher, MatchableCheck, matching
 from fadrm_hf.randomness import generator
-from fadrm_hf.recover import MatchableCheck, Matcher, Recovery, matching, resample, valid_range
+from fadrm_hf.recover import Recovery, resample, valid_range
 from fadrm_hf.views import BatchViews, apply_view
 
 CPU = torch.device("cpu")
@@ -161,7 +162,7 @@ def test_reduced_precision_points_the_same_way(source, teachers, precision):
     images, labels = start(source)
     gradients = []
     for format_ in ("fp32", precision):
-        matcher = Matcher(teachers[0], replace(CONFIG, precision=format_), CPU)
+        matcher = FrozenMatcher(teachers[0], replace(CONFIG, precision=format_), CPU)
         pixels = images.clone().requires_grad_()
         cross_entropy, distance = losses(matcher, pixels, labels)
         assert distance.dtype == cross_entropy.dtype == torch.float32
@@ -211,8 +212,8 @@ def test_a_pool_in_which_no_member_has_anything_to_match_is_refused():
 def test_unmeasured_layers_are_refused_and_not_skipped(source):
     plain = small_teacher(source, 0, 1, nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     with pytest.raises(TeacherError, match="layer '0' keeps no statistics and none were measured"):
-        Matcher(plain, CONFIG, CPU)
-    assert Matcher(plain, replace(CONFIG, bn_weight=0.0), CPU).statistics.num_layers == 0
+        FrozenMatcher(plain, CONFIG, CPU)
+    assert FrozenMatcher(plain, replace(CONFIG, bn_weight=0.0), CPU).statistics.num_layers == 0
 
 
 def test_a_committee_sees_the_same_views_and_its_losses_are_weighted(source, teachers):

@@ -10,9 +10,10 @@ from fixtures.small import digits, small_teacher
 
 from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.matcher import matching
 from fadrm_hf.methods.g_vbsm import GVBSM
 from fadrm_hf.randomness import generator
-from fadrm_hf.recover import Recovery, matching
+from fadrm_hf.recover import Recovery
 from fadrm_hf.terms import Densification, EuclideanNorm, Flatness, Step, TotalVariation
 
 

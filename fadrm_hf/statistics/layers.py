@@ -6,14 +6,29 @@ measured over the training set (`fadrm_hf.statistics.gathering`): those of convo
 ConvNets, ViT, ConvNeXt), which would otherwise have nothing to match.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 Kind = Literal["bn", "conv", "norm"]
+Receive = Callable[[Tensor, Tensor], None]  # moments of groups of images, (G, C) each, as of `channel_moments`
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d)
+
+
+@runtime_checkable
+class GivesMoments(Protocol):
+    """A BatchNorm layer that computes the moments of its input by itself.
+
+    Attributes:
+        receive: Is given them, about the running mean, in every pass with gradients.
+        num_groups: How many groups of consecutive images have moments of their own.
+    """
+
+    receive: Receive | None
+    num_groups: int
 
 
 @dataclass(frozen=True, eq=False)

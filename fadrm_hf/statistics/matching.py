@@ -7,15 +7,18 @@ Of BatchNorm alone this is D_global (unnumbered, after Eq. 53); convolutions, av
 own statistics are options (G-VBSM, arXiv 2311.17950; EDC, arXiv 2404.13733).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from fadrm_hf.errors import TeacherError
-from fadrm_hf.statistics.layers import Watched, as_maps, watched_layers
+from fadrm_hf.statistics.joint import JointNorms
+from fadrm_hf.statistics.layers import GivesMoments, Watched, as_maps, watched_layers
 from fadrm_hf.statistics.moments import block_moments, channel_moments, pool_groups
 from fadrm_hf.statistics.targets import Goal, Targets, running_targets
 
@@ -88,8 +91,13 @@ class MatchedStatistics:
         watched = watched_layers(module, self._matching.convolutions)
         self._targets = {w.name: _targets_of(w, measured or {}) for w in watched}
         self._weights = {w.name: first_weight if place == 0 else 1.0 for place, w in enumerate(watched)}
-        self._handles = [w.layer.register_forward_pre_hook(self._watch(w)) for w in watched]
+        self._giving: list[GivesMoments] = []
+        self._handles: list[RemovableHandle] = []
+        for layer in watched:
+            self._watch(layer)
         self._terms: list[Tensor] = []
+        self._moments: dict[str, tuple[Tensor, Tensor]] = {}
+        self._joint: tuple[list[str], JointNorms] | None = None
         self._averages: dict[str, tuple[Tensor, Tensor]] = {}
         self._classes = torch.zeros(1, dtype=torch.int64)
         self._generator: torch.Generator | None = None
@@ -105,24 +113,57 @@ class MatchedStatistics:
         self._averages = {}
         self._classes = torch.unique_consecutive(labels)
         self._generator = generator
+        for layer in self._giving:
+            layer.num_groups = self._num_groups
+
+    @property
+    def is_stateless(self) -> bool:
+        """Whether the loss of a batch depends on that batch alone, and asks for no random number."""
+        return self._matching.momentum == 0.0 and self._matching.drop == 0.0
 
     def loss(self) -> Tensor:
         """D of the last forward pass; the gathered terms are forgotten."""
         terms, self._terms = self._terms, []
+        if self._moments:
+            terms.append(self._joint_distance())
         return torch.stack(terms).sum() if terms else torch.zeros((), device=self._classes.device)
 
     def close(self) -> None:
         """Stop watching."""
         for handle in self._handles:
             handle.remove()
+        for layer in self._giving:
+            layer.receive = None
 
-    def _watch(self, watched: Watched) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def gather(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if torch.is_grad_enabled() and not self._is_dropped(watched):
-                distance = self._distance(watched, as_maps(layer, inputs[0]))
-                self._terms.append(self._weights[watched.name] * distance)
+    def _watch(self, watched: Watched) -> None:
+        """Have a layer's moments, from the layer itself where it computes them, else from its input."""
+        if isinstance(watched.layer, GivesMoments):
+            watched.layer.receive = partial(self._take, watched)
+            self._giving.append(watched.layer)
+        else:
+            self._handles.append(watched.layer.register_forward_pre_hook(partial(self._gather, watched)))
 
-        return gather
+    def _gather(self, watched: Watched, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if torch.is_grad_enabled() and not self._is_dropped(watched):
+            distance = self._distance(watched, as_maps(layer, inputs[0]))
+            self._terms.append(self._weights[watched.name] * distance)
+
+    def _take(self, watched: Watched, gap: Tensor, var: Tensor) -> None:
+        name = watched.name
+        if self._matching.momentum == 0.0 and self._matching.category == 0.0:
+            self._moments[name] = gap[0], var[0]
+            return
+        self._terms.append(self._weights[name] * self._from_goal(name, self._targets[name].channels, gap, var))
+
+    def _joint_distance(self) -> Tensor:
+        """The terms of all layers that gave their moments, where means and variances are all there is to match."""
+        moments, self._moments = self._moments, {}
+        names = list(moments)
+        if self._joint is None or self._joint[0] != names:
+            variances = [self._targets[name].var for name in names]
+            goals = [*(torch.zeros_like(var) for var in variances), *variances]
+            self._joint = names, JointNorms(goals, 2 * [self._weights[name] for name in names])
+        return self._joint[1]([*(gap for gap, _ in moments.values()), *(var for _, var in moments.values())])
 
     def _is_dropped(self, watched: Watched) -> bool:
         if watched.kind == "bn" or self._matching.drop == 0.0:

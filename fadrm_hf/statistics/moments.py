@@ -28,15 +28,14 @@ class _ChannelMoments(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
         maps, mean = ctx.saved_tensors
         grouped = maps.unflatten(0, (len(mean), -1))
-        offset, slope = _affine(grad_outputs, mean, grouped[0].numel() // mean.shape[1])
+        offset, slope = affine_gradient(grad_outputs[0], grad_outputs[1], mean, grouped[0].numel() // mean.shape[1])
         shape = (len(mean), 1, -1, 1, 1)
         gradient = torch.addcmul(offset.view(shape), grouped, slope.view(shape))
         return gradient.flatten(0, 1).to(maps.dtype), None, None
 
 
-def _affine(gradients: tuple[Tensor, ...], mean: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def affine_gradient(grad_gap: Tensor, grad_var: Tensor, mean: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """a and b of the gradient a + b x, from those of a mean and a biased variance over `count` values x each."""
-    grad_gap, grad_var = gradients
     slope = grad_var * (2.0 / count)
     return grad_gap * (1.0 / count) - slope * mean, slope
 
@@ -98,7 +97,7 @@ class _BlockMoments(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
         maps, mean = ctx.saved_tensors
         grouped = maps.unflatten(0, (len(mean), -1))
-        offset, slope = _affine(grad_outputs, mean, grouped[0].numel() // mean.shape[1])
+        offset, slope = affine_gradient(grad_outputs[0], grad_outputs[1], mean, grouped[0].numel() // mean.shape[1])
         at = [_at_positions(coefficient, maps, ctx.side) for coefficient in (offset, slope)]
         gradient = torch.addcmul(at[0], grouped, at[1])
         return gradient.flatten(0, 1).to(maps.dtype), None, None, None

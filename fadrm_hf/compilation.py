@@ -1,0 +1,46 @@
+"""Whether functions can be turned into machine code here, and that done: C++ on a CPU, Triton on a GPU.
+
+Compiling costs seconds to minutes once per machine (torch caches results on disk), so it is meant for long work. Where
+there is no compiler everything runs as it is written, slower and with the same mathematics.
+"""
+
+import importlib.util
+import shutil
+from collections.abc import Callable
+from functools import cache
+from types import FunctionType
+from typing import ParamSpec, TypeVar, cast
+
+import torch
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+_COMPILERS = ("g++", "clang++", "c++")  # in the order in which torch looks for one
+
+
+@cache
+def can_compile(device_type: str) -> bool:
+    """Whether torch can compile for a device: "cpu" needs a C++ compiler, "cuda" Triton and a C compiler."""
+    if device_type == "cuda":
+        has_compiler = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
+        return has_compiler and importlib.util.find_spec("triton") is not None
+    return device_type == "cpu" and any(shutil.which(name) for name in _COMPILERS)
+
+
+def compiled(function: Callable[Parameters, Result], dynamic: bool | None = None) -> Callable[Parameters, Result]:
+    """A function of tensors as machine code, made at its first call.
+
+    Args:
+        function: What to compile, without side effects.
+        dynamic: Whether one piece of code serves all shapes; `None`: as torch sees fit.
+    """
+    # A code object of its own: functions made in one place share theirs, and torch compiles each only so often.
+    own = FunctionType(
+        function.__code__.replace(),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    return cast(Callable[Parameters, Result], torch.compile(own, dynamic=dynamic))

@@ -1,0 +1,10 @@
+"""Frozen teachers in their fast form: what a step of recovery asks of a network, with each map read once each way.
+
+- `convolution`: convolutions that keep no input.
+- `normalisation`: BatchNorm, residual, activation and statistics as one function.
+- `tracing`: finds these in any convolutional network.
+"""
+
+from fadrm_hf.frozen.tracing import Coverage as Coverage
+from fadrm_hf.frozen.tracing import coverage as coverage
+from fadrm_hf.frozen.tracing import freeze as freeze
