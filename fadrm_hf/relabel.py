@@ -8,22 +8,32 @@ therefore depends on the views labelled with it, which is why the table keeps `s
 How several teachers' logits become one label is `RelabelConfig.ensemble`; nobody averages probabilities. Frobenius
 norms are taken over all views of a step, not over a micro-batch, so such labels depend on their step even where
 running statistics are used.
+
+Views are rendered, and teachers run, on many steps at once: only BatchNorm layers look across images, and they
+normalise each micro-batch by itself (`fadrm_hf.grouped_norm`). How many steps share a pass changes no label by more
+than the rounding of a convolution.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from fadrm_hf.config import RelabelConfig
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.grouped_norm import Grouping, use_group_statistics
 from fadrm_hf.randomness import generator
 from fadrm_hf.sources.images import normalise
 from fadrm_hf.teachers import Teacher, vote_weights
 from fadrm_hf.views import LabelViews, render_views, require_tiles
 
 Colour = tuple[float, float, float]
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# Pixels of the views that share a forward pass: enough to keep all cores or a GPU busy, few enough to bound memory.
+# 64 views of 32 px on a CPU, beyond which feature maps leave its caches; 2048 on a GPU, or 41 of 224 px.
+_BLOCK_PIXELS = {"cpu": 2**16, "cuda": 2**21}
 
 
 def split_sizes(total: int, size: int) -> list[int]:
@@ -97,11 +107,11 @@ class Labeller:
 
     Args:
         teachers: Frozen teachers, of which the first `config.num_teachers` label.
-        config: How many label, how their logits become one, batch or running statistics, and the micro-batches these
-            are computed over.
+        config: How many label, how their logits become one, batch or running statistics, the micro-batches these are
+            computed over, and the number format of the convolutions.
         mean: Channel means of the normalisation.
         std: Channel standard deviations of the normalisation.
-        device: Where they run.
+        device: Where they run, and views are rendered.
 
     Raises:
         ConfigError: See `check_labelling`.
@@ -113,24 +123,39 @@ class Labeller:
         labelling = teachers[: config.num_teachers]
         self._votes = [teacher.vote for teacher in labelling]
         check_labelling(config, len(teachers), None not in self._votes)
-        self._config, self._mean, self._std, self._device = config, mean, std, device
-        self._modules = [copy.deepcopy(teacher.module).to(device).eval() for teacher in labelling]
-        if config.batch_statistics:
-            for module in self._modules:
-                _use_batch_statistics(module)
+        self.device = device
+        self._config, self._mean, self._std = config, mean, std
+        self._networks = [_Network(teacher.module, config, device) for teacher in labelling]
 
     @torch.inference_mode()
     def label(self, images: Tensor, views: LabelViews) -> Tensor:
         """Soft labels of the views of one batch, in the micro-batches in which a student will see them.
 
         Args:
-            images: (N, 3, S, S) uint8, the whole image table.
+            images: (N, 3, S, S) uint8, the whole image table, on any device.
             views: The n views of one step.
 
         Returns:
             (n, C) float32 logits on the CPU; see `combine_logits`.
         """
-        return self.label_shown(normalise(render_views(images, views), self._mean, self._std))
+        return self.label_steps(images, views, [len(views)])
+
+    @torch.inference_mode()
+    def label_steps(self, images: Tensor, views: LabelViews, steps: Sequence[int]) -> Tensor:
+        """Soft labels of the views of successive batches; see `label`.
+
+        Args:
+            images: (N, 3, S, S) uint8, the whole image table; on `device` already where this is called often.
+            views: The n views of all steps.
+            steps: How many belong to each.
+        """
+        images, views = images.to(self.device), views.to(self.device)
+        labels, end = [], 0
+        for block in _blocks(steps, images.shape[-1], self.device):
+            start, end = end, end + sum(block)
+            shown = normalise(render_views(images, views[start:end]), self._mean, self._std)
+            labels.append(self._label_block(shown, block))
+        return torch.cat(labels)
 
     @torch.inference_mode()
     def label_shown(self, shown: Tensor) -> Tensor:
@@ -139,9 +164,42 @@ class Labeller:
         Args:
             shown: (n, 3, S, S) float32, normalised; all views of the step.
         """
-        groups = shown.to(self._device).split(micro_batches(len(shown), self._config))
-        logits = [torch.cat([module(group) for group in groups]).float() for module in self._modules]
-        return combine_logits(torch.stack(logits), self._config, self._votes).cpu()
+        return self._label_block(shown.to(self.device), [len(shown)])
+
+    def _label_block(self, shown: Tensor, steps: Sequence[int]) -> Tensor:
+        groups = [size for step in steps for size in micro_batches(step, self._config)]
+        logits = torch.stack([network(shown, groups) for network in self._networks])
+        labels = [combine_logits(step, self._config, self._votes) for step in logits.split(list(steps), dim=1)]
+        return torch.cat(labels).cpu()
+
+
+class _Network:
+    """One teacher as it labels: a copy, in the number format and the memory layout that are fastest."""
+
+    def __init__(self, module: nn.Module, config: RelabelConfig, device: torch.device) -> None:
+        self._dtype = _DTYPES[config.precision]
+        module = copy.deepcopy(module).eval().to(device, self._dtype).to(memory_format=torch.channels_last)
+        for layer in module.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.float()
+        self._grouping: Grouping | None = None
+        if config.batch_statistics:
+            self._grouping = use_group_statistics(module, at_once=device.type == "cuda")
+        self._module = module
+
+    def __call__(self, shown: Tensor, groups: Sequence[int]) -> Tensor:
+        """(n, C) float32 logits of n views (n, 3, S, S), whose batch statistics are those of their group."""
+        if self._grouping is not None:
+            self._grouping.sizes = groups
+        logits: Tensor = self._module(shown.to(self._dtype, memory_format=torch.channels_last))
+        return logits.float()
+
+
+def _blocks(steps: Sequence[int], size: int, device: torch.device) -> Iterator[Sequence[int]]:
+    """Successive steps that share a forward pass; always the same ones, whoever asks for them."""
+    num_views = _BLOCK_PIXELS.get(device.type, _BLOCK_PIXELS["cuda"]) // size**2
+    per_block = max(1, num_views // max(steps, default=1))
+    return (steps[start : start + per_block] for start in range(0, len(steps), per_block))
 
 
 def label_epoch(
@@ -160,16 +218,14 @@ def label_epoch(
         The columns of the soft-label table: epoch, step, the view's columns, and logits (n, C) float32 if labelled.
     """
     rng = generator(seed, "relabel", epoch)
-    steps = torch.randperm(len(images), generator=rng).split(split_sizes(len(images), config.batch_size))
-    size = images.shape[-1]
-    tables = []
-    for step, rows in enumerate(steps):
-        views = _draw_views(rows, size, config, rng)
-        place = {"epoch": torch.full((len(rows),), epoch), "step": torch.full((len(rows),), step)}
-        tables.append({k: v.int() for k, v in place.items()} | views.columns())
-        if labeller is not None:
-            tables[-1]["logits"] = labeller.label(images, views)
-    return {name: torch.cat([table[name] for table in tables]) for name in tables[0]}
+    sizes = split_sizes(len(images), config.batch_size)
+    steps = torch.randperm(len(images), generator=rng).split(sizes)
+    views = LabelViews.cat([_draw_views(rows, images.shape[-1], config, rng) for rows in steps])
+    step = torch.arange(len(sizes), dtype=torch.int32).repeat_interleave(torch.tensor(sizes))
+    table = {"epoch": torch.full_like(step, epoch), "step": step} | views.columns()
+    if labeller is not None:
+        table["logits"] = labeller.label_steps(images, views, sizes)
+    return table
 
 
 def _draw_views(rows: Tensor, size: int, config: RelabelConfig, rng: torch.Generator) -> LabelViews:
@@ -177,10 +233,3 @@ def _draw_views(rows: Tensor, size: int, config: RelabelConfig, rng: torch.Gener
     return LabelViews.draw(
         rows, size, config.crop_area, config.flip_probability, config.cutmix, rng, config.shuffle_tiles
     )
-
-
-def _use_batch_statistics(module: nn.Module) -> None:
-    for layer in module.modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            layer.train()
-            layer.momentum = 0.0  # the running statistics stay what they were

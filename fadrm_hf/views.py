@@ -16,7 +16,7 @@ crop, independently. Of 2 x 2 tiles that is a circular shift by half a side alon
 as any other: a crop that starts in the image and may run over its border, beyond which row r is row r - S.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from math import log
 
@@ -265,8 +265,20 @@ class LabelViews:
         small = {"image": torch.int32, "mix_image": torch.int32, "flip": torch.bool, "mix_flip": torch.bool}
         return {f.name: getattr(self, f.name).to(small.get(f.name, torch.int16)) for f in fields(self)}
 
+    @classmethod
+    def cat(cls, parts: Sequence["LabelViews"]) -> "LabelViews":
+        """The views of successive batches, as one."""
+        return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+
     def __len__(self) -> int:
         return len(self.image)
+
+    def __getitem__(self, rows: slice) -> "LabelViews":
+        return LabelViews(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def to(self, device: torch.device) -> "LabelViews":
+        """The same views where they are to be rendered."""
+        return LabelViews(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def mix_shares(self, size: int) -> Tensor:
         """(n,) float32 in [0, 1]: the share of each view's size x size pixels that shows the partner."""
@@ -319,7 +331,7 @@ def render_views(images: Tensor, views: LabelViews) -> Tensor:
 
     Args:
         images: (N, C, S, S) uint8, the whole image table.
-        views: n views of its rows.
+        views: n views of its rows, on the images' device.
 
     Returns:
         (n, C, S, S) float32 pixels in [0, 255].

@@ -1,13 +1,16 @@
 """Soft labels: which images share a forward pass, which layers see batch statistics, what is averaged."""
 
+import itertools
 import math
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
 from fixtures.small import Network, digits, small_teacher
 from torch import nn
 
+import fadrm_hf.networks  # noqa: F401 - registers the small-image architectures
 from fadrm_hf.config import RelabelConfig
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.randomness import generator
@@ -285,3 +288,45 @@ def test_epochs_are_labelled_alike_alone_and_again(source, teachers, images):
     label_epoch(images, ours, CONFIG, 0, 0)
     again = label_epoch(images, ours, CONFIG, 0, 1)
     assert all(torch.equal(alone[name], again[name]) for name in alone)
+
+
+def test_many_steps_share_a_pass_and_each_is_labelled_as_alone(source, teachers):
+    """More steps than a pass takes, and a last one of 17 views whose micro-batches are of 8 and 9."""
+    images = source.pixels("train", range(16 * 20 + 1))
+    for config in (CONFIG, replace(CONFIG, ensemble="frobenius"), replace(CONFIG, batch_statistics=False)):
+        ours = labeller(source, teachers, config)
+        table = label_epoch(images, ours, config, 0, 0)
+        sizes = table["step"].unique(return_counts=True)[1].tolist()
+        assert sizes == [16] * 19 + [17]
+        views = LabelViews.from_columns(table)
+        ends = torch.tensor([0, *sizes]).cumsum(0).tolist()
+        alone = [ours.label(images, views[start:end]) for start, end in itertools.pairwise(ends)]
+        torch.testing.assert_close(table["logits"], torch.cat(alone), rtol=1e-5, atol=1e-5)
+        at_random = LabelViews.cat([views[start:end] for start, end in ((16, 32), (304, 321))])
+        some = ours.label_steps(images, at_random, [16, 17])
+        torch.testing.assert_close(some, torch.cat((alone[1], alone[19])), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["resnet10_narrow", "mobilenetv2_100_small_stem"])
+def test_stored_labels_of_a_deep_teacher_are_those_of_single_steps(architecture, source, images):
+    """Large and small passes round alike, so that labels made while training are those that are stored."""
+    torch.manual_seed(0)
+    module = timm.create_model(architecture, num_classes=10).eval().requires_grad_(False)
+    ours = labeller(source, [replace(small_teacher(source), module=module)])
+    table = label_epoch(images, ours, CONFIG, 0, 0)
+    views = LabelViews.from_columns(table)
+    alone = torch.cat([ours.label_shown(shown(source, images, views[rows])) for rows in (slice(16), slice(16, 33))])
+    largest = alone.abs().amax(dim=1, keepdim=True)
+    assert ((table["logits"] - alone).abs() <= 2.0**-15 * largest).all(), "far below the rounding of float16"
+
+
+@pytest.mark.parametrize("batch_statistics", [True, False])
+def test_half_precision_rounds_labels_and_nothing_else(batch_statistics, source, teachers, images):
+    views, config = some_views(16), replace(CONFIG, batch_statistics=batch_statistics)
+    exact, rounded = (
+        labeller(source, teachers, replace(config, precision=precision)).label(images, views)
+        for precision in ("fp32", "bf16")
+    )
+    assert rounded.dtype == torch.float32
+    difference = (exact - rounded).abs().max() / exact.abs().max()
+    assert 0 < difference < 0.05

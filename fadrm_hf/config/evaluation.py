@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fadrm_hf.config.checks import Interval, require, require_area, require_probability
+from fadrm_hf.config.checks import Interval, Precision, require, require_area, require_probability
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class RelabelConfig:
         vote_temperature: Weights of votes are softmax(vote / temperature), votes in per cent (CV-DD's code: 10).
         shuffle_tiles: Tiles per row and column of a mosaic whose rows and columns each view permutes before its crop
             (RDED); 1 leaves images as they are.
+        precision: Number format of the teachers' pass; BatchNorm's statistics, and labels, are fp32 before they are
+            stored. bf16 has 8 significant bits, which labels show.
     """
 
     epochs: int | None = None
@@ -43,6 +45,7 @@ class RelabelConfig:
     ensemble: Literal["mean", "frobenius", "votes"] = "mean"
     vote_temperature: float = 10.0
     shuffle_tiles: int = 1
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         require(self.epochs is None or self.epochs >= 1, "relabel.epochs", self.epochs, "at least 1")
