@@ -181,7 +181,8 @@ class Distilled:
             labels: Where logits come from: "stored" in the artifact; "online" from the teachers it names, in the
                 micro-batches of `relabel`; "none". If not given: "none" for views that are not mixed, else "online"
                 where none are stored or `online` or `redraws` is set, else "stored".
-            device: Where teachers label; the process's own if not given.
+            device: Where teachers label, the process's own if not given. Without workers the views are rendered there
+                too, from images that were brought there once.
             state: `Batches.state_dict()` of an earlier pass over the same epochs, to go on from there.
 
         Raises:
@@ -197,8 +198,9 @@ class Distilled:
         done = 0 if state is None else self._steps_before(epochs, state)
         labeller = self._labeller(device) if labels == "online" else None
         steps = self._steps(epochs, done, views_only=labels != "stored")
+        place = torch.device("cpu") if num_workers or device is None else device
         loader = DataLoader(
-            _Rendering(self, mixed, labels == "stored"),
+            _Rendering(self, mixed, labels == "stored", place),
             batch_size=None,
             sampler=steps,
             num_workers=num_workers,  # which are forked before the first step is read: before there is a thread
@@ -364,17 +366,18 @@ def _colour(values: tuple[float, ...]) -> Colour:
 
 
 class _Rendering(Dataset[Batch]):
-    """A map from the stored columns of a step to its batch; workers share the steps out."""
+    """A map from the stored columns of a step to its batch on a device; workers share the steps out."""
 
-    def __init__(self, distilled: Distilled, mixed: bool, with_logits: bool) -> None:
-        self._images, self._labels, self._mixed = distilled.images, distilled.labels, mixed
+    def __init__(self, distilled: Distilled, mixed: bool, with_logits: bool, device: torch.device) -> None:
+        self._images, self._labels = distilled.images.to(device), distilled.labels.to(device)
+        self._mixed, self._device = mixed, device
         self._normalisation = distilled.normalisation
         self._codec = find_codec(distilled.manifest.label_codec) if with_logits else None
         self._num_classes = len(distilled.manifest.class_map)
 
     def __getitem__(self, columns: Arrays) -> Batch:
         views = LabelViews.from_columns({name: torch.from_numpy(columns[name]) for name in VIEW_FEATURES})
-        views = views if self._mixed else views.unmixed()
+        views = (views if self._mixed else views.unmixed()).to(self._device)
         images = normalise(render_views(self._images, views), *self._normalisation)
         mix_labels = self._labels[torch.where(views.mix_image >= 0, views.mix_image, views.image)]
         shares = views.mix_shares(images.shape[-1])
@@ -382,5 +385,5 @@ class _Rendering(Dataset[Batch]):
 
     def _logits(self, columns: Arrays) -> Tensor:
         if self._codec is None:
-            return torch.empty((len(columns["image"]), 0))
-        return torch.from_numpy(self._codec.decode(columns, self._num_classes))
+            return torch.empty((len(columns["image"]), 0), device=self._device)
+        return torch.from_numpy(self._codec.decode(columns, self._num_classes)).to(self._device)

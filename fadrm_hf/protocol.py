@@ -216,12 +216,27 @@ def hard_label_loss(
 
 
 def optimiser_of(config: StudentConfig, student: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of a resolved protocol: AdamW, or SGD with momentum."""
+    """The optimiser of a resolved protocol: AdamW, or SGD with momentum, in one pass over the weights.
+
+    On a GPU it can be captured: its learning rate, like all that changes from step to step, is a tensor there.
+    """
     assert config.lr is not None and config.weight_decay is not None and config.momentum is not None
     groups = parameter_groups(student, config.weight_decay, bool(config.decay_everything))
+    device = next(student.parameters()).device
+    on_gpu = device.type == "cuda"
+    lr = torch.tensor(config.lr, device=device) if on_gpu else config.lr
     if config.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
-    return torch.optim.AdamW(groups, lr=config.lr)
+        return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=lr, fused=True, capturable=on_gpu)
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Let the next steps be taken at another rate, also those that are captured already."""
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def parameter_groups(student: nn.Module, weight_decay: float, decay_everything: bool = False) -> list[dict[str, Any]]:

@@ -54,10 +54,10 @@ def label_robust_score(ior: float, hlr: float, weight: float = 0.5) -> float:
 
 @torch.inference_mode()
 def predict(module: torch.nn.Module, batches: Iterable[Tensor]) -> Tensor:
-    """(n, C) logits of a network in eval mode over batches of normalised images; its mode is restored."""
+    """(n, C) logits, on the CPU, of a network in eval mode over batches of normalised images; its mode is restored."""
     was_training = module.training
     module.eval()
     try:
-        return torch.cat([module(batch).float().cpu() for batch in batches])
+        return torch.cat([module(batch).float() for batch in batches]).cpu()
     finally:
         module.train(was_training)

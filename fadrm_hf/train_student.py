@@ -1,7 +1,7 @@
 """The evaluation protocol: train students from an artifact alone and say how good they are (Tables 9, 11-18, Eq. 57).
 
-One micro-batch at a time, so that BatchNorm sees what the teachers saw; losses, optimiser and learning rate are those
-of `fadrm_hf.protocol`. The number reported is that of the last epoch.
+Steps are those of `fadrm_hf.student_step`, in whose micro-batches BatchNorm sees what the teachers saw; losses,
+optimiser and learning rate are those of `fadrm_hf.protocol`. The number reported is that of the last epoch.
 """
 
 import hashlib
@@ -27,24 +27,26 @@ from fadrm_hf.machine import describe_machine, library_versions
 from fadrm_hf.progress import Reporter, Task
 from fadrm_hf.protocol import (
     check_protocol,
-    hard_label_loss,
     is_hard_epoch,
     learning_rate_of,
     optimiser_of,
     protocol_of,
     remarks,
+    set_learning_rate,
     shown_by,
-    soft_loss_of,
 )
 from fadrm_hf.randomness import derive_seed
 from fadrm_hf.relabel import micro_batches
 from fadrm_hf.scores import predict, summarise, topk_accuracy
 from fadrm_hf.sources import Source
+from fadrm_hf.student_step import CapturedStep, StudentStep, on_device
 from fadrm_hf.students import check_student, create_student
 from fadrm_hf.weight_average import WeightAverage
 
 _EVALUATIONS = 10  # how often the test accuracy is looked at, to print the best epoch beside the last one
 _KEPT_IN_MEMORY = 2 << 30
+_TESTED_TOGETHER = 500
+_TESTED_ON_CPU = 50  # 1.4 times as fast as 500 (ResNet-18, 32 px, two cores): activations stay in the cache
 
 Keep = Callable[[nn.Module, int], None]
 
@@ -60,26 +62,27 @@ class Outcome:
 
 
 class TestImages:
-    """Batches of normalised test images; decoded once where they fit into memory.
+    """Batches of normalised test images; decoded once where they fit into memory, as bytes on the device.
 
     Args:
         source: The source with a test split.
         device: Where the batches are put.
     """
 
-    _BATCH = 500
-
     def __init__(self, source: Source, device: torch.device) -> None:
         self._source, self._device = source, device
+        self._batch = _TESTED_ON_CPU if device.type == "cpu" else _TESTED_TOGETHER
         self.labels = torch.as_tensor(source.labels("test"))
         small = len(self.labels) * 3 * source.size**2 <= _KEPT_IN_MEMORY
-        self._pixels = source.pixels("test", range(len(self.labels))) if small else None
+        self._pixels = source.pixels("test", range(len(self.labels))).to(device) if small else None
 
     def __iter__(self) -> Iterator[Tensor]:
-        for rows in torch.arange(len(self.labels)).split(self._BATCH):
+        for first in range(0, len(self.labels), self._batch):
+            rows = range(first, min(first + self._batch, len(self.labels)))
             kept = self._pixels
-            pixels = self._source.pixels("test", rows.tolist()) if kept is None else kept[rows]
-            yield self._source.normalise(pixels).to(self._device)
+            pixels = self._source.pixels("test", rows) if kept is None else kept[rows.start : rows.stop]
+            normalised = self._source.normalise(pixels.to(self._device))
+            yield normalised.contiguous(memory_format=torch.channels_last)
 
 
 class StudentTraining:
@@ -104,6 +107,8 @@ class StudentTraining:
         self._student = student.to(device).to(memory_format=torch.channels_last).train()
         self._optimiser = optimiser_of(config, student)
         self._average = None if config.ema is None else WeightAverage(self._student, config.ema)
+        step = StudentStep(self._student, self._optimiser, self._average, config)
+        self._step = CapturedStep(step, device) if device.type == "cuda" else step
 
     @property
     def student(self) -> nn.Module:
@@ -167,11 +172,10 @@ class StudentTraining:
 
     def _train_epoch(self, batches: Iterator[Batch], epoch: int) -> float:
         torch.manual_seed(derive_seed(self._seed, "student-epoch", epoch))  # dropout, stochastic depth
-        for group in self._optimiser.param_groups:
-            group["lr"] = learning_rate_of(self._config, epoch)
+        set_learning_rate(self._optimiser, learning_rate_of(self._config, epoch))
         steps = self._distilled.steps_per_epoch
         is_hard = is_hard_epoch(self._config, epoch)
-        loss = torch.stack([self._step(next(batches), is_hard) for _ in range(steps)]).mean().item()
+        loss = torch.stack([self._take(next(batches), is_hard) for _ in range(steps)]).mean().item()
         if not math.isfinite(loss):
             raise StudentError(
                 f"the loss of {self._config.student} became {loss} in epoch {epoch + 1}; lower --student.lr "
@@ -179,29 +183,10 @@ class StudentTraining:
             )
         return loss
 
-    def _step(self, batch: Batch, is_hard: bool) -> Tensor:
-        """One update from one batch, BatchNorm seeing one micro-batch at a time; returns the mean loss."""
-        self._optimiser.zero_grad(set_to_none=True)
+    def _take(self, batch: Batch, is_hard: bool) -> Tensor:
+        """One update; returns the mean loss."""
         sizes = micro_batches(len(batch.labels), self._distilled.relabel)
-        total = torch.zeros((), device=self._device)
-        for part in _split(batch, sizes):
-            images = part.images.to(self._device, memory_format=torch.channels_last)
-            loss = self._loss(self._student(images), part, is_hard)
-            # Weighted by size, so that a smaller last micro-batch counts for its images and not more.
-            loss = loss * (len(part.labels) / len(batch.labels))
-            loss.backward()
-            total += loss.detach()
-        self._optimiser.step()
-        if self._average is not None:
-            self._average.update(self._student)
-        return total
-
-    def _loss(self, predicted: Tensor, part: Batch, is_hard: bool) -> Tensor:
-        labels = part.labels.to(self._device)
-        if not is_hard:
-            return soft_loss_of(self._config, predicted, part.logits.to(self._device), labels)
-        mix_labels, shares = part.mix_labels.to(self._device), part.mix_shares.to(self._device)
-        return hard_label_loss(predicted, labels, mix_labels, shares, self._config.label_smoothing)
+        return self._step(on_device(batch, self._device), sizes, is_hard)
 
     def _accuracy(self, epoch: int) -> dict[str, float]:
         if self._average is not None and self._config.ema_buffers == "copy":
@@ -214,7 +199,8 @@ class StudentTraining:
     def _views(self, epoch: int) -> Iterator[Tensor]:
         """The micro-batches of an epoch's views once more, as BatchNorm saw them."""
         epochs, is_mixed = range(epoch, epoch + 1), self._config.labels == "soft"
-        with self._distilled.batches(epochs, is_mixed, self._config.num_workers, labels="none") as batches:
+        workers, device = self._config.num_workers, self._device
+        with self._distilled.batches(epochs, is_mixed, workers, labels="none", device=device) as batches:
             for batch in batches:
                 for images in batch.images.split(micro_batches(len(batch.labels), self._distilled.relabel)):
                     yield images.to(self._device, memory_format=torch.channels_last)
@@ -325,13 +311,6 @@ def _checkpoint_name(config: StudentConfig) -> str:
 def _is_evaluated(epoch: int, epochs: int, evaluations: int) -> bool:
     every = max(1, epochs // evaluations)
     return epoch + 1 == epochs or (epoch + 1) % every == 0
-
-
-def _split(batch: Batch, sizes: list[int]) -> Iterator[Batch]:
-    """The batch in micro-batches."""
-    columns = (batch.images, batch.labels, batch.logits, batch.mix_labels, batch.mix_shares)
-    for parts in zip(*(column.split(sizes) for column in columns), strict=True):
-        yield Batch(*parts)
 
 
 def _curve_of(checkpoint: Path) -> Path:

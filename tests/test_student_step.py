@@ -1,0 +1,150 @@
+"""Micro-batches that go through a student together, against the same ones after another, in float64."""
+
+import copy
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import fadrm_hf.networks  # noqa: F401 - registers the small-image architectures
+from fadrm_hf.config import StudentConfig
+from fadrm_hf.loader import Batch
+from fadrm_hf.protocol import optimiser_of, set_learning_rate, soft_label_loss
+from fadrm_hf.randomness import generator
+from fadrm_hf.student_step import CapturedStep, StudentStep, by_micro_batch, can_join, joined, on_device
+
+CONFIG = StudentConfig(lr=0.1, eta=1.0, optimiser="sgd", momentum=0.0, weight_decay=0.0)
+
+
+class Tracked(nn.Sequential):
+    """A network whose instance statistics are averaged over whatever goes through it together."""
+
+    def __init__(self):
+        norm = nn.InstanceNorm2d(4, track_running_stats=True)
+        super().__init__(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+
+
+def network(name="resnet10_narrow"):
+    torch.manual_seed(0)
+    module = Tracked() if name == "tracked" else timm.create_model(name, num_classes=5, drop_rate=0.0)
+    return module.double().train()
+
+
+def batch_of(num, size=16):
+    rng = generator(0, "step")
+    images = torch.randn((num, 3, size, size), generator=rng, dtype=torch.float64)
+    labels = torch.randint(0, 5, (num,), generator=rng)
+    logits = torch.randn((num, 5), generator=rng, dtype=torch.float64)
+    return Batch(images, labels, logits, labels.flip(0), torch.rand((num,), generator=rng, dtype=torch.float64))
+
+
+def gradients(module):
+    return [parameter.grad for parameter in module.parameters()]
+
+
+def close(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("sizes", [[8, 8], [6, 6, 4], [5, 2]])
+@pytest.mark.parametrize(
+    "name", ["resnet10_narrow", "mobilenetv2_100_small_stem"]
+)  # timm has norms with activation
+def test_batchnorm_sees_one_micro_batch_at_a_time(name, sizes):
+    together, apart = network(name), network(name)
+    batch = batch_of(sum(sizes))
+    with by_micro_batch(together, sizes):
+        logits = together(batch.images)
+    parts = [apart(images) for images in batch.images.split(sizes)]
+    close(logits, torch.cat(parts))
+    whole = network(name)
+    assert (whole(batch.images) - logits).abs().max() > 1e-3, "the whole batch at once is something else"
+    (logits * batch.logits).sum().backward()
+    (torch.cat(parts) * batch.logits).sum().backward()
+    close(gradients(together), gradients(apart))
+    close(dict(together.named_buffers()), dict(apart.named_buffers()))  # running statistics, one after the other
+
+
+def test_a_network_is_itself_again_afterwards_also_after_an_error():
+    student, before = network(), network()
+    with pytest.raises(RuntimeError, match="split"), by_micro_batch(student, [3, 4]):
+        student(batch_of(6).images)
+    images = batch_of(6).images
+    close(student(images), before(images))
+    close(copy.deepcopy(student)(images), copy.deepcopy(before)(images))
+
+
+def test_passes_are_as_large_as_memory_allows():
+    assert joined([8, 8], 32 * 32) == [[8, 8]]
+    assert joined([16, 16, 16, 16], 224 * 224) == [[16, 16], [16, 16]]
+    assert joined([50, 50, 7], 224 * 224) == [[50], [50], [7]]  # each above the limit: as if nothing were joined
+    assert joined([20, 20, 20, 3], 224 * 224) == [[20, 20], [20, 3]]
+
+
+def test_what_else_sees_its_neighbours_is_not_joined():
+    assert can_join(network()) and can_join(network("convnet3_narrow"))
+    assert not can_join(network("tracked"))
+
+
+@pytest.mark.parametrize("name", ["resnet10_narrow", "tracked"])
+@pytest.mark.parametrize("is_hard", [False, True])
+def test_a_step_is_the_mean_gradient_of_its_micro_batches(name, is_hard):
+    """Of 6, 6 and 4 views; each micro-batch through the network by itself, weighted by its share."""
+    student, plain = network(name), network(name)
+    batch, sizes = batch_of(16), [6, 6, 4]
+    loss = StudentStep(student, optimiser_of(CONFIG, student), None, CONFIG)(batch, sizes, is_hard)
+    total = torch.zeros((), dtype=torch.float64)
+    for rows in torch.arange(16).split(sizes):
+        predicted = plain(batch.images[rows])
+        if is_hard:
+            shares, logs = batch.mix_shares[rows], predicted.log_softmax(1)
+            own, mixed = (-logs.gather(1, y[rows, None])[:, 0] for y in (batch.labels, batch.mix_labels))
+            part = ((1 - shares) * own + shares * mixed).sum()
+        else:
+            part = soft_label_loss(predicted, batch.logits[rows], 20.0) * len(rows)
+        total = total + part / 16
+    close(loss, total.detach())
+    total.backward()
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter -= 0.1 * parameter.grad
+    close(dict(student.named_parameters()), dict(plain.named_parameters()))
+    close(dict(student.named_buffers()), dict(plain.named_buffers()))
+
+
+def test_the_learning_rate_is_set_as_a_number_and_as_a_tensor():
+    for rate in (0.5, torch.tensor(0.5)):
+        weight = nn.Parameter(torch.ones(2))
+        optimiser = torch.optim.SGD([weight], lr=rate)
+        set_learning_rate(optimiser, 0.25)
+        weight.sum().backward()
+        optimiser.step()
+        assert weight.tolist() == [0.75, 0.75]
+        assert not isinstance(rate, torch.Tensor) or optimiser.param_groups[0]["lr"] is rate, "a capture holds it"
+
+
+def test_a_batch_is_brought_to_the_student_as_it_is():
+    batch = batch_of(4)
+    brought = on_device(batch, torch.device("cpu"))
+    assert all(torch.equal(x, y) for x, y in zip(vars(batch).values(), vars(brought).values(), strict=True))
+    assert brought.images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_captured_steps_are_the_steps_that_were_written(optimiser):
+    device, config = torch.device("cuda"), StudentConfig(lr=0.01, eta=1.0, optimiser=optimiser)
+    batches = [on_device(batch_of(num), device) for num in (16, 16, 12) * 6]
+    trained = []
+    for captured in (False, True):
+        student = network().to(device)
+        adaptive = optimiser_of(config, student)
+        written = StudentStep(student, adaptive, None, config)
+        step = CapturedStep(written, device) if captured else written
+        losses = []
+        for index, batch in enumerate(batches):
+            set_learning_rate(adaptive, 0.01 / (1 + index))
+            losses.append(step(batch, [8, len(batch.labels) - 8], False))
+        trained.append([torch.stack(losses), *student.state_dict().values()])
+    close(trained[1], trained[0])
