@@ -16,11 +16,11 @@ from fadrm_hf.teachers.squeeze import squeeze
 
 def distill_command(arguments: Sequence[str]) -> int:
     """`fadrm-hf distill`."""
-    distill(parse_run(_with_recipe_from_hub(list(arguments))))
+    distill(parse_run(with_recipe_from_hub(list(arguments))))
     return 0
 
 
-def _with_recipe_from_hub(arguments: list[str]) -> list[str]:
+def with_recipe_from_hub(arguments: list[str]) -> list[str]:
     """`--config hf://datasets/ORG/NAME/recipe.yaml` becomes that file, in a folder and of a source that are certain.
 
     A recipe names its run folder without the place where it was, and may leave the source's revision open, which the
