@@ -13,6 +13,7 @@ from fadrm_hf.errors import ConfigError, RunFolderError
 from fadrm_hf.label_codec import find_codec
 from fadrm_hf.line import Line, Vote, recipe_of
 from fadrm_hf.patches import images_needed
+from fadrm_hf.plain import require_plain
 from fadrm_hf.presets import resolve
 from fadrm_hf.relabel import check_labelling
 from fadrm_hf.shards import WorkFolder, join_world, refuse_other_run, require_place
@@ -48,6 +49,8 @@ def check_run(run: RunConfig, votes: Sequence[float] | None = None) -> tuple[Run
     assert size is not None
     run = replace(run, method=run.method.resolve(size))
     run.method.check(run)
+    if run.recover.form == "plain" and run.method.iterations > 0 and run.recover.bn_weight > 0:
+        require_plain(run.method.matching)
     check_names(run.teachers.names, size)
     _check_protocol(run)
     check_labelling(run.relabel, len(run.teachers.names), needs_votes(run), size)

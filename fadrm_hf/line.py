@@ -23,6 +23,7 @@ from fadrm_hf.config import RunConfig
 from fadrm_hf.label_codec import find_codec
 from fadrm_hf.machine import peak_memory_bytes, reset_peak_memory
 from fadrm_hf.matcher import MatchableCheck, matching
+from fadrm_hf.memory import require_memory
 from fadrm_hf.package import write_artifact
 from fadrm_hf.patches import Patches, noise_start, starting_images
 from fadrm_hf.progress import Reporter
@@ -231,6 +232,8 @@ class Line:
             self._reporter.stage("recover", len(todo) * run.method.iterations, num_images) as task,
             matching(matched, run.recover, self._device, run.method.matching, known, side) as matchers,
         ):
+            if todo:
+                require_memory(run, matchers, self._source, self._device, self._state)
 
             def report(iterations: int, losses: dict[str, float]) -> None:
                 task.advance(iterations, **losses)

@@ -6,7 +6,7 @@ other forms, so results differ by rounding alone (released code: Jiacheng8/FADRM
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -100,8 +100,12 @@ class PlainMatcher:
         return self.statistics.loss()
 
 
-def require_plain(matching: Matching, modules: list[nn.Module]) -> None:
+def require_plain(matching: Matching, modules: Sequence[nn.Module] = ()) -> None:
     """Refuse what the published loop does not do.
+
+    Args:
+        matching: What a method matches.
+        modules: Its teachers, as far as they are known.
 
     Raises:
         ConfigError: Statistics other than those of BatchNorm's inputs in the current iteration are matched.

@@ -148,7 +148,8 @@ class _Normalise(torch.autograd.Function):
 
 
 def _channels_last(maps: Tensor) -> Tensor:
-    return maps.contiguous(memory_format=torch.channels_last)
+    """The same values for a kernel, which has nothing to do with their history."""
+    return maps.detach().contiguous(memory_format=torch.channels_last)
 
 
 def _positions_first(maps: Tensor) -> Tensor:
