@@ -138,7 +138,8 @@ class CapturedStep:
 
 def can_join(network: nn.Module) -> bool:
     """Whether images of several micro-batches may go through a network together: only BatchNorm sees the others."""
-    return all(isinstance(layer, _BatchNorm) for layer in network.modules() if "running_var" in layer._buffers)
+    tracking = (layer for layer in network.modules() if layer._buffers.get("running_var") is not None)
+    return all(isinstance(layer, _BatchNorm) for layer in tracking)
 
 
 def joined(sizes: Sequence[int], pixels: int) -> list[list[int]]:

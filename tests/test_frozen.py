@@ -12,6 +12,7 @@ from torch import nn
 
 from fadrm_hf import networks  # noqa: F401  registers the small networks
 from fadrm_hf.frozen import coverage, freeze
+from fadrm_hf.frozen.convolution import FrozenConv2d
 from fadrm_hf.statistics import MatchedStatistics, Matching
 
 # Convolutions, BatchNorm layers, and the activations that follow one of these directly.
@@ -122,6 +123,21 @@ def test_gradients_of_single_precision_point_the_same_way(precision, cosine):
     assert F.cosine_similarity(found.double().flatten(), expected.flatten(), dim=0) > cosine
     if precision == "fp32":
         assert (found - expected).norm() < 1e-2 * expected.norm()
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (14, 17)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(7, 2, 3), (3, 1, 1), (3, 2, 1), (5, 2, 0), (4, 2, 1), (1, 1, 0)]
+)
+def test_the_gradient_of_a_first_convolution(kernel, stride, padding, size):
+    layer = nn.Conv2d(3, 8, kernel, stride, padding).double().requires_grad_(False)
+    images = torch.randn((2, 3, *size), dtype=torch.float64)
+    expected, found = images.clone().requires_grad_(), images.clone().requires_grad_()
+    outputs = layer(expected)
+    grad = torch.randn_like(outputs)
+    outputs.backward(grad)
+    FrozenConv2d(layer)(found).backward(grad)
+    torch.testing.assert_close(found.grad, expected.grad, rtol=1e-12, atol=1e-12)
 
 
 def test_the_layers_keep_their_names_and_order():
