@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
+from accelerate import PartialState
 from rich.table import Table
 
 from fadrm_hf.artifact import read_manifest
@@ -29,7 +29,7 @@ from fadrm_hf.methods.random_real import RandomReal
 from fadrm_hf.progress import Reporter
 from fadrm_hf.results import record_result
 from fadrm_hf.scores import predict, topk_accuracy
-from fadrm_hf.shards import WorkFolder
+from fadrm_hf.shards import WorkFolder, from_all, mine
 from fadrm_hf.sources import Source
 from fadrm_hf.students import architecture_of_student, check_student
 from fadrm_hf.teachers import load_teacher
@@ -39,16 +39,18 @@ from fadrm_hf.train_student import Outcome, TestImages, measured, train_students
 
 
 def measure_baselines(
-    run: RunConfig, source: Source, rows: Sequence[str], command: str, device: torch.device, quiet: bool
+    run: RunConfig, source: Source, rows: Sequence[str], command: str, state: PartialState, quiet: bool
 ) -> None:
     """Train the students of every row that has no result yet, and record each with the artifact.
+
+    The seeds of a row are divided over all processes.
 
     Args:
         run: The artifact's own resolved run; `output` is the artifact.
         source: Its source.
         rows: Which images to train on: "random_real", "distilled", "whole".
         command: What was typed, for the record.
-        device: Where students train.
+        state: The processes, each with the device that its students train on.
         quiet: Show no progress.
 
     Raises:
@@ -63,6 +65,7 @@ def measure_baselines(
     assert run.source.size is not None
     check_student(run.student.student, len(source.class_map), run.source.size)
     done = {(result["images"], result["labels"], result["student"]) for result in read_results(folder)}
+    state.wait_for_everyone()  # nobody records before everybody has looked
     reporter = Reporter(WorkFolder(folder).log, quiet)
     for (images, labels), title in ROWS.items():
         if images not in rows or (images, labels, run.student.student) in done:
@@ -70,12 +73,15 @@ def measure_baselines(
         reporter.say(title)
         protocol = replace(run.student, labels="soft" if labels == "soft" else "hard")
         if images == "whole":
-            result = _train_on_everything(run, source, reporter, device)
+            result = _train_on_everything(run, source, reporter, state)
         else:
             trained_on = _random_real_artifact(run, quiet) if images == "random_real" else folder
             work = WorkFolder(trained_on).path
-            result = train_students(load_distilled(trained_on), source, protocol, work, reporter, device)
-        record_result(folder, result | {"command": command})
+            distilled = load_distilled(trained_on)
+            result = train_students(distilled, source, protocol, work, reporter, state.device, state=state)
+        if state.is_main_process:
+            record_result(folder, result | {"command": command})
+    state.wait_for_everyone()
 
 
 def comparison_table(folder: Path, student: str) -> Table:
@@ -108,22 +114,23 @@ def _random_real_artifact(run: RunConfig, quiet: bool) -> Path:
     return distill(baseline, quiet, votes or None)
 
 
-def _train_on_everything(run: RunConfig, source: Source, reporter: Reporter, device: torch.device) -> Result:
+def _train_on_everything(run: RunConfig, source: Source, reporter: Reporter, state: PartialState) -> Result:
     """The student's network, trained on all real images by the recipe of `squeeze`; one training per seed."""
     protocol: StudentConfig = run.student
     assert run.source.size is not None and run.squeeze.epochs is not None
     architecture = architecture_of_student(protocol.student, run.source.size)
     beside = Path(run.output).parent / "teachers"
+    device = state.device
+    own: dict[int, Outcome] = {}
     test = TestImages(source, device)
-    outcomes = []
-    for seed in range(protocol.num_seeds):
+    for seed in mine(range(protocol.num_seeds), state):
         started = time.monotonic()
         folder = beside / f"whole-{squeezed_folder(source, architecture, run.squeeze, beside, seed).name}"
         squeeze(source, architecture, run.squeeze, folder, seed, reporter, device)
         network = load_teacher(f"timm/local-dir:{folder}", device).module
         logits = predict(network, test)
         top1, top5 = (topk_accuracy(logits, test.labels, k) for k in (1, 5))
-        outcomes.append(Outcome(top1, top5, None, time.monotonic() - started))
+        own[seed] = Outcome(top1, top5, None, time.monotonic() - started)
     return {
         "protocol": "squeeze",
         "student": protocol.student,
@@ -132,4 +139,4 @@ def _train_on_everything(run: RunConfig, source: Source, reporter: Reporter, dev
         "epochs": run.squeeze.epochs,
         "num_images": len(source.train),
         "settings": vars(run.squeeze),
-    } | measured(outcomes, test)
+    } | measured(from_all(own, state), test)

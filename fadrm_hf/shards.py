@@ -8,19 +8,23 @@ files in `<run>.work/`; a restart skips them if the run is the same, and refuses
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import gather_object, parse_flag_from_env
 
 from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import RunFolderError
 from fadrm_hf.files import is_complete, write_json
 
 Unit = TypeVar("Unit")
+Value = TypeVar("Value")
+
+_PATIENCE = timedelta(days=30)  # of a process that has finished its units while others still work
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,21 @@ def mine(units: Sequence[Unit], state: PartialState) -> list[Unit]:
     return list(units[state.process_index :: state.num_processes])
 
 
+def from_all(own: Mapping[int, Value], state: PartialState) -> list[Value]:
+    """What all processes have found, in the order of its numbers; every process gets it when the last one is there.
+
+    Args:
+        own: The values of this process, by number.
+        state: The processes.
+    """
+    everyone: dict[int, Value] = dict(gather_object(list(own.items()))) if state.num_processes > 1 else dict(own)
+    return [everyone[number] for number in sorted(everyone)]
+
+
 def join_world() -> PartialState:
     """The processes of this launch; see `check_world`."""
     # On its own `PartialState` does not read the variable, and processes on CPUs would not find each other.
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=_PATIENCE)
     check_world(state)
     return state
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
@@ -38,6 +39,7 @@ from fadrm_hf.protocol import (
 from fadrm_hf.randomness import derive_seed
 from fadrm_hf.relabel import micro_batches
 from fadrm_hf.scores import predict, summarise, topk_accuracy
+from fadrm_hf.shards import from_all, mine
 from fadrm_hf.sources import Source
 from fadrm_hf.student_step import CapturedStep, StudentStep, on_device
 from fadrm_hf.students import check_student, create_student
@@ -214,8 +216,13 @@ def train_students(
     reporter: Reporter,
     device: torch.device,
     keep: Keep | None = None,
+    state: PartialState | None = None,
 ) -> dict[str, Any]:
     """Train one student per seed and describe the outcome.
+
+    Processes of a launch train seeds side by side. On two cores a process on each is 1.4 times as fast as one process
+    with both for a network of 0.3 M weights, and no more than 1.04 times for ResNet-18 (32 px, batch 16), whose
+    convolutions keep two threads busy.
 
     Args:
         distilled: The artifact.
@@ -224,7 +231,8 @@ def train_students(
         work: Folder for checkpoints, from which an interrupted call goes on; none is left there at the end.
         reporter: Shows and logs the epochs.
         device: Where to train.
-        keep: Called with each trained student and its seed.
+        keep: Called with each student that this process has trained, and its seed.
+        state: The processes that share the seeds; if not given, this one trains all, whoever else there is.
 
     Returns:
         The result as `results/*.json` holds it, without the command.
@@ -243,18 +251,20 @@ def train_students(
     for remark in remarks(config, distilled):
         reporter.say(remark)
     test = TestImages(source, device)
-    outcomes = []
-    num_epochs = config.num_seeds * config.epochs
     checkpoints = [work / f"{_checkpoint_name(config)}-seed{seed}.safetensors" for seed in range(config.num_seeds)]
+    seeds = list(range(config.num_seeds)) if state is None else mine(range(config.num_seeds), state)
+    own: dict[int, Outcome] = {}
+    num_epochs = len(seeds) * config.epochs
     with reporter.stage(f"student {config.labels}", num_epochs, num_epochs * len(distilled.images)) as task:
-        for seed, checkpoint in enumerate(checkpoints):
+        for seed in seeds:
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 training = StudentTraining(distilled, test, config, seed, device)
-                outcomes.append(training.run(checkpoint, task))
+                own[seed] = training.run(checkpoints[seed], task)
             if keep is not None:
                 keep(training.student, seed)
-    for checkpoint in checkpoints:
-        forget(checkpoint)
+    outcomes = list(own.values()) if state is None else from_all(own, state)
+    for seed in seeds:  # not before all are trained: an interruption loses none
+        forget(checkpoints[seed])
     return {
         "protocol": config.name,
         "student": config.student,

@@ -24,6 +24,7 @@ from fixtures.runs import (
     files_of,
     identities,
     lasting,
+    launch,
     run_and_die,
     work_of,
 )
@@ -97,11 +98,7 @@ def test_a_deleted_or_truncated_shard_is_made_again_alone_with_the_same_bits(fin
 
 
 def test_two_processes_make_the_artifact_of_one(finished, tmp_path):
-    launch = [str(Path(sys.executable).with_name("accelerate")), "launch", "--multi_gpu", "--num_processes", "2",
-              "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
-              "recipes/distill.py", *RECIPE, *FADRM, "--output", str(tmp_path / "run")]  # fmt: skip
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(launch, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = launch(2, "distill", *RECIPE, *FADRM, "--output", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     assert lasting(tmp_path / "run") == lasting(finished)
     shards = files_of(work_of(finished))

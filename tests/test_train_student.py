@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from fixtures.runs import EPOCHS, STUDENT, copy_artifact, run_and_die, work_of
+from fixtures.runs import EPOCHS, STUDENT, copy_artifact, launch, run_and_die, work_of
 
 from fadrm_hf.artifact import read_manifest
 from fadrm_hf.cli import main
@@ -213,6 +213,26 @@ def test_a_student_that_is_finished_is_not_trained_again_for_the_sake_of_the_nex
     undisturbed = train(copy_artifact(trained[0], tmp_path / "undisturbed"), "--num_seeds=2")
     assert accuracies(train(artifact, "--num_seeds=2")) == accuracies(undisturbed)
     assert [path.name for path in work_of(artifact).iterdir()] == ["log.jsonl"], "no checkpoint is left"
+
+
+def test_processes_of_a_launch_share_the_seeds(trained, tmp_path):
+    """Three of two processes; each is the student that one process alone trains with as many threads."""
+    together, alone = (copy_artifact(trained[0], tmp_path / name) for name in ("together", "alone"))
+    arguments = ("--student", STUDENT, "--num_seeds=3")
+    done = launch(2, "train_student", str(together), *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("3 seeds") == 1, "one process speaks"
+    log = [json.loads(line) for line in (work_of(together) / "log.jsonl").read_text().splitlines()]
+    assert [line["units"] for line in log].count(EPOCHS) == 2, "both processes have trained"
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as each of the two had
+    try:
+        expected = train(alone, "--num_seeds=3")
+    finally:
+        torch.set_num_threads(num_threads)
+    result = json.loads((together / RESULT.format(labels="soft")).read_text())
+    assert accuracies(result) == accuracies(expected) and result["num_seeds"] == 3
+    assert [path.name for path in work_of(together).iterdir()] == ["log.jsonl"], "no checkpoint is left"
 
 
 def test_every_trained_student_is_offered_with_its_seed(finished_random_real, tmp_path):

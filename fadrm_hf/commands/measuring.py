@@ -54,7 +54,7 @@ def train_student_command(arguments: Sequence[str]) -> int:
     config = build(StudentConfig, {field.name: parsed[field.name] for field in fields(StudentConfig)})
     sharing.check(location, config)
     place = result_folder(location, parsed["output"])
-    device = only_process().device
+    state = join_world()
     distilled = load_distilled(location, streaming=parsed["streaming"], online=parsed["online"])
     source = source_of(location, parsed["source"]["name"])
     first: list[nn.Module] = []  # the student of the first seed, which is the one to share
@@ -63,7 +63,10 @@ def train_student_command(arguments: Sequence[str]) -> int:
         if seed == 0:
             first.append(module)
 
-    result = train_students(distilled, source, config, place.work.path, Reporter(place.work.log), device, keep)
+    reporter = Reporter(place.work.log, quiet=not state.is_main_process)
+    result = train_students(distilled, source, config, place.work.path, reporter, state.device, keep, state)
+    if not state.is_main_process:
+        return 0
     result |= {"command": as_typed("train-student", arguments)}
     path = place.add(result)
     say(describe_result(result))
@@ -96,19 +99,22 @@ def baselines_command(arguments: Sequence[str]) -> int:
     run = replace(run, student=replace(run.student, **given), source=where)
     source = source_of(location, parsed.source.name)
     require_views(load_distilled(location))
-    device = only_process().device
-    measure_baselines(run, source, parsed.rows, as_typed("baselines", arguments), device, quiet=False)
+    state = join_world()
+    command, quiet = as_typed("baselines", arguments), not state.is_main_process
+    measure_baselines(run, source, parsed.rows, command, state, quiet)
+    if quiet:
+        return 0
     console.print(comparison_table(location.folder, run.student.student))
     _print_where_to_look(location)
     return 0
 
 
 def only_process() -> PartialState:
-    """The process of a command that trains students one after another; several would all do the same."""
+    """The process of a command whose work is not divided; several would all do the same."""
     state = join_world()
     if state.num_processes > 1:
         raise ConfigError(
-            f"students train in one process, {state.num_processes} were launched; use accelerate launch "
+            f"this command runs in one process, {state.num_processes} were launched; use accelerate launch "
             "--num_processes 1, or the command without accelerate"
         )
     return state
