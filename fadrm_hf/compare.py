@@ -235,8 +235,8 @@ def _answer(contender: Contender, command: str, question: Connection) -> None:
 
 
 def _as_recorded(settings: StudentConfig | dict[str, Any]) -> dict[str, Any]:
-    """What decides a result, as JSON gives it back."""
-    plain = asdict(settings) if isinstance(settings, StudentConfig) else settings
+    """What decides a result, as JSON gives it back; settings that are younger than the result have their defaults."""
+    plain = asdict(settings) if isinstance(settings, StudentConfig) else asdict(StudentConfig()) | settings
     return json.loads(json.dumps({name: value for name, value in plain.items() if name != "num_workers"}))
 
 

@@ -62,8 +62,7 @@ class StudentStep:
         passes = joined(sizes, batch.images.shape[-1] ** 2) if self._joins else [[size] for size in sizes]
         losses = []
         for part, own in zip(_split(batch, [sum(own) for own in passes]), passes, strict=True):
-            with by_micro_batch(self._student, own):
-                predicted = self._student(part.images)
+            predicted = self._predict(part.images, own)
             # Weighted by size, so that a smaller last micro-batch counts for its images and not more.
             loss = self._loss(predicted, part, is_hard) * (len(part.labels) / len(batch.labels))
             loss.backward()
@@ -72,6 +71,16 @@ class StudentStep:
         if self._average is not None:
             self._average.update(self._student)
         return torch.stack(losses).sum()
+
+    def _predict(self, images: Tensor, sizes: Sequence[int]) -> Tensor:
+        """(n, C) float32 logits of several micro-batches."""
+        is_reduced = self._config.precision == "bf16"
+        with (
+            by_micro_batch(self._student, sizes),
+            torch.autocast(images.device.type, torch.bfloat16, enabled=is_reduced),
+        ):
+            predicted: Tensor = self._student(images)
+        return predicted.float() if is_reduced else predicted
 
     def _loss(self, predicted: Tensor, part: Batch, is_hard: bool) -> Tensor:
         if not is_hard:

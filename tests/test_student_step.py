@@ -1,6 +1,7 @@
 """Micro-batches that go through a student together, against the same ones after another, in float64."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import timm
@@ -109,6 +110,20 @@ def test_a_step_is_the_mean_gradient_of_its_micro_batches(name, is_hard):
             parameter -= 0.1 * parameter.grad
     close(dict(student.named_parameters()), dict(plain.named_parameters()))
     close(dict(student.named_buffers()), dict(plain.named_buffers()))
+
+
+def test_half_the_bits_point_the_same_way():
+    """bf16 convolutions; weights, gradients and the loss stay fp32, and no layer is left in another format."""
+    results = []
+    for precision in ("fp32", "bf16"):
+        student, config = network().float(), replace(CONFIG, precision=precision)
+        batch = Batch(*(x.float() if x.is_floating_point() else x for x in vars(batch_of(16)).values()))
+        loss = StudentStep(student, optimiser_of(config, student), None, config)(batch, [8, 8], False)
+        assert {loss.dtype, *(tensor.dtype for tensor in gradients(student))} == {torch.float32}
+        results.append((loss, torch.cat([tensor.flatten() for tensor in gradients(student)])))
+    (exact, expected), (reduced, found) = results
+    torch.testing.assert_close(reduced, exact, rtol=0.05, atol=0)
+    assert not torch.equal(found, expected) and torch.cosine_similarity(found, expected, dim=0) > 0.97
 
 
 def test_the_learning_rate_is_set_as_a_number_and_as_a_tensor():
