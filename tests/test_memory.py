@@ -111,7 +111,7 @@ def test_a_recovery_takes_what_two_small_batches_foretell(source, teacher):
         shard = largest_shard(run, 10)
         measured = peak_tensor_bytes(lambda: try_recovery(run, matchers, source, CPU, shard, cycle_of(run)), CPU)
     assert num_images(shard) == 10
-    assert law.bytes_of(10) == pytest.approx(measured, rel=0.05)
+    assert law.bytes_of(10) == pytest.approx(measured, rel=0.1)
     assert law.per_image > 4 * 3 * 16**2  # more than the pixels
 
 
