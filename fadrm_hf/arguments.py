@@ -42,6 +42,10 @@ SECTIONS: dict[str, type] = {
     "student": StudentConfig,
 }
 DEFAULT_METHOD = "fadrm"
+_DESCRIPTION = (
+    "Distil an image-classification dataset into an artifact. With --shards K:N, the K-th of N equal shares of its "
+    "images is recovered, for jobs without a launcher: the last of them, or fadrm-hf package, makes the artifact."
+)
 _ADDED: dict[str, dict[str, Any]] = {"statistics": {}}  # sections that recipes of version 0.1 do not have
 
 
@@ -59,7 +63,7 @@ def parse_run(arguments: Sequence[str], program: str = "fadrm-hf distill") -> Ru
     arguments = _spell_out(arguments)
     method_name = _method_name(arguments)
     method = find_method(method_name)
-    parser = new_parser(program, "Distil an image-classification dataset into an artifact.")
+    parser = new_parser(program, _DESCRIPTION)
     parser.add_argument("--output", type=str, default=None, help="Run folder; runs/METHOD-SOURCE-ipcK if not given.")
     parser.add_argument("--ipc", type=int, default=10, help="Images per class.")
     parser.add_argument("--seed", type=int, default=0, help="Every random choice derives from it.")

@@ -2,6 +2,7 @@
 
     fadrm-hf distill --config recipes/configs/digits/fadrm_ipc10.yaml     source -> artifact
     fadrm-hf estimate --config recipes/configs/digits/fadrm_ipc10.yaml    what that takes: seconds, memory, disk
+    fadrm-hf package --config recipes/configs/digits/fadrm_ipc10.yaml     what jobs with --shards K:N have recovered
     fadrm-hf train-teacher --architecture resnet18 --source.name DATASET   a teacher of your own
     fadrm-hf train-student ARTIFACT --student timm/resnet18                artifact -> accuracy
     fadrm-hf baselines runs/fadrm-digits-ipc10                             what to compare it with
@@ -33,6 +34,7 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPE
 # Where each command is; its module is imported when it is called, since torch and datasets take seconds.
 COMMANDS = {
     "distill": "making:distill_command",
+    "package": "making:package_command",
     "estimate": "estimate:estimate_command",
     "train-teacher": "making:train_teacher_command",
     "train-student": "measuring:train_student_command",

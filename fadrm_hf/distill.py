@@ -16,20 +16,22 @@ from fadrm_hf.patches import images_needed
 from fadrm_hf.plain import require_plain
 from fadrm_hf.presets import resolve
 from fadrm_hf.relabel import check_labelling
-from fadrm_hf.shards import WorkFolder, join_world, refuse_other_run, require_place
+from fadrm_hf.shards import WHOLE, Share, WorkFolder, join_world, refuse_other_run, require_place
 from fadrm_hf.sources import Source, check_source, load_source
 from fadrm_hf.students import check_student
 from fadrm_hf.teachers import check_names
 from fadrm_hf.votes import check_votes, measure_votes, needs_votes, with_votes
 
 
-def distill(run: RunConfig, quiet: bool = False, votes: Sequence[float] | None = None) -> Path:
+def distill(run: RunConfig, quiet: bool = False, votes: Sequence[float] | None = None, share: Share = WHOLE) -> Path:
     """Run the line, or what is left of it.
 
     Args:
         run: What to distil and how; open values come from the source's preset.
         quiet: Show no progress.
         votes: What each teacher is worth, as a fraction, where the run asks for that and it is known already.
+
+        share: Which images are recovered here; the artifact is made by the job that finds all there, or by `package`.
 
     Returns:
         The artifact's folder.
@@ -39,7 +41,26 @@ def distill(run: RunConfig, quiet: bool = False, votes: Sequence[float] | None =
     """
     state = join_world()
     run, source = check_run(run, votes)
-    return Line(run, source, state, quiet, _vote_of(run, votes)).run()
+    return Line(run, source, state, quiet, _vote_of(run, votes), share=share).run()
+
+
+def package(run: RunConfig, quiet: bool = False) -> Path:
+    """Label and package what jobs with shares of their own have recovered; see `distill`.
+
+    Raises:
+        RunFolderError: If images are missing.
+        FadrmError: As `distill`.
+    """
+    state = join_world()
+    run, source = check_run(run)
+    line = Line(run, source, state, quiet, _vote_of(run, None))
+    if missing := line.missing_shards():
+        named = ", ".join(shard.name for shard in missing[:3]) + (" ..." if len(missing) > 3 else "")
+        raise RunFolderError(
+            f"{run.output} lacks {len(missing)} shards of images ({named}); run fadrm-hf distill with the same "
+            "arguments, or the jobs with the --shards that did not end, then package again"
+        )
+    return line.run()
 
 
 def check_run(run: RunConfig, votes: Sequence[float] | None = None) -> tuple[RunConfig, Source]:

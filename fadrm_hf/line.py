@@ -6,12 +6,12 @@ where it was interrupted; the artifact appears at the end, its manifest last.
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -19,6 +19,7 @@ from accelerate import PartialState
 from fadrm_hf import files
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, StageRecord
 from fadrm_hf.builders.soft_labels import label_features, row_bytes
+from fadrm_hf.claims import Claims, alone
 from fadrm_hf.config import RunConfig
 from fadrm_hf.label_codec import find_codec
 from fadrm_hf.machine import peak_memory_bytes, reset_peak_memory
@@ -26,17 +27,18 @@ from fadrm_hf.matcher import MatchableCheck, matching
 from fadrm_hf.memory import require_memory
 from fadrm_hf.package import write_artifact
 from fadrm_hf.patches import Patches, noise_start, starting_images
-from fadrm_hf.progress import Reporter
+from fadrm_hf.progress import Reporter, Task
 from fadrm_hf.randomness import generator
 from fadrm_hf.recover import Recovery
 from fadrm_hf.relabel import Labeller, label_epoch
 from fadrm_hf.retrieval import Retriever, build_pool
 from fadrm_hf.shards import (
+    WHOLE,
     Shard,
+    Share,
     WorkFolder,
     class_ranges,
     classes_together,
-    mine,
     recovery_shards,
     require_space,
 )
@@ -46,6 +48,7 @@ from fadrm_hf.statistics.gathering import block_side, gather_statistics, statist
 from fadrm_hf.teachers import Teacher, prepare_teachers, public_name
 
 Measured = list[dict[str, Targets]]
+Unit = TypeVar("Unit")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +97,7 @@ class Line:
         quiet: Show no progress.
         vote: How teachers are voted on, for methods whose teachers have votes.
         teachers: The run's teachers, where they are known already.
+        share: Which images this process and those of its launch recover; the others are somebody else's.
     """
 
     def __init__(
@@ -104,20 +108,24 @@ class Line:
         quiet: bool = False,
         vote: Vote | None = None,
         teachers: list[Teacher] | None = None,
+        share: Share = WHOLE,
     ) -> None:
         self._run, self._source, self._state = run, source, state
         self._vote, self._given_teachers = vote, teachers
         self._folder = Path(run.output)
         self._work = WorkFolder(self._folder)
         self._reporter = Reporter(self._work.log, quiet or not state.is_main_process)
+        place = state.process_index / state.num_processes
+        self._claims = Claims(self._work.path / "claims", self._reporter.say, Reporter(quiet=quiet).say, place)
         self._device: torch.device = state.device
         self._num_classes = len(source.class_map)
         self._ranges = class_ranges(self._num_classes, classes_together(run.ipc, run.recover))
         self._shards = recovery_shards(self._num_classes, run.ipc, run.recover)
+        self._own = share.part(self._shards)
 
     def run(self) -> Path:
-        """All stages, in order."""
-        if (self._folder / MANIFEST_NAME).exists():
+        """All stages, in order; those after recovery as soon as everybody's images are there."""
+        if self._is_finished:
             self._reporter.say(f"{self._folder} is finished already")
             return self._folder
         with self._state.main_process_first():
@@ -136,12 +144,41 @@ class Line:
             self._select_patches(teachers[0])
         with self._cost("recover"):
             self._recover(teachers, measured)
+        if missing := self.missing_shards():
+            done = f"{len(self._shards) - len(missing)} of {len(self._shards)} shards of images are recovered"
+            self._reporter.say(f"{done}; when the other jobs have ended: fadrm-hf package, with the same arguments")
+            return self._folder
         with self._cost("relabel"):
             self._relabel(teachers)
-        if self._state.is_main_process:
-            self._package(teachers)
-        self._state.wait_for_everyone()
+        for package in self._claims.share("package", {"artifact": self._package}, lambda _: self._is_finished):
+            package(teachers)
         return self._folder
+
+    def missing_shards(self) -> list[Shard]:
+        """Shards, of all shares, whose images are not recovered yet."""
+        return [shard for shard in self._shards if self._missing_files(shard)]
+
+    @property
+    def _is_finished(self) -> bool:
+        return (self._folder / MANIFEST_NAME).exists()
+
+    def _units(
+        self,
+        stage: str,
+        units: Mapping[str, Unit],
+        is_done: Callable[[str], bool],
+        weigh: Callable[[Unit], int] = lambda unit: 1,
+        images_of: Callable[[Unit], int] = lambda unit: 0,
+    ) -> Iterator[tuple[Unit, Task]]:
+        """The units of a stage that this process gets, each with the bar on which it counts `weigh` of them."""
+        todo = [units[name] for name in units if not is_done(name)]
+        with self._reporter.stage(stage, sum(map(weigh, todo)), sum(map(images_of, todo))) as task:
+            for unit in self._claims.share(stage, units, is_done, lambda unit: task.skip(weigh(unit))):
+                yield unit, task
+
+    def _is_there(self, stage: str) -> Callable[[str], bool]:
+        """Whether a shard of a stage is on disk, by its name."""
+        return lambda name: files.is_complete(self._work.shard(stage, name))
 
     def _prepare_teachers(self) -> list[Teacher]:
         run = self._run
@@ -191,14 +228,11 @@ class Line:
         run = self._run
         if run.method.retrieval is None:
             return
-        names = {_pool_name(label): label for label in range(self._num_classes)}
-        todo = self._work.missing("pools", mine(list(names), self._state))
-        with self._reporter.stage("pools", len(todo)) as task:
-            for name in todo:
-                pool = build_pool(self._source, teacher, names[name], run.ipc, run.patches, run.seed, self._device)
-                files.save_tensors(self._work.shard("pools", name), pool)
-                task.advance(1)
-        self._state.wait_for_everyone()
+        labels = {_pool_name(label): label for label in range(self._num_classes)}
+        for label, task in self._units("pools", labels, self._is_there("pools")):
+            pool = build_pool(self._source, teacher, label, run.ipc, run.patches, run.seed, self._device)
+            files.save_tensors(self._work.shard("pools", _pool_name(label)), pool)
+            task.advance(1)
 
     def _retriever(self, teacher: Teacher, labels: torch.Tensor) -> Retriever | None:
         weight = self._run.method.retrieval
@@ -208,37 +242,30 @@ class Line:
         return Retriever(teacher, self._source, pools, weight)
 
     def _select_patches(self, scorer: Teacher) -> None:
-        names = {_range_name(labels): labels for labels in self._ranges}
-        todo = self._work.missing("patches", mine(list(names), self._state))
+        wanted = {shard.classes for shard in self._own}
+        ranges = {_range_name(labels): labels for labels in self._ranges if labels in wanted}
         run, kind = self._run, self._run.method.starts_from
-        num_classes = sum(len(names[name]) for name in todo)
-        with self._reporter.stage("patches", num_classes, num_classes * self._run.ipc) as task:
-            for name in todo:
-                labels = names[name]
-                patches = starting_images(
-                    kind, self._source, scorer, labels, run.ipc, run.patches, run.seed, self._device
-                )
-                files.save_tensors(self._work.shard("patches", name), vars(patches))
-                task.advance(len(labels))
-        self._state.wait_for_everyone()
+        there = self._is_there("patches")
+        for labels, task in self._units("patches", ranges, there, len, lambda labels: len(labels) * run.ipc):
+            patches = starting_images(kind, self._source, scorer, labels, run.ipc, run.patches, run.seed, self._device)
+            files.save_tensors(self._work.shard("patches", _range_name(labels)), vars(patches))
+            task.advance(len(labels))
 
     def _recover(self, teachers: list[Teacher], measured: Measured) -> None:
         run = self._run
-        todo = [shard for shard in mine(self._shards, self._state) if self._missing_files(shard)]
+        shards = {shard.name: shard for shard in self._own}
+
+        def is_done(name: str) -> bool:
+            return not self._missing_files(shards[name])
+
+        if all(map(is_done, shards)):
+            return
         matched, known = (teachers, measured) if run.method.iterations else ([], [])
-        num_images = sum(len(shard.classes) * len(shard.ipc_indices) for shard in todo)
         side = block_side(run.statistics, self._source.size)
-        with (
-            self._reporter.stage("recover", len(todo) * run.method.iterations, num_images) as task,
-            matching(matched, run.recover, self._device, run.method.matching, known, side) as matchers,
-        ):
-            if todo:
-                require_memory(run, matchers, self._source, self._device, self._state)
-
-            def report(iterations: int, losses: dict[str, float]) -> None:
-                task.advance(iterations, **losses)
-
-            for shard in todo:
+        with matching(matched, run.recover, self._device, run.method.matching, known, side) as matchers:
+            require_memory(run, matchers, self._source, self._device, self._state)
+            units = self._units("recover", shards, is_done, lambda _: run.method.iterations, lambda s: s.num_images)
+            for shard, task in units:
                 patches = self._patches_of(shard)
                 recovery = Recovery(
                     matchers,
@@ -247,7 +274,7 @@ class Line:
                     run.recover,
                     run.method.iterations,
                     generator(run.seed, "recover", shard.name),
-                    report,
+                    self._report_to(task),
                     self._turns_before(shard),
                     patches.ipc_index,
                     [teacher.vote for teacher in teachers],
@@ -255,7 +282,15 @@ class Line:
                 )
                 images = run.method.recover(self._start_of(patches), recovery)
                 self._save_images(shard, replace(patches, images=self._source.to_pixels(images.cpu())))
-        self._state.wait_for_everyone()
+
+    def _report_to(self, task: Task) -> Callable[[int, dict[str, float]], None]:
+        """What recovery tells, shown to people and to the processes that wait for this one."""
+
+        def report(iterations: int, losses: dict[str, float]) -> None:
+            task.advance(iterations, **losses)
+            self._claims.touch()
+
+        return report
 
     def _missing_files(self, shard: Shard) -> list[str]:
         return self._work.missing("recovered", list(shard.files.values()))
@@ -287,18 +322,15 @@ class Line:
         epochs, mean, std = run.relabel.num_stored, run.source.mean, run.source.std
         assert epochs is not None and mean is not None and std is not None
         codec = find_codec(run.relabel.codec)
-        names = {f"epoch{epoch:05d}": epoch for epoch in range(epochs)}
-        todo = self._work.missing("soft_labels", mine(list(names), self._state))
-        images = self._recovered_images()
+        numbers = {_epoch_name(epoch): epoch for epoch in range(epochs)}
+        images, there = self._recovered_images(), self._is_there("soft_labels")
         labeller = Labeller(teachers, run.relabel, mean, std, self._device) if codec.has_logits else None
-        with self._reporter.stage("relabel", len(todo), len(todo) * len(images)) as task:
-            for name in todo:
-                table = label_epoch(images, labeller, run.relabel, run.seed, names[name])
-                if labeller is not None:
-                    table |= codec.encode(table.pop("logits"))
-                files.save_tensors(self._work.shard("soft_labels", name), table)
-                task.advance(1)
-        self._state.wait_for_everyone()
+        for epoch, task in self._units("relabel", numbers, there, images_of=lambda _: len(images)):
+            table = label_epoch(images, labeller, run.relabel, run.seed, epoch)
+            if labeller is not None:
+                table |= codec.encode(table.pop("logits"))
+            files.save_tensors(self._work.shard("soft_labels", _epoch_name(epoch)), table)
+            task.advance(1)
 
     def _package(self, teachers: list[Teacher]) -> None:
         with self._cost("package"):
@@ -337,12 +369,15 @@ class Line:
             yield
         finally:
             if self._state.is_main_process and self._work.path.exists():
-                costs = self._costs()
-                before = costs.get(stage, {"seconds": 0.0, "peak_memory_bytes": 0})
-                seconds = round(before["seconds"] + time.monotonic() - started, 1)
-                peak = max(before["peak_memory_bytes"], peak_memory_bytes())
-                costs[stage] = {"seconds": seconds, "peak_memory_bytes": peak}
-                files.write_json(self._work.path / "costs.json", costs)
+                with alone(self._work.path / "claims" / "costs.lock", self._reporter.say):
+                    self._add_cost(stage, time.monotonic() - started)
+
+    def _add_cost(self, stage: str, seconds: float) -> None:
+        costs = self._costs()
+        before = costs.get(stage, {"seconds": 0.0, "peak_memory_bytes": 0})
+        peak = max(before["peak_memory_bytes"], peak_memory_bytes())
+        costs[stage] = {"seconds": round(before["seconds"] + seconds, 1), "peak_memory_bytes": peak}
+        files.write_json(self._work.path / "costs.json", costs)
 
     def _costs(self) -> dict[str, Any]:
         path = self._work.path / "costs.json"
@@ -355,3 +390,7 @@ def _range_name(labels: range) -> str:
 
 def _pool_name(label: int) -> str:
     return f"{label:05d}"
+
+
+def _epoch_name(epoch: int) -> str:
+    return f"epoch{epoch:05d}"

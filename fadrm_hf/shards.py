@@ -7,6 +7,7 @@ files in `<run>.work/`; a restart skips them if the run is the same, and refuses
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env
 
 from fadrm_hf.config import RecoverConfig
-from fadrm_hf.errors import RunFolderError
+from fadrm_hf.errors import ConfigError, RunFolderError
 from fadrm_hf.files import is_complete, write_json
 
 Unit = TypeVar("Unit")
@@ -47,9 +48,46 @@ class Shard:
         return f"{images}-{self.classes[0]:05d}-{self.classes[-1]:05d}"
 
     @property
+    def num_images(self) -> int:
+        """How many images it has."""
+        return len(self.ipc_indices) * len(self.classes)
+
+    @property
     def files(self) -> dict[int, str]:
         """By image index the file name of its result, so that the files of any layout make the table in order."""
         return {index: Shard(range(index, index + 1), self.classes).name for index in self.ipc_indices}
+
+
+@dataclass(frozen=True)
+class Share:
+    """One of several equal shares of a run's images, for jobs that no launcher binds together.
+
+    Attributes:
+        index: Which, from 0.
+        count: Of how many.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Share":
+        """The share that `K:N` names, the K-th of N.
+
+        Raises:
+            ConfigError: If it names none.
+        """
+        found = re.fullmatch(r"([0-9]{1,6}):([0-9]{1,6})", text)
+        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+            raise ConfigError(f"shards is {text!r}, expected K:N, the K-th of N jobs, as in --shards 3:8")
+        return cls(int(found[1]) - 1, int(found[2]))
+
+    def part(self, units: Sequence[Unit]) -> list[Unit]:
+        """The units of this share: every `count`-th."""
+        return list(units[self.index :: self.count])
+
+
+WHOLE = Share()
 
 
 def class_ranges(num_classes: int, per_range: int) -> list[range]:

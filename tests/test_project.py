@@ -34,7 +34,7 @@ GROUPS = (
         "config.run",
         "config",
     ),
-    ("randomness", "files", "schedules", "progress", "machine", "compilation"),
+    ("randomness", "files", "claims", "schedules", "progress", "machine", "compilation"),
     ("class_map", "student_settings", "presets"),
     ("sources.images", "sources.readers", "sources.columns", "sources.source", "sources"),
     ("convnets", "networks", "checkpoint", "model_directory"),

@@ -5,19 +5,39 @@ from pathlib import Path
 
 from fadrm_hf.arguments import new_parser, parse, parse_run
 from fadrm_hf.config import SourceConfig, SqueezeConfig
-from fadrm_hf.distill import distill
+from fadrm_hf.distill import distill, package
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.presets import resolve_source, resolve_squeeze
 from fadrm_hf.progress import Reporter
-from fadrm_hf.shards import WorkFolder, join_world
+from fadrm_hf.shards import Share, WorkFolder, join_world
 from fadrm_hf.sources import load_source
 from fadrm_hf.teachers.squeeze import squeeze
 
 
 def distill_command(arguments: Sequence[str]) -> int:
     """`fadrm-hf distill`."""
-    distill(parse_run(with_recipe_from_hub(list(arguments))))
+    share, rest = _share_of(arguments)
+    distill(parse_run(with_recipe_from_hub(rest)), share=share)
     return 0
+
+
+def package_command(arguments: Sequence[str]) -> int:
+    """`fadrm-hf package`, with the arguments of distill."""
+    _, rest = _share_of(arguments)
+    package(parse_run(with_recipe_from_hub(rest), "fadrm-hf package"))
+    return 0
+
+
+def _share_of(arguments: Sequence[str]) -> tuple[Share, list[str]]:
+    """What `--shards K:N` asks for, which is no part of a run, and the rest of the command line."""
+    share, rest, words = Share(), [], iter(arguments)
+    for word in words:
+        name, is_joined, value = word.partition("=")
+        if name == "--shards":
+            share = Share.parse(value if is_joined else next(words, ""))
+        else:
+            rest.append(word)
+    return share, rest
 
 
 def with_recipe_from_hub(arguments: list[str]) -> list[str]:

@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from fadrm_hf import files
+from fadrm_hf.claims import Claims, alone
 from fadrm_hf.config import SqueezeConfig, StatisticsConfig
 from fadrm_hf.errors import RunFolderError
 from fadrm_hf.networks import LARGEST_SMALL_SIZE
 from fadrm_hf.progress import Reporter
-from fadrm_hf.shards import class_ranges, mine
+from fadrm_hf.shards import class_ranges
 from fadrm_hf.sources import Source
 from fadrm_hf.statistics.image_moments import Statistic, image_moments, mean_and_variance, sums_over_images
 from fadrm_hf.statistics.layers import Watched, watched_layers
@@ -84,14 +85,12 @@ def gather_statistics(
     path = folder / work.file_name
     if path.exists():
         work.check(path)
-    else:
-        work.run(path, state, reporter)
-    state.wait_for_everyone()
-    if state.is_main_process:
+        return _read(path)
+    work.run(path, state, reporter)
+    with alone(_units_folder(path) / "merge.lock", reporter.say):
         if not path.exists():
             work.merge(path)
         shutil.rmtree(_units_folder(path), ignore_errors=True)
-    state.wait_for_everyone()
     return _read(path)
 
 
@@ -180,16 +179,21 @@ class _Pass:
     def units(self) -> dict[str, range]:
         """Ranges of classes by file name; they depend on the number of classes alone."""
         num = len(self.source.class_map)
-        return {f"{labels[0]:05d}-{labels[-1]:05d}": labels for labels in class_ranges(num, -(-num // _UNITS))}
+        return {_range_name(labels): labels for labels in class_ranges(num, -(-num // _UNITS))}
 
     def run(self, path: Path, state: PartialState, reporter: Reporter) -> None:
-        """Measure this process's ranges that no file holds yet."""
-        units = self.units
-        todo = [name for name in mine(list(units), state) if not files.is_complete(_unit(path, name))]
-        with reporter.stage("statistics", sum(len(units[name]) for name in todo)) as task:
-            for name in todo:
-                files.save_tensors(_unit(path, name), self._measure(units[name]))
-                task.advance(len(units[name]))
+        """Measure ranges that no file holds yet, until all are there."""
+        units, place = self.units, state.process_index / state.num_processes
+        claims = Claims(_units_folder(path) / "claims", reporter.say, reporter.say, place)
+
+        def is_done(name: str) -> bool:
+            return path.exists() or files.is_complete(_unit(path, name))
+
+        num_classes = sum(len(labels) for name, labels in units.items() if not is_done(name))
+        with reporter.stage("statistics", num_classes) as task:
+            for labels in claims.share("statistics", units, is_done, lambda labels: task.skip(len(labels))):
+                files.save_tensors(_unit(path, _range_name(labels)), self._measure(labels))
+                task.advance(len(labels))
 
     def merge(self, path: Path) -> None:
         """Write one file of all ranges."""
@@ -292,6 +296,10 @@ def _identity_of(path: Path) -> dict[str, Any]:
 def _units_folder(path: Path) -> Path:
     """Where the parts of a file wait until they are complete."""
     return path.with_suffix(".work")
+
+
+def _range_name(labels: range) -> str:
+    return f"{labels[0]:05d}-{labels[-1]:05d}"
 
 
 def _unit(path: Path, name: str) -> Path:

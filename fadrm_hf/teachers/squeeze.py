@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from fadrm_hf import networks
 from fadrm_hf.checkpoint import load_checkpoint, save_checkpoint
+from fadrm_hf.claims import alone
 from fadrm_hf.config import SqueezeConfig
 from fadrm_hf.errors import RunFolderError, TeacherError, unknown
 from fadrm_hf.model_directory import model_config, write_model_directory
@@ -62,9 +63,28 @@ def squeeze(
         return folder
     if folder.exists() and any(folder.iterdir()):
         raise RunFolderError(f"{folder} holds something else than this teacher; choose another folder or delete it")
+    work = folder.with_name(f".{folder.name}.work")
+    with alone(work / "training.lock", reporter.say):
+        if not is_squeezed(folder, fingerprint):
+            _make(source, architecture, config, folder, seed, reporter, device, work)
+        shutil.rmtree(work, ignore_errors=True)
+    return folder
+
+
+def _make(
+    source: Source,
+    architecture: str,
+    config: SqueezeConfig,
+    folder: Path,
+    seed: int,
+    reporter: Reporter,
+    device: torch.device,
+    work: Path,
+) -> None:
+    """Train the network and write its folder."""
+    fingerprint = squeeze_fingerprint(source, architecture, config, seed)
     network = new_network(source, architecture, seed).to(device).to(memory_format=torch.channels_last)
-    checkpoint = folder.with_name(f".{folder.name}.work") / "checkpoint.safetensors"
-    _train(network, source, config, seed, fingerprint, checkpoint, reporter)
+    _train(network, source, config, seed, fingerprint, work / "checkpoint.safetensors", reporter)
     accuracy = measure_accuracy(network.eval(), source)
     record = {
         "accuracy": round(accuracy, 6),
@@ -77,8 +97,6 @@ def squeeze(
     }
     described = model_config(network, architecture_of(source, architecture), source.class_map, source.config)
     write_model_directory(network, described | {"fadrm": record}, folder)
-    shutil.rmtree(checkpoint.parent)
-    return folder
 
 
 def architecture_of(source: Source, architecture: str) -> str:
