@@ -4,13 +4,16 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
+
+DIGEST = "sha256"  # under this name a file's metadata tells what its tensors were
 
 
 def write_with(path: Path, write: Callable[[Path], None]) -> None:
@@ -63,6 +66,27 @@ def is_complete(path: Path) -> bool:
         with safe_open(path, framework="pt"):
             return True
     except (FileNotFoundError, SafetensorError):
+        return False
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, formats, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a safetensors file still holds what was written with a digest; one without a digest is trusted."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            written = (file.metadata() or {}).get(DIGEST)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return written in (None, digest_of(tensors))
+    except SafetensorError:
         return False
 
 

@@ -129,6 +129,8 @@ class Line:
             self._reporter.say(f"{self._folder} is finished already")
             return self._folder
         with self._state.main_process_first():
+            if self._state.is_main_process:
+                self._work.remove_damaged(self._reporter.say)
             require_space(self._folder, self._expected_bytes() - self._work.num_bytes())
         with self._cost("teachers"), self._state.main_process_first():
             teachers = self._given_teachers or self._prepare_teachers()
@@ -231,7 +233,7 @@ class Line:
         labels = {_pool_name(label): label for label in range(self._num_classes)}
         for label, task in self._units("pools", labels, self._is_there("pools")):
             pool = build_pool(self._source, teacher, label, run.ipc, run.patches, run.seed, self._device)
-            files.save_tensors(self._work.shard("pools", _pool_name(label)), pool)
+            self._work.save("pools", _pool_name(label), pool)
             task.advance(1)
 
     def _retriever(self, teacher: Teacher, labels: torch.Tensor) -> Retriever | None:
@@ -248,7 +250,7 @@ class Line:
         there = self._is_there("patches")
         for labels, task in self._units("patches", ranges, there, len, lambda labels: len(labels) * run.ipc):
             patches = starting_images(kind, self._source, scorer, labels, run.ipc, run.patches, run.seed, self._device)
-            files.save_tensors(self._work.shard("patches", _range_name(labels)), vars(patches))
+            self._work.save("patches", _range_name(labels), vars(patches))
             task.advance(len(labels))
 
     def _recover(self, teachers: list[Teacher], measured: Measured) -> None:
@@ -315,7 +317,7 @@ class Line:
                 continue
             rows = recovered.ipc_index == index
             columns = {column: values[rows] for column, values in vars(recovered).items()}
-            files.save_tensors(self._work.shard("recovered", name), columns)
+            self._work.save("recovered", name, columns)
 
     def _relabel(self, teachers: list[Teacher]) -> None:
         run = self._run
@@ -329,7 +331,7 @@ class Line:
             table = label_epoch(images, labeller, run.relabel, run.seed, epoch)
             if labeller is not None:
                 table |= codec.encode(table.pop("logits"))
-            files.save_tensors(self._work.shard("soft_labels", _epoch_name(epoch)), table)
+            self._work.save("soft_labels", _epoch_name(epoch), table)
             task.advance(1)
 
     def _package(self, teachers: list[Teacher]) -> None:

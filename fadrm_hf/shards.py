@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 
 from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env
+from torch import Tensor
 
+from fadrm_hf import files
 from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ConfigError, RunFolderError
-from fadrm_hf.files import is_complete, write_json
 
 Unit = TypeVar("Unit")
 Value = TypeVar("Value")
@@ -191,7 +192,7 @@ class WorkFolder:
         """Make this the folder of `recipe`, or check that it is already; see `check`."""
         self.check(recipe)
         if not self.is_claimed:
-            write_json(self._recipe, recipe)
+            files.write_json(self._recipe, recipe)
 
     def num_bytes(self) -> int:
         """Size of all that is there already."""
@@ -201,9 +202,20 @@ class WorkFolder:
         """Where a shard's result is, or will be."""
         return self.path / stage / f"{name}.safetensors"
 
+    def save(self, stage: str, name: str, tensors: dict[str, Tensor]) -> None:
+        """Put a shard's result in its place, with a digest by which `remove_damaged` knows it."""
+        files.save_tensors(self.shard(stage, name), tensors, {files.DIGEST: files.digest_of(tensors)})
+
+    def remove_damaged(self, say: Callable[[str], None]) -> None:
+        """Remove shards that are not what was saved, so that they are made again; every shard is read."""
+        for path in sorted(self.path.glob("*/*.safetensors")):
+            if not files.is_intact(path):
+                say(f"{path} is damaged and is made again")
+                path.unlink(missing_ok=True)
+
     def missing(self, stage: str, names: Sequence[str]) -> list[str]:
         """Those of `names` whose results are not there yet."""
-        return [name for name in names if not is_complete(self.shard(stage, name))]
+        return [name for name in names if not files.is_complete(self.shard(stage, name))]
 
 
 def refuse_other_run(held: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:

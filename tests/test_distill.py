@@ -78,14 +78,19 @@ def test_killed_in_every_stage_the_artifact_is_that_of_an_undisturbed_run(finish
     assert main(["verify", str(run)]) == 0
 
 
-def test_a_deleted_or_truncated_shard_is_made_again_alone_with_the_same_bits(finished, tmp_path):
+def test_a_deleted_truncated_or_flipped_shard_is_made_again_alone_with_the_same_bits(finished, tmp_path, capsys):
     run = copy_run(finished, tmp_path)
     work = work_of(run)
     before, kept = files_of(work), identities(work)
     deleted = ["patches/00004-00007", "recovered/ipc00001-00008-00009", "soft_labels/epoch00002"]
     truncated = ["patches/00008-00009", "recovered/ipc00000-00000-00003", "soft_labels/epoch00001"]
+    flipped = ["patches/00000-00003", "recovered/ipc00000-00008-00009", "soft_labels/epoch00000"]
     for name in deleted:
         (work / f"{name}.safetensors").unlink()
+    for name in flipped:  # one bit of the last value
+        content = bytearray((work / f"{name}.safetensors").read_bytes())
+        content[-1] ^= 1
+        (work / f"{name}.safetensors").write_bytes(content)
     for name in truncated:
         os.truncate(work / f"{name}.safetensors", 1000)
     (run / "fadrm.json").unlink()
@@ -93,7 +98,9 @@ def test_a_deleted_or_truncated_shard_is_made_again_alone_with_the_same_bits(fin
     after = files_of(work)
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     changed = {name for name, identity in identities(work).items() if identity != kept[name]}
-    assert changed == {f"{name}.safetensors" for name in deleted + truncated}
+    assert changed == {f"{name}.safetensors" for name in deleted + truncated + flipped}
+    said = "".join(capsys.readouterr().err.split())
+    assert all(f"{name}.safetensorsisdamagedandismadeagain" in said for name in flipped)
     assert lasting(run) == lasting(finished)
 
 

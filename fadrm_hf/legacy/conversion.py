@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from fadrm_hf import files
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, StageRecord, read_manifest
 from fadrm_hf.builders.soft_labels import label_features, row_bytes
 from fadrm_hf.config import (
@@ -207,7 +206,7 @@ def _convert_images(release: Release, source: Source, work: WorkFolder, reporter
                 "ipc_index": torch.full_like(label, shard.ipc_indices[0]),
                 "source_index": torch.empty((len(label), 0), dtype=torch.int64),  # no release tells
             }
-            files.save_tensors(work.shard("recovered", shard.name), columns)
+            work.save("recovered", shard.name, columns)
             task.advance(1)
 
 
@@ -220,5 +219,5 @@ def _convert_labels(release: Release, relabel: RelabelConfig, work: WorkFolder, 
         for epoch, order in release.orders(set(todo)):
             table = release.read_epoch(epoch, order)
             table |= codec.encode(table.pop("logits"))
-            files.save_tensors(work.shard("soft_labels", todo[epoch]), table)
+            work.save("soft_labels", todo[epoch], table)
             task.advance(1)
