@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := runs/fadrm-digits-ipc10
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help demo test quality style clean-demo
+.PHONY: help demo test soak quality style clean-demo
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ clean-demo: ## forget the demo, so that the next one starts anew (its teachers i
 
 test: $(INSTALLED) ## all tests (no GPU, no network)
 	$(BIN)/pytest -q
+
+soak: export OMP_NUM_THREADS = 1# as many processes as there are cores
+soak: $(INSTALLED) ## a hundred kills at random moments of a small run; writes results/soak-kills.json (CPU, ten minutes)
+	SOAK_KILLS=100 SOAK_RESULT=results/soak-kills.json $(BIN)/pytest -q tests/test_soak.py
 
 quality: $(INSTALLED) ## lint, format, types and spelling, as CI checks them
 	$(BIN)/ruff check .
