@@ -75,6 +75,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "run the same command again to go on"
         )
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _is_lack_of_memory(error):
+            raise
+        fail(
+            f"out of memory ({str(error).splitlines()[0][:200] or type(error).__name__}); what is finished is kept: "
+            "fadrm-hf estimate names the largest recover.batch_size that fits; else launch fewer processes, end other "
+            "programs or take smaller images or teachers, then run the same command again to go on"
+        )
+        return 2
     except KeyboardInterrupt:
         fail("interrupted; run the same command again to go on where it was")
         return 130
@@ -88,3 +97,9 @@ def _run(command: str, arguments: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Whether Python, torch on a CPU or torch on a GPU could not get the memory it asked for."""
+    named = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or named
