@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not _is_lack_of_memory(error):
             raise
         fail(
-            f"out of memory ({str(error).splitlines()[0][:200] or type(error).__name__}); what is finished is kept: "
+            f"out of memory ({(str(error).splitlines() or ['no more is told'])[0][:200]}); what is finished is kept: "
             "fadrm-hf estimate names the largest recover.batch_size that fits; else launch fewer processes, end other "
             "programs or take smaller images or teachers, then run the same command again to go on"
         )
@@ -95,11 +95,11 @@ def _run(command: str, arguments: Sequence[str]) -> int:
     return code
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 def _is_lack_of_memory(error: Exception) -> bool:
     """Whether Python, torch on a CPU or torch on a GPU could not get the memory it asked for."""
     named = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
     return isinstance(error, MemoryError) or named
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -206,3 +206,26 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path):
     assert "Traceback" not in err
     assert list(tmp_path.glob("teachers/.*.work/checkpoint.safetensors"))  # what is done stays
     assert not (tmp_path / "run").exists()
+
+
+LITTLE_MEMORY = """
+import resource, sys
+import fadrm_hf.commands.making
+from fadrm_hf.cli import main
+
+taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + (3 << 30), taken + (3 << 30)))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are Linux's")
+def test_a_lack_of_memory_is_told_with_its_remedy(tmp_path):
+    """A real one: training at 1024 px in a process that may take 3 GB more than its libraries have."""
+    command = [sys.executable, "-c", LITTLE_MEMORY, "distill", "--source.name=digits", "--source.size=1024", "--ipc=1",
+               "--method=random_real", "--teachers.names=[squeeze/resnet10_narrow]", "--teachers.min_accuracy=0",
+               "--squeeze.epochs=1", "--output", str(tmp_path / "run")]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    message = " ".join(done.stderr.split())
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "error: out of memory" in message and "fadrm-hf estimate" in message
