@@ -45,7 +45,8 @@ def test_every_command_explains_its_options(capsys, command):
     assert run(command, "--help") == 0
     shown = capsys.readouterr().out
     expected = {
-        "distill": ["--config", "--ipc", "--method.alpha", *(f"--{section}." for section in SECTIONS)],
+        "package": ["--config", "--ipc", "--output"],
+        "distill": ["--config", "--shards K:N", "--ipc", "--method.alpha", *(f"--{section}." for section in SECTIONS)],
         "estimate": ["--json", "--processes", "--budget", "--no_students", "--config", "--ipc", "--method.alpha"],
         "train-teacher": ["--architecture", "--squeeze.lr", "--source.name"],
         "train-student": ["artifact", "--student", "--num_seeds", "--config", "--revision", "--streaming", "--online"],

@@ -63,37 +63,28 @@ def squeeze(
         return folder
     if folder.exists() and any(folder.iterdir()):
         raise RunFolderError(f"{folder} holds something else than this teacher; choose another folder or delete it")
+    network = new_network(source, architecture, seed).to(device).to(memory_format=torch.channels_last)
     work = folder.with_name(f".{folder.name}.work")
     with alone(work / "training.lock", reporter.say):
         if not is_squeezed(folder, fingerprint):
-            _make(source, architecture, config, folder, seed, reporter, device, work)
+            _train(network, source, config, seed, fingerprint, work / "checkpoint.safetensors", reporter)
+            _save(network, source, architecture, config, folder, seed)
         shutil.rmtree(work, ignore_errors=True)
     return folder
 
 
-def _make(
-    source: Source,
-    architecture: str,
-    config: SqueezeConfig,
-    folder: Path,
-    seed: int,
-    reporter: Reporter,
-    device: torch.device,
-    work: Path,
+def _save(
+    network: nn.Module, source: Source, architecture: str, config: SqueezeConfig, folder: Path, seed: int
 ) -> None:
-    """Train the network and write its folder."""
-    fingerprint = squeeze_fingerprint(source, architecture, config, seed)
-    network = new_network(source, architecture, seed).to(device).to(memory_format=torch.channels_last)
-    _train(network, source, config, seed, fingerprint, work / "checkpoint.safetensors", reporter)
-    accuracy = measure_accuracy(network.eval(), source)
+    """Write the trained network with what it was trained by, and how good it is."""
     record = {
-        "accuracy": round(accuracy, 6),
+        "accuracy": round(measure_accuracy(network.eval(), source), 6),
         "epochs": config.epochs,
         "recipe": asdict(config),
         "seed": seed,
         "source": source.config.name,
         "source_fingerprint": source.fingerprint,
-        "fingerprint": fingerprint,
+        "fingerprint": squeeze_fingerprint(source, architecture, config, seed),
     }
     described = model_config(network, architecture_of(source, architecture), source.class_map, source.config)
     write_model_directory(network, described | {"fadrm": record}, folder)
