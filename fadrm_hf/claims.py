@@ -97,8 +97,7 @@ class Claims:
     def _claim(self, stage: str, name: str) -> Iterator[bool]:
         """Whether the unit is this process's for the length of the block."""
         path = self._folder / stage / f"{name}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a+") as file:
+        with _open(path) as file:
             if not _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 yield self._is_silent(path)
                 return
@@ -149,12 +148,20 @@ def alone(path: Path, say: Say) -> Iterator[None]:
         path: The lock; its folder is made, and it stays.
         say: Prints a line.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+") as file:
+    with _open(path) as file:
         if not _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
             say(f"waiting for {_owner(path)}, which holds {path.name}")
             _lock(file, fcntl.LOCK_EX)
         yield
+
+
+def _open(path: Path) -> IO[str]:
+    """The file of a lock; a process that has finished may be removing its folder at this very moment."""
+    for _ in range(100):
+        with suppress(FileNotFoundError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return open(path, "a+")
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
 
 def _lock(file: IO[str], kind: int) -> bool:

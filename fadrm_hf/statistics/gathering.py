@@ -89,7 +89,11 @@ def gather_statistics(
     work.run(path, state, reporter)
     with alone(_units_folder(path) / "merge.lock", reporter.say):
         if not path.exists():
-            work.merge(path)
+            try:
+                work.merge(path)
+            except FileNotFoundError:  # where there are no locks another may have merged and removed the parts
+                if not path.exists():
+                    raise
         shutil.rmtree(_units_folder(path), ignore_errors=True)
     return _read(path)
 
