@@ -75,10 +75,10 @@ class Claims:
                     if is_mine and not is_done(name):
                         own.add(name)
                         yield units[name]
-            done = [name for name in left if is_done(name)]
-            left = [name for name in left if name not in done]
-            for name in done:
-                if name not in own:
+            before, left = left, [name for name in left if not is_done(name)]
+            here = own | set(left)
+            for name in before:
+                if name not in here:
                     elsewhere(units[name])
             if own or not left:
                 waiting_since = None

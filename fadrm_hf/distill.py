@@ -30,7 +30,6 @@ def distill(run: RunConfig, quiet: bool = False, votes: Sequence[float] | None =
         run: What to distil and how; open values come from the source's preset.
         quiet: Show no progress.
         votes: What each teacher is worth, as a fraction, where the run asks for that and it is known already.
-
         share: Which images are recovered here; the artifact is made by the job that finds all there, or by `package`.
 
     Returns:

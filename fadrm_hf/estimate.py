@@ -41,7 +41,7 @@ from fadrm_hf.students import create_student
 from fadrm_hf.teachers import Teacher
 from fadrm_hf.teachers.squeeze import new_network
 from fadrm_hf.teachers.teacher import split_name
-from fadrm_hf.trial import cycle_of, largest_shard, num_images, try_recovery
+from fadrm_hf.trial import cycle_of, largest_shard, try_recovery
 
 Step = Callable[[int], int]  # does about so many units of work, and returns how many it did
 Measured = list[dict[str, Targets]]
@@ -233,7 +233,7 @@ def estimate(
     law, batch = None, 0
     if run.method.iterations:
         stages["recover"], law = _recover(case, teachers, measured)
-        batch = num_images(largest_shard(run, case.num_classes))
+        batch = largest_shard(run, case.num_classes).num_images
     stages["relabel"] = _relabel(case, teachers)
     stages["package"] = StageEstimate(0.0, 0, case.image_bytes + case.label_bytes, "nothing")
     if with_students:
@@ -327,14 +327,14 @@ def _select(case: _Case, scorer: Teacher) -> StageEstimate:
 def _recover(case: _Case, teachers: list[Teacher], measured: Measured) -> tuple[StageEstimate, MemoryLaw]:
     """Every size and every teacher, with as large a batch as there are time and memory for."""
     run, source, device = case.run, case.source, case.device
-    whole, cycle = num_images(largest_shard(run, case.num_classes)), cycle_of(run)
+    whole, cycle = largest_shard(run, case.num_classes).num_images, cycle_of(run)
     side = block_side(run.statistics, source.size)
     with matching(teachers, run.recover, device, run.method.matching, measured, side) as matchers:
 
         def step(batch: int) -> int:
             shard = largest_shard(run, case.num_classes, batch)
             try_recovery(run, matchers, source, device, shard, cycle)
-            return num_images(shard)
+            return shard.num_images
 
         law = measure_recovery(run, matchers, source, device)
         fits = law.largest_batch(share_of_memory(device, case.num_processes))

@@ -39,6 +39,7 @@ from fadrm_hf.shards import (
     WorkFolder,
     class_ranges,
     classes_together,
+    range_name,
     recovery_shards,
     require_space,
 )
@@ -173,9 +174,10 @@ class Line:
         images_of: Callable[[Unit], int] = lambda unit: 0,
     ) -> Iterator[tuple[Unit, Task]]:
         """The units of a stage that this process gets, each with the bar on which it counts `weigh` of them."""
-        todo = [units[name] for name in units if not is_done(name)]
-        with self._reporter.stage(stage, sum(map(weigh, todo)), sum(map(images_of, todo))) as task:
-            for unit in self._claims.share(stage, units, is_done, lambda unit: task.skip(weigh(unit))):
+        todo = {name: unit for name, unit in units.items() if not is_done(name)}
+        parts, images = (sum(map(count, todo.values())) for count in (weigh, images_of))
+        with self._reporter.stage(stage, parts, images) as task:
+            for unit in self._claims.share(stage, todo, is_done, lambda unit: task.skip(weigh(unit))):
                 yield unit, task
 
     def _is_there(self, stage: str) -> Callable[[str], bool]:
@@ -245,12 +247,12 @@ class Line:
 
     def _select_patches(self, scorer: Teacher) -> None:
         wanted = {shard.classes for shard in self._own}
-        ranges = {_range_name(labels): labels for labels in self._ranges if labels in wanted}
+        ranges = {range_name(labels): labels for labels in self._ranges if labels in wanted}
         run, kind = self._run, self._run.method.starts_from
         there = self._is_there("patches")
         for labels, task in self._units("patches", ranges, there, len, lambda labels: len(labels) * run.ipc):
             patches = starting_images(kind, self._source, scorer, labels, run.ipc, run.patches, run.seed, self._device)
-            self._work.save("patches", _range_name(labels), vars(patches))
+            self._work.save("patches", range_name(labels), vars(patches))
             task.advance(len(labels))
 
     def _recover(self, teachers: list[Teacher], measured: Measured) -> None:
@@ -341,7 +343,7 @@ class Line:
         self._reporter.say(f"{self._folder} is finished; next: fadrm-hf train-student {self._folder}")
 
     def _patches_of(self, shard: Shard) -> Patches:
-        columns = files.load_tensors(self._work.shard("patches", _range_name(shard.classes)))
+        columns = files.load_tensors(self._work.shard("patches", range_name(shard.classes)))
         rows = torch.isin(columns["ipc_index"], torch.tensor(shard.ipc_indices))
         return Patches(**{name: column[rows] for name, column in columns.items()})
 
@@ -384,10 +386,6 @@ class Line:
     def _costs(self) -> dict[str, Any]:
         path = self._work.path / "costs.json"
         return json.loads(path.read_text()) if path.exists() else {}
-
-
-def _range_name(labels: range) -> str:
-    return f"{labels[0]:05d}-{labels[-1]:05d}"
 
 
 def _pool_name(label: int) -> str:

@@ -20,7 +20,7 @@ from fadrm_hf.config import RunConfig
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.matcher import Matcher
 from fadrm_hf.sources import Source
-from fadrm_hf.trial import cycle_of, largest_shard, num_images, try_recovery
+from fadrm_hf.trial import cycle_of, largest_shard, try_recovery
 
 _MEMINFO, _CONTROL_GROUPS = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 # Limit and use of a container's memory: control groups of the second version, then of the first.
@@ -155,9 +155,9 @@ def measure_recovery(run: RunConfig, matchers: list[Matcher], source: Source, de
 
         recover()
         # Where the images of a class stay together there may be fewer than asked for.
-        return round(peak_tensor_bytes(recover, device) * batch / num_images(shard))
+        return round(peak_tensor_bytes(recover, device) * batch / shard.num_images)
 
-    return MemoryLaw.measure(step, num_images(largest_shard(run, num_classes)), device)
+    return MemoryLaw.measure(step, largest_shard(run, num_classes).num_images, device)
 
 
 def require_memory(
@@ -177,7 +177,7 @@ def require_memory(
     """
     if not matchers:
         return
-    batch = num_images(largest_shard(run, len(source.class_map)))
+    batch = largest_shard(run, len(source.class_map)).num_images
     free = share_of_memory(device, int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes)))
     if batch * 3 * source.size**2 * _MOST_BYTES_PER_VALUE <= free:
         return

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from fadrm_hf.config import RelabelConfig
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.grouped_norm import Grouping, use_group_statistics
+from fadrm_hf.plain import DTYPES
 from fadrm_hf.randomness import generator
 from fadrm_hf.sources.images import normalise
 from fadrm_hf.teachers import Teacher, vote_weights
@@ -30,7 +31,6 @@ from fadrm_hf.views import LabelViews, render_views, require_tiles
 
 Colour = tuple[float, float, float]
 
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Pixels of the views that share a forward pass: enough to keep all cores or a GPU busy, few enough to bound memory.
 # 64 views of 32 px on a CPU, beyond which feature maps leave its caches; 2048 on a GPU, or 41 of 224 px.
 _BLOCK_PIXELS = {"cpu": 2**16, "cuda": 2**21}
@@ -177,7 +177,7 @@ class _Network:
     """One teacher as it labels: a copy, in the number format and the memory layout that are fastest."""
 
     def __init__(self, module: nn.Module, config: RelabelConfig, device: torch.device) -> None:
-        self._dtype = _DTYPES[config.precision]
+        self._dtype = DTYPES[config.precision]
         module = copy.deepcopy(module).eval().to(device, self._dtype).to(memory_format=torch.channels_last)
         for layer in module.modules():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):

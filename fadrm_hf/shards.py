@@ -96,6 +96,11 @@ def class_ranges(num_classes: int, per_range: int) -> list[range]:
     return [range(first, min(first + per_range, num_classes)) for first in range(0, num_classes, per_range)]
 
 
+def range_name(labels: range) -> str:
+    """A range of labels as a file is named after it."""
+    return f"{labels[0]:05d}-{labels[-1]:05d}"
+
+
 def classes_together(ipc: int, config: RecoverConfig) -> int:
     """Over how many classes a shard reaches: a batch's worth with one image of each, or with all images of each."""
     return config.batch_size if config.layout == "ipc_major" else max(1, config.batch_size // ipc)

@@ -31,12 +31,7 @@ def largest_shard(run: RunConfig, num_classes: int, batch_size: int | None = Non
         batch_size: In place of `recover.batch_size`.
     """
     config = run.recover if batch_size is None else replace(run.recover, batch_size=batch_size)
-    return max(recovery_shards(num_classes, run.ipc, config), key=num_images)
-
-
-def num_images(shard: Shard) -> int:
-    """How many images are optimised together in a shard."""
-    return len(shard.classes) * len(shard.ipc_indices)
+    return max(recovery_shards(num_classes, run.ipc, config), key=lambda shard: shard.num_images)
 
 
 def try_recovery(

@@ -21,7 +21,7 @@ from fadrm_hf.memory import (
 )
 from fadrm_hf.methods.fadrm import FADRM
 from fadrm_hf.methods.g_vbsm import GVBSM
-from fadrm_hf.trial import cycle_of, largest_shard, num_images, try_recovery
+from fadrm_hf.trial import cycle_of, largest_shard, try_recovery
 
 CPU = torch.device("cpu")
 MB = 4 * 250_000  # bytes of so many float32
@@ -110,7 +110,7 @@ def test_a_recovery_takes_what_two_small_batches_foretell(source, teacher):
         law = measure_recovery(run, matchers, source, CPU)
         shard = largest_shard(run, 10)
         measured = peak_tensor_bytes(lambda: try_recovery(run, matchers, source, CPU, shard, cycle_of(run)), CPU)
-    assert num_images(shard) == 10
+    assert shard.num_images == 10
     assert law.bytes_of(10) == pytest.approx(measured, rel=0.1)
     assert law.per_image > 4 * 3 * 16**2  # more than the pixels
 
@@ -122,7 +122,7 @@ def test_a_recovery_of_whole_classes_is_measured_too(source, teacher):
         law = measure_recovery(run, matchers, source, CPU)
         shard = largest_shard(run, 10)  # five classes of four images
         measured = peak_tensor_bytes(lambda: try_recovery(run, matchers, source, CPU, shard, cycle_of(run)), CPU)
-    assert num_images(shard) == 20
+    assert shard.num_images == 20
     assert law.bytes_of(20) == pytest.approx(measured, rel=0.2)
 
 

@@ -28,7 +28,7 @@ from fadrm_hf.config import SqueezeConfig, StatisticsConfig
 from fadrm_hf.errors import RunFolderError
 from fadrm_hf.networks import LARGEST_SMALL_SIZE
 from fadrm_hf.progress import Reporter
-from fadrm_hf.shards import class_ranges
+from fadrm_hf.shards import class_ranges, range_name
 from fadrm_hf.sources import Source
 from fadrm_hf.statistics.image_moments import Statistic, image_moments, mean_and_variance, sums_over_images
 from fadrm_hf.statistics.layers import Watched, watched_layers
@@ -183,7 +183,7 @@ class _Pass:
     def units(self) -> dict[str, range]:
         """Ranges of classes by file name; they depend on the number of classes alone."""
         num = len(self.source.class_map)
-        return {_range_name(labels): labels for labels in class_ranges(num, -(-num // _UNITS))}
+        return {range_name(labels): labels for labels in class_ranges(num, -(-num // _UNITS))}
 
     def run(self, path: Path, state: PartialState, reporter: Reporter) -> None:
         """Measure ranges that no file holds yet, until all are there."""
@@ -196,7 +196,7 @@ class _Pass:
         num_classes = sum(len(labels) for name, labels in units.items() if not is_done(name))
         with reporter.stage("statistics", num_classes) as task:
             for labels in claims.share("statistics", units, is_done, lambda labels: task.skip(len(labels))):
-                files.save_tensors(_unit(path, _range_name(labels)), self._measure(labels))
+                files.save_tensors(_unit(path, range_name(labels)), self._measure(labels))
                 task.advance(len(labels))
 
     def merge(self, path: Path) -> None:
@@ -300,10 +300,6 @@ def _identity_of(path: Path) -> dict[str, Any]:
 def _units_folder(path: Path) -> Path:
     """Where the parts of a file wait until they are complete."""
     return path.with_suffix(".work")
-
-
-def _range_name(labels: range) -> str:
-    return f"{labels[0]:05d}-{labels[-1]:05d}"
 
 
 def _unit(path: Path, name: str) -> Path:
