@@ -129,12 +129,11 @@ def jobs_of(arguments: argparse.Namespace, folder: Path, device: torch.device) -
         labeller = Labeller([teacher], replace(config, precision=precision), MEAN, STD, device)
 
         def epoch(labeller: Labeller = labeller, file: Path = folder / f"{precision}.safetensors") -> None:
-            table = label_epoch(images, labeller, config, 0, 0)
-            save_tensors(file, table | Float16().encode(table.pop("logits")))
+            save_tensors(file, label_epoch(images, labeller, config, 0, 0, Float16().encode))
 
         jobs[f"ours, {precision}"] = epoch
-        jobs[f"ours, {precision}, views and forward"] = lambda labeller=labeller: labeller.label_steps(
-            resident, views, steps
+        jobs[f"ours, {precision}, views and forward"] = lambda labeller=labeller: list(
+            labeller.label_steps(resident, views, steps)
         )
     return jobs
 

@@ -306,7 +306,7 @@ def _select(case: _Case, scorer: Teacher) -> StageEstimate:
     """Starting images of one class, from as large a pool as there is time for."""
     run, kind = case.run, case.run.method.starts_from
     least = images_needed(kind, 1, run.patches)
-    in_class = int((case.source.labels("train") == 0).sum())
+    in_class = len(case.source.rows_by_class[0])
     pool = min(max(run.patches.pool, images_needed(kind, run.ipc, run.patches)), in_class)
 
     def step(num: int) -> int:
@@ -350,12 +350,12 @@ def _relabel(case: _Case, teachers: list[Teacher]) -> StageEstimate:
     run, config = case.run, case.run.relabel
     mean, std, epochs = case.source.config.mean, case.source.config.std, config.num_stored
     assert mean is not None and std is not None and epochs is not None, "resolve the run first"
-    has_logits = find_codec(config.codec).has_logits
-    labeller = Labeller(teachers, config, mean, std, case.device) if has_logits else None
+    codec = find_codec(config.codec)
+    labeller = Labeller(teachers, config, mean, std, case.device) if codec.has_logits else None
 
     def step(num: int) -> int:
         images = case.random_images(max(2, num))
-        label_epoch(images, labeller, config, run.seed, 0)
+        label_epoch(images, labeller, config, run.seed, 0, codec.encode)
         return len(images)
 
     timing = case.time(step, case.num_images)

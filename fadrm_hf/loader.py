@@ -31,6 +31,7 @@ from fadrm_hf.builders.soft_labels import VIEW_FEATURES
 from fadrm_hf.config import Colour, RelabelConfig
 from fadrm_hf.errors import ArtifactError, StudentError
 from fadrm_hf.hub import open_artifact
+from fadrm_hf.image_table import ImageTable
 from fadrm_hf.label_codec import find_codec
 from fadrm_hf.label_stream import LabelEpochs, read_ahead
 from fadrm_hf.relabel import Labeller, label_epoch, split_sizes
@@ -369,7 +370,8 @@ class _Rendering(Dataset[Batch]):
     """A map from the stored columns of a step to its batch on a device; workers share the steps out."""
 
     def __init__(self, distilled: Distilled, mixed: bool, with_logits: bool, device: torch.device) -> None:
-        self._images, self._labels = distilled.images.to(device), distilled.labels.to(device)
+        self._images = distilled.images if device.type == "cpu" else ImageTable([distilled.images]).to(device)
+        self._labels = distilled.labels.to(device)
         self._mixed, self._device = mixed, device
         self._normalisation = distilled.normalisation
         self._codec = find_codec(distilled.manifest.label_codec) if with_logits else None

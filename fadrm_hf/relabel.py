@@ -15,7 +15,7 @@ than the rounding of a convolution.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from fadrm_hf.config import RelabelConfig
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.grouped_norm import Grouping, use_group_statistics
+from fadrm_hf.image_table import ImageTable
 from fadrm_hf.plain import DTYPES
 from fadrm_hf.randomness import generator
 from fadrm_hf.sources.images import normalise
@@ -30,6 +31,7 @@ from fadrm_hf.teachers import Teacher, vote_weights
 from fadrm_hf.views import LabelViews, render_views, require_tiles
 
 Colour = tuple[float, float, float]
+Encode = Callable[[Tensor], dict[str, Tensor]]
 
 # Pixels of the views that share a forward pass: enough to keep all cores or a GPU busy, few enough to bound memory.
 # 64 views of 32 px on a CPU, beyond which feature maps leave its caches; 2048 on a GPU, or 41 of 224 px.
@@ -128,7 +130,7 @@ class Labeller:
         self._networks = [_Network(teacher.module, config, device) for teacher in labelling]
 
     @torch.inference_mode()
-    def label(self, images: Tensor, views: LabelViews) -> Tensor:
+    def label(self, images: Tensor | ImageTable, views: LabelViews) -> Tensor:
         """Soft labels of the views of one batch, in the micro-batches in which a student will see them.
 
         Args:
@@ -138,11 +140,10 @@ class Labeller:
         Returns:
             (n, C) float32 logits on the CPU; see `combine_logits`.
         """
-        return self.label_steps(images, views, [len(views)])
+        return torch.cat(list(self.label_steps(images, views, [len(views)])))
 
-    @torch.inference_mode()
-    def label_steps(self, images: Tensor, views: LabelViews, steps: Sequence[int]) -> Tensor:
-        """Soft labels of the views of successive batches; see `label`.
+    def label_steps(self, images: Tensor | ImageTable, views: LabelViews, steps: Sequence[int]) -> Iterator[Tensor]:
+        """Soft labels of the views of successive batches, a block of steps at a time; see `label`.
 
         Args:
             images: (N, 3, S, S) uint8, the whole image table; on `device` already where this is called often.
@@ -150,12 +151,13 @@ class Labeller:
             steps: How many belong to each.
         """
         images, views = images.to(self.device), views.to(self.device)
-        labels, end = [], 0
+        end = 0
         for block in _blocks(steps, images.shape[-1], self.device):
             start, end = end, end + sum(block)
-            shown = normalise(render_views(images, views[start:end]), self._mean, self._std)
-            labels.append(self._label_block(shown, block))
-        return torch.cat(labels)
+            with torch.inference_mode():
+                shown = normalise(render_views(images, views[start:end]), self._mean, self._std)
+                labels = self._label_block(shown, block)
+            yield labels
 
     @torch.inference_mode()
     def label_shown(self, shown: Tensor) -> Tensor:
@@ -202,8 +204,17 @@ def _blocks(steps: Sequence[int], size: int, device: torch.device) -> Iterator[S
     return (steps[start : start + per_block] for start in range(0, len(steps), per_block))
 
 
+def _as_they_are(logits: Tensor) -> dict[str, Tensor]:
+    return {"logits": logits}
+
+
 def label_epoch(
-    images: Tensor, labeller: Labeller | None, config: RelabelConfig, seed: int, epoch: int
+    images: Tensor | ImageTable,
+    labeller: Labeller | None,
+    config: RelabelConfig,
+    seed: int,
+    epoch: int,
+    encode: Encode = _as_they_are,
 ) -> dict[str, Tensor]:
     """One view of every image, in a random order, labelled batch by batch.
 
@@ -213,9 +224,11 @@ def label_epoch(
         config: Resolved settings.
         seed: The run's seed; each epoch has its own generator.
         epoch: Which epoch.
+        encode: What of logits (n, C) float32 is kept, a tensor (n, ...) for each column; called block by block, so
+            that the logits of a whole epoch are never in memory.
 
     Returns:
-        The columns of the soft-label table: epoch, step, the view's columns, and logits (n, C) float32 if labelled.
+        The columns of the soft-label table: epoch, step, the view's columns and, if labelled, those of `encode`.
     """
     rng = generator(seed, "relabel", epoch)
     sizes = split_sizes(len(images), config.batch_size)
@@ -224,7 +237,8 @@ def label_epoch(
     step = torch.arange(len(sizes), dtype=torch.int32).repeat_interleave(torch.tensor(sizes))
     table = {"epoch": torch.full_like(step, epoch), "step": step} | views.columns()
     if labeller is not None:
-        table["logits"] = labeller.label_steps(images, views, sizes)
+        blocks = [encode(logits) for logits in labeller.label_steps(images, views, sizes)]
+        table |= {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
     return table
 
 

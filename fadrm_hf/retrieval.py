@@ -55,7 +55,7 @@ def build_pool(
         SourceError: The class has fewer images than `ipc` patches need.
         TeacherError: The teacher has no linear layer.
     """
-    num_images = int((source.labels("train") == label).sum())
+    num_images = len(source.rows_by_class[label])
     num = max(ipc, min(config.pool, num_images) // config.grid**2)
     images = starting_images("patches", source, teacher, range(label, label + 1), num, config, seed, device).images
     batches = [source.normalise(batch).to(device) for batch in images.split(_BATCH)]

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.image_table import ImageTable
 
 Area = tuple[float, float]
 
@@ -326,7 +327,7 @@ def _draw_mix_box(size: int, generator: torch.Generator) -> Tensor:
     return torch.cat((low, high - low))
 
 
-def render_views(images: Tensor, views: LabelViews) -> Tensor:
+def render_views(images: Tensor | ImageTable, views: LabelViews) -> Tensor:
     """Draw stored views, bit for bit as they were labelled.
 
     Args:
@@ -345,7 +346,7 @@ def render_views(images: Tensor, views: LabelViews) -> Tensor:
     return torch.where(inside[:, None], partner, rendered)
 
 
-def _crop_and_flip(images: Tensor, rows: Tensor, crop: Tensor, flip: Tensor) -> Tensor:
+def _crop_and_flip(images: Tensor | ImageTable, rows: Tensor, crop: Tensor, flip: Tensor) -> Tensor:
     size = images.shape[-1]
     top, left, height, width = crop.unbind(dim=1)
     still = torch.zeros_like(top)

@@ -55,13 +55,13 @@ def test_package_ends_what_jobs_have_recovered(finished, tmp_path):
 
 STOP_AFTER_RECOVERY = """
 import sys
-from fadrm_hf import line
+from fadrm_hf.line import labels
 from fadrm_hf.cli import main
 
 def stop(*arguments):
     raise KeyboardInterrupt
 
-line.Labeller = stop
+labels.Labeller = stop
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -34,7 +34,7 @@ GROUPS = (
         "config.run",
         "config",
     ),
-    ("randomness", "files", "claims", "schedules", "progress", "machine", "compilation"),
+    ("randomness", "files", "image_table", "claims", "schedules", "progress", "machine", "compilation"),
     ("class_map", "student_settings", "presets"),
     ("sources.images", "sources.readers", "sources.columns", "sources.source", "sources"),
     ("convnets", "networks", "checkpoint", "model_directory"),
@@ -119,6 +119,14 @@ def test_the_top_level_is_the_house_that_the_design_draws():
     assert [name for name in folders if not (ROOT / name).is_dir()] == []
     assert [name for name in files + hidden if not (ROOT / name).is_file()] == []
     assert not list(ROOT.glob("*.py")), "programs live in recipes/"
+
+
+def test_the_wheel_holds_every_package():
+    section = (ROOT / "pyproject.toml").read_text().partition("\npackages = [")[2].partition("]")[0]
+    listed = re.findall(r'"([\w.]+)"', section)
+    inside = (path.parent.relative_to(ROOT) for path in (ROOT / "fadrm_hf").rglob("__init__.py"))
+    expected = {".".join(path.parts) for path in inside} | {"fadrm_hf.builders", "fadrm_hf.cards"}
+    assert sorted(listed) == sorted(expected)
 
 
 def test_no_file_is_longer_than_400_lines():

@@ -30,6 +30,7 @@ from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER, label_names
 from fadrm_hf.builders.images import image_features
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features, row_bytes
 from fadrm_hf.errors import ArtifactError, FadrmError
+from fadrm_hf.image_table import empty_images
 from fadrm_hf.label_codec import find_codec
 
 Array = npt.NDArray[Any]
@@ -114,7 +115,7 @@ def read_images(folder: Path) -> tuple[Tensor, Tensor]:
         raise ArtifactError(
             f"{IMAGES_FOLDER}/ is too small for {num_rows} images of {size} px; fetch the artifact again"
         )
-    images = torch.empty((num_rows, 3, size, size), dtype=torch.uint8)
+    images = empty_images(num_rows, size)
     row = 0
     for file, table in tables.items():
         require_schema(file, table, image_features(label_names(manifest.class_map)))

@@ -44,7 +44,7 @@ def rows_of_class(source: Source, label: int, needed: int) -> np.ndarray:
     Raises:
         SourceError: If there are fewer than `needed`.
     """
-    rows = np.flatnonzero(source.labels("train") == label)
+    rows = source.rows_by_class[label]
     if len(rows) < needed:
         name = source.class_map.names[label]
         raise SourceError(

@@ -8,6 +8,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -72,6 +73,13 @@ class Source:
         table = self.rows(split).select_columns("label").with_format("arrow")[:]
         return table.column("label").to_numpy().astype(np.int64)
 
+    @cached_property
+    def rows_by_class(self) -> list[np.ndarray]:
+        """By class index the training images of the class, (n,) int64 rows in the source's order."""
+        labels = self.labels("train")
+        counts = np.bincount(labels, minlength=len(self.class_map))
+        return np.split(np.argsort(labels, kind="stable"), counts.cumsum()[:-1])
+
     def image(self, split: Split, index: int) -> Image.Image:
         """One image, RGB at its own size."""
         return _decode(self.rows(split)[int(index)]["image"], self._split_name(split), int(index))
@@ -122,16 +130,14 @@ class Source:
         Raises:
             SourceError: If a class has too few images to be divided.
         """
-        labels = self.labels("train")
-        counts = np.bincount(labels, minlength=len(self.class_map))
+        counts = np.array([len(rows) for rows in self.rows_by_class])
         if counts.min() < 2:
             few = self.class_map.names[int(counts.argmin())]
             raise SourceError(
                 f"class {few!r} has {counts.min()} training images, expected at least 2 to hold some out; add images"
             )
-        held = np.zeros(len(labels), dtype=bool)
-        by_class = np.split(np.argsort(labels, kind="stable"), counts.cumsum()[:-1])
-        for label, rows in enumerate(by_class):
+        held = np.zeros(len(self.train), dtype=bool)
+        for label, rows in enumerate(self.rows_by_class):
             order = torch.randperm(len(rows), generator=generator(seed, "hold_out", label)).numpy()
             held[rows[order[: num_held_out(len(rows), fraction)]]] = True
         digest = hashlib.sha256(self.fingerprint.encode() + held.tobytes()).hexdigest()
@@ -189,7 +195,7 @@ def check_source(source: Source, ipc: int, images_per_class_needed: int) -> int:
         How many images were decoded: all of a small source, a seeded sample of a larger one, whose other images are
         first decoded when they are used.
     """
-    counts = np.bincount(source.labels("train"), minlength=len(source.class_map))
+    counts = np.array([len(rows) for rows in source.rows_by_class])
     least = int(counts.argmin())
     if counts[least] < images_per_class_needed:
         short = int((counts < images_per_class_needed).sum())
