@@ -154,7 +154,11 @@ class Line:
         with self._cost("relabel"):
             self._relabel(teachers)
         for package in self._claims.share("package", {"artifact": self._package}, lambda _: self._is_finished):
-            package(teachers)
+            try:
+                package(teachers)
+            except FileNotFoundError:  # this process was taken for dead, and who took over has tidied up
+                if not self._is_finished:
+                    raise
         return self._folder
 
     def missing_shards(self) -> list[Shard]:
@@ -384,8 +388,7 @@ class Line:
         files.write_json(self._work.path / "costs.json", costs)
 
     def _costs(self) -> dict[str, Any]:
-        path = self._work.path / "costs.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return files.read_json(self._work.path / "costs.json") or {}
 
 
 def _pool_name(label: int) -> str:

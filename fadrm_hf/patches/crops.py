@@ -14,11 +14,12 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from fadrm_hf.config import PatchConfig
+from fadrm_hf.halving import in_halves
 from fadrm_hf.patches.mosaics import compose_mosaics, fill_border, rows_of_mosaics
 from fadrm_hf.patches.patches import Patches, draw_pool
 from fadrm_hf.randomness import generator
 from fadrm_hf.sources import Source
-from fadrm_hf.teachers import Teacher
+from fadrm_hf.teachers import Teacher, require_finite
 
 _SCORE_BATCH = 100
 
@@ -39,6 +40,7 @@ def select_patches(
 
     Raises:
         SourceError: If a class has fewer images than its patches need.
+        TeacherError: If the scorer's logits are not finite.
     """
     return Patches.stack({label: _select(source, scorer, label, ipc, config, seed, device) for label in classes})
 
@@ -103,9 +105,7 @@ def _cross_entropy(scorer: Teacher, source: Source, crops: Tensor, label: int, d
     margin = source.size - crops.shape[-1]
     low = margin // 2
     padding = (low, margin - low, low, margin - low)
-    target = torch.full((_SCORE_BATCH,), label, device=device)
-    scores = []
-    for chunk in crops.split(_SCORE_BATCH):
-        logits = scorer.module(F.pad(source.normalise(chunk).to(device), padding))
-        scores.append(F.cross_entropy(logits, target[: len(chunk)], reduction="none").cpu())
-    return torch.cat(scores)
+    batches = (F.pad(source.normalise(chunk).to(device), padding) for chunk in crops.split(_SCORE_BATCH))
+    logits = torch.cat([in_halves(scorer.module, batch) for batch in batches])
+    require_finite(scorer.name, logits, f"logits of crops of class {label}")
+    return F.cross_entropy(logits, torch.full((len(logits),), label, device=device), reduction="none").cpu()
