@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-DIGEST = "sha256"  # under this name a file's metadata tells what its tensors were
+_WRITTEN = "written"  # the one key of a file's metadata: safetensors writes several in random order
+_DIGEST = "sha256"
 
 
 def write_with(path: Path, write: Callable[[Path], None]) -> None:
@@ -44,9 +45,10 @@ def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None or Path(os.fsdecode(error.filename)) == temporary:
-            error.filename, error.filename2 = str(path), None
-        raise
+        named = None if error.filename is None else Path(os.fsdecode(error.filename))
+        if error.errno is None or named not in (None, temporary):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -86,7 +88,8 @@ def save_with_digest(
         identity: What it stands for; a file put in the place of another is found by that.
         metadata: What else it says of itself.
     """
-    save_tensors(path, tensors, {**(metadata or {}), DIGEST: _digest_of(tensors, identity)})
+    written = (metadata or {}) | {_DIGEST: digest_of(tensors, identity)}
+    save_tensors(path, tensors, {_WRITTEN: json.dumps(written)})
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -105,11 +108,13 @@ def read_intact(path: Path, identity: str = "") -> tuple[dict[str, Tensor], dict
     if path.is_dir():  # safetensors calls it a device
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with safe_open(path, framework="pt") as file:
-        metadata: dict[str, str] = file.metadata() or {}
+        text = (file.metadata() or {}).get(_WRITTEN, "{}")
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if metadata.get(DIGEST) != _digest_of(tensors, identity):
-        raise SafetensorError("its values are not those that were written")
-    return tensors, metadata
+    with suppress(ValueError):
+        written: dict[str, str] = json.loads(text)
+        if written.get(_DIGEST) == digest_of(tensors, identity):
+            return tensors, written
+    raise SafetensorError("it does not hold what was written")
 
 
 def is_complete(path: Path) -> bool:
@@ -138,7 +143,7 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def _digest_of(tensors: Mapping[str, Tensor], identity: str) -> str:
+def digest_of(tensors: Mapping[str, Tensor], identity: str = "") -> str:
     """SHA-256 of an identity, and of names, formats, shapes and values."""
     digest = hashlib.sha256(f"{identity} ".encode())
     for name in sorted(tensors):

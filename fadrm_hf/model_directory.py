@@ -70,7 +70,7 @@ def write_model_directory(
     temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{name}") for name in ("tmp", "old"))
     for left in (temporary, old):
         shutil.rmtree(left, ignore_errors=True)
-    files.save_with_digest(temporary / WEIGHTS, network.state_dict(), metadata={"format": "pt"})
+    files.save_tensors(temporary / WEIGHTS, network.state_dict(), {"format": "pt"})
     files.write_json(temporary / CONFIG, config)
     for name, content in (others or {}).items():
         files.write_bytes(temporary / name, content)

@@ -196,7 +196,7 @@ class Recovery:
         else:
             return
         remedy = f"Lower --recover.lr (now {self._config.lr}), or set --recover.precision fp32"
-        for matcher in self._matchers:
+        for matcher in self._matchers if bool(torch.isfinite(start).all()) else ():
             require_finite(matcher.name, matcher.predict(start), f"logits, in {self._config.precision},")
         raise ConfigError(
             f"recovery diverged before iteration {self._done}: {what}. {remedy} (now {self._config.precision}), or "

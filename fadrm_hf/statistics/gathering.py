@@ -209,11 +209,11 @@ class _Pass:
         pooled = mean_and_variance(sums, count, config.global_variance, config.batch_size).float()
         by_class = torch.cat([part["classes"] for part in parts], dim=1) if self.classes else None
         sizes = _sizes(self.teacher.module, self.layers, self.block_side, self.source.size)
-        identity = {"identity": json.dumps(self.identity)}
-        files.save_with_digest(path, _named(sizes, pooled, by_class), metadata=identity)
+        tensors = _named(sizes, pooled, by_class)
+        files.save_with_digest(path, tensors, metadata={"identity": json.dumps(self.identity)})
 
     def read(self, path: Path) -> dict[str, Targets]:
-        """The statistics in a finished file, by layer; a file that does not hold those of this very pass is refused."""
+        """The statistics in a finished file, by layer; a file that holds others than those of this pass is refused."""
         tensors, held = _read(path)
         differing = [key for key, value in self.identity.items() if held.get(key) != value]
         if differing:

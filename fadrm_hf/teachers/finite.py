@@ -1,4 +1,4 @@
-"""Teachers that say something that is no number are refused by name: nothing can be ranked, matched or labelled by it."""
+"""Teachers that give what is no number are refused by name: nothing can be ranked, matched or labelled by it."""
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ def require_finite(name: str, values: Tensor, what: str) -> None:
     if bool(is_finite.all()):
         return
     raise TeacherError(
-        f"teacher {name!r} gives {what} that are not finite ({int((~is_finite).sum())} of {values.numel()} values, the "
-        f"first is {values[~is_finite][0].item():g}); its weights are damaged, or too large for these images: choose "
-        "another teacher with --teachers.names, or train it again"
+        f"teacher {name!r} gives {what} that are not finite ({int((~is_finite).sum())} of {values.numel()} values, "
+        f"the first is {values[~is_finite][0].item():g}); its weights are damaged, or too large for these images: "
+        "choose another teacher with --teachers.names, or train it again"
     )
