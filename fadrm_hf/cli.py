@@ -28,7 +28,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from fadrm_hf.commands.ending import Ended, ends_when_asked, told
+from fadrm_hf.commands.ending import Ended, ends_when_asked, told_of
 from fadrm_hf.commands.output import fail, say
 from fadrm_hf.errors import ConfigError, FadrmError, is_lack_of_memory, unknown
 
@@ -73,38 +73,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say((__doc__ or "").strip())
         return 0
     try:
-        if command not in COMMANDS:
-            raise ConfigError(unknown("command", command, COMMANDS))
         with ends_when_asked():
             return _run(command, rest)
-    except FadrmError as error:
-        fail(str(error))
-        return 2
-    except OSError as error:
-        if error.errno not in _REMEDIES:
+    except (FadrmError, OSError, MemoryError, RuntimeError, KeyboardInterrupt) as error:
+        explained = _explain(error)
+        if explained is None:
             raise
+    # Not above: while the error is handled, bars are still shown and would be drawn once more, below the message.
+    message, code = explained
+    fail(message)
+    return code
+
+
+def _explain(error: BaseException) -> tuple[str, int] | None:
+    """Why a command ends, with the remedy, and its exit code; `None` for an error that nobody foresaw."""
+    if isinstance(error, FadrmError):
+        return str(error), 2
+    if isinstance(error, KeyboardInterrupt):
+        return told_of(error.number if isinstance(error, Ended) else signal.SIGINT)
+    if isinstance(error, OSError) and error.errno in _REMEDIES:
         where = f" at {error.filename}" if error.filename else ""
-        fail(
+        return (
             f"{os.strerror(error.errno)}{where}; what is finished is kept: {_REMEDIES[error.errno]}, then run the "
             "same command again to go on"
-        )
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        if not is_lack_of_memory(error):
-            raise
-        fail(
+        ), 2
+    if is_lack_of_memory(error):
+        return (
             f"out of memory ({(str(error).splitlines() or ['no more is told'])[0][:200]}); what is finished is kept: "
             "fadrm-hf estimate names the largest recover.batch_size that fits; else launch fewer processes, end other "
             "programs or take smaller images or teachers, then run the same command again to go on"
-        )
-        return 2
-    except Ended as ended:
-        return told(ended.number)
-    except KeyboardInterrupt:
-        return told(signal.SIGINT)
+        ), 2
+    return None
 
 
 def _run(command: str, arguments: Sequence[str]) -> int:
+    if command not in COMMANDS:
+        raise ConfigError(unknown("command", command, COMMANDS))
     module, function = COMMANDS[command].split(":")
     code: int = getattr(importlib.import_module(f"fadrm_hf.commands.{module}"), function)(arguments)
     return code

@@ -2,11 +2,9 @@
 
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import datasets

@@ -30,10 +30,9 @@ class Ended(KeyboardInterrupt):
         self.number = number
 
 
-def told(number: int) -> int:
-    """Say why the command ends and how to go on; the exit code that shells know a signal by."""
-    fail(f"{_SIGNALS[signal.Signals(number)]}; run the same command again to go on where it was")
-    return 128 + number
+def told_of(number: int) -> tuple[str, int]:
+    """Why a command ends at a signal and how to go on; and the exit code that shells know the signal by."""
+    return f"{_SIGNALS[signal.Signals(number)]}; run the same command again to go on where it was", 128 + number
 
 
 @contextmanager
@@ -80,5 +79,7 @@ def _watch(heard: socket.socket, own: frozenset[int]) -> None:
             while heard.recv(1):
                 pass
         except TimeoutError:
-            os._exit(told(numbers[0]))
+            message, code = told_of(numbers[0])
+            fail(message)
+            os._exit(code)
         return
