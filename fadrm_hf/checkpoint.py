@@ -8,7 +8,7 @@ from the step, and the fingerprint proves that the settings are the same.
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fadrm_hf import files
@@ -23,7 +23,7 @@ def save_checkpoint(
     for index, state in optimizer.state_dict()["state"].items():
         present = {name: value for name, value in state.items() if value is not None}
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in present.items()}
-    files.save_tensors(path, tensors, {"epoch": str(epoch), "fingerprint": fingerprint})
+    files.save_with_digest(path, tensors, metadata={"epoch": str(epoch), "fingerprint": fingerprint})
 
 
 def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str) -> int:
@@ -54,9 +54,8 @@ def _after(name: str) -> str:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
+        return files.read_intact(path)
+    except (SafetensorError, IsADirectoryError) as error:
         raise RunFolderError(f"{path} is damaged ({error}); delete it to begin this training anew") from error
 
 

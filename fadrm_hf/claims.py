@@ -21,6 +21,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
+from fadrm_hf.errors import ConfigError
+from fadrm_hf.files import naming
+
 Unit = TypeVar("Unit")
 Say = Callable[[str], None]
 
@@ -29,6 +32,7 @@ _LOOK_EVERY = 0.2  # seconds, while others hold all that is left
 _TOUCH_EVERY = 5.0  # seconds
 _SILENCE = 10.0  # seconds of waiting before it is said who is waited for
 PATIENCE = 1800.0  # seconds; the longest unit that tells nothing meanwhile is far shorter
+_PATIENCE_VARIABLE = "FADRM_HF_PATIENCE"
 
 
 class Claims:
@@ -39,12 +43,16 @@ class Claims:
         say: Prints who is waited for; of the processes of a launch one need do that.
         warn: Prints whose work is taken over.
         place: Where among the units this process begins, a fraction: processes of a launch rarely meet if they differ.
-        patience: Seconds after which a unit whose claim nobody has touched is worked on again.
+        patience: Seconds after which a unit whose claim nobody has touched is worked on again; if not given, those
+            of the environment variable FADRM_HF_PATIENCE, or half an hour.
+
+    Raises:
+        ConfigError: If the variable is no positive number.
     """
 
-    def __init__(self, folder: Path, say: Say, warn: Say, place: float = 0.0, patience: float = PATIENCE) -> None:
+    def __init__(self, folder: Path, say: Say, warn: Say, place: float = 0.0, patience: float | None = None) -> None:
         self._folder, self._say, self._warn = folder, say, warn
-        self._place, self._patience = place, patience
+        self._place, self._patience = place, patience_of_environment() if patience is None else patience
         self._held: Path | None = None
         self._touched = 0.0
         self._seen: dict[Path, tuple[int, float]] = {}
@@ -123,7 +131,7 @@ class Claims:
             return False
         del self._seen[path]
         self._warn(
-            f"{_owner(path)} has told nothing of {path.stem} for {self._patience / 60:.0f} minutes; its work is taken "
+            f"{_owner(path)} has told nothing of {path.stem} for {_in_words(self._patience)}; its work is taken "
             "over. If it hangs, end it; if it is only slow, no harm is done"
         )
         return True
@@ -138,6 +146,19 @@ class Claims:
             since = float("inf")  # said once
         time.sleep(_LOOK_EVERY)
         return since
+
+
+def patience_of_environment() -> float:
+    """Seconds of silence after which work is taken over, as this process was told.
+
+    Raises:
+        ConfigError: If FADRM_HF_PATIENCE is no positive number.
+    """
+    text = os.environ.get(_PATIENCE_VARIABLE, "")
+    with suppress(ValueError):
+        if (seconds := float(text or PATIENCE)) > 0:
+            return seconds
+    raise ConfigError(f"{_PATIENCE_VARIABLE} is {text!r}, expected a number of seconds above 0; set it, or unset it")
 
 
 @contextmanager
@@ -171,10 +192,15 @@ def _lock(file: IO[str], kind: int) -> bool:
     except OSError as error:
         if error.errno in _HELD:
             return False
-    file.truncate(0)
-    file.write(json.dumps({"process": os.getpid(), "machine": platform.node()}))
-    file.flush()
+    with naming(Path(file.name)):
+        file.truncate(0)
+        # Not through the file's buffer, which would fail once more when it is closed, on a disk that is full.
+        os.write(file.fileno(), json.dumps({"process": os.getpid(), "machine": platform.node()}).encode())
     return True
+
+
+def _in_words(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:g} seconds"
 
 
 def _owner(path: Path) -> str:

@@ -18,18 +18,31 @@
 
 An ARTIFACT is a run folder, or ORG/NAME on the Hub, perhaps with @REVISION.
 Exit codes: 0 done; 1 verify or reproduce found a difference, or a method failed in compare; 2 a mistake in the input,
-named; 130 interrupted.
+named; 130 interrupted (Ctrl-C); 143 ended by SIGTERM.
 """
 
 import errno
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
+from fadrm_hf.commands.ending import Ended, ends_when_asked, told_of
 from fadrm_hf.commands.output import fail, say
-from fadrm_hf.errors import ConfigError, FadrmError, unknown
+from fadrm_hf.errors import ConfigError, FadrmError, is_lack_of_memory, unknown
 
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+# What a disk may refuse, and what to do about it.
+_SPACE, _RIGHTS = "free some space", "make that folder writable, or set --output to another one"
+_REMEDIES = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: f"{_SPACE}, or have your quota raised",
+    errno.EFBIG: "allow larger files (ulimit -f), or set --output to a file system that takes them",
+    errno.EROFS: _RIGHTS,
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EIO: "look after the disk",
+}
 
 # Where each command is; its module is imported when it is called, since torch and datasets take seconds.
 COMMANDS = {
@@ -60,45 +73,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say((__doc__ or "").strip())
         return 0
     try:
-        if command not in COMMANDS:
-            raise ConfigError(unknown("command", command, COMMANDS))
-        return _run(command, rest)
-    except FadrmError as error:
-        fail(str(error))
-        return 2
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        with ends_when_asked():
+            return _run(command, rest)
+    except (FadrmError, OSError, MemoryError, RuntimeError, KeyboardInterrupt) as error:
+        explained = _explain(error)
+        if explained is None:
             raise
-        where = f" at {error.filename}" if error.filename else ""
-        fail(
-            f"{error.strerror}{where}; what is finished is kept: free some space or make the folder writable, then "
-            "run the same command again to go on"
-        )
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        if not _is_lack_of_memory(error):
-            raise
-        fail(
-            f"out of memory ({(str(error).splitlines() or ['no more is told'])[0][:200]}); what is finished is kept: "
-            "fadrm-hf estimate names the largest recover.batch_size that fits; else launch fewer processes, end other "
-            "programs or take smaller images or teachers, then run the same command again to go on"
-        )
-        return 2
-    except KeyboardInterrupt:
-        fail("interrupted; run the same command again to go on where it was")
-        return 130
-
-
-def _run(command: str, arguments: Sequence[str]) -> int:
-    module, function = COMMANDS[command].split(":")
-    code: int = getattr(importlib.import_module(f"fadrm_hf.commands.{module}"), function)(arguments)
+    # Not above: while the error is handled, bars are still shown and would be drawn once more, below the message.
+    message, code = explained
+    fail(message)
     return code
 
 
-def _is_lack_of_memory(error: Exception) -> bool:
-    """Whether Python, torch on a CPU or torch on a GPU could not get the memory it asked for."""
-    named = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-    return isinstance(error, MemoryError) or named
+def _explain(error: BaseException) -> tuple[str, int] | None:
+    """Why a command ends, with the remedy, and its exit code; `None` for an error that nobody foresaw."""
+    if isinstance(error, FadrmError):
+        return str(error), 2
+    if isinstance(error, KeyboardInterrupt):
+        return told_of(error.number if isinstance(error, Ended) else signal.SIGINT)
+    if isinstance(error, OSError) and error.errno in _REMEDIES:
+        where = f" at {error.filename}" if error.filename else ""
+        return (
+            f"{os.strerror(error.errno)}{where}; what is finished is kept: {_REMEDIES[error.errno]}, then run the "
+            "same command again to go on"
+        ), 2
+    if is_lack_of_memory(error):
+        return (
+            f"out of memory ({(str(error).splitlines() or ['no more is told'])[0][:200]}); what is finished is kept: "
+            "fadrm-hf estimate names the largest recover.batch_size that fits; else launch fewer processes, end other "
+            "programs or take smaller images or teachers, then run the same command again to go on"
+        ), 2
+    return None
+
+
+def _run(command: str, arguments: Sequence[str]) -> int:
+    if command not in COMMANDS:
+        raise ConfigError(unknown("command", command, COMMANDS))
+    module, function = COMMANDS[command].split(":")
+    code: int = getattr(importlib.import_module(f"fadrm_hf.commands.{module}"), function)(arguments)
+    return code
 
 
 if __name__ == "__main__":

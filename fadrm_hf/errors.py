@@ -50,3 +50,10 @@ def unknown(kind: str, value: str, choices: Iterable[str]) -> str:
     near = difflib.get_close_matches(value, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(name) for name in near)}?" if near else f"known: {', '.join(known[:20])}"
     return f"unknown {kind} {value!r}; {hint}"
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether Python, torch on a CPU or torch on a GPU could not get the memory it asked for."""
+    named = type(error).__name__ == "OutOfMemoryError"
+    said = any(words in str(error) for words in ("can't allocate memory", "std::bad_alloc"))
+    return isinstance(error, MemoryError) or named or said

@@ -40,10 +40,12 @@ class Matcher(Protocol):
     """A teacher, as a step of recovery sees it.
 
     Attributes:
+        name: The teacher's name.
         module: The network that runs.
         statistics: What is matched.
     """
 
+    name: str
     module: nn.Module
 
     @property
@@ -84,7 +86,7 @@ class FrozenMatcher:
         measured: Mapping[str, Targets] | None = None,
         block_side: int = 4,
     ) -> None:
-        self._dtype = DTYPES[config.precision]
+        self.name, self._dtype = teacher.name, DTYPES[config.precision]
         module = copy.deepcopy(teacher.module).to(device, self._dtype).to(memory_format=torch.channels_last).eval()
         for layer in module.modules():
             if isinstance(layer, nn.BatchNorm2d):
@@ -169,7 +171,7 @@ def matching(
     if config.form == "plain":
         if config.bn_weight > 0:
             require_plain(wanted or Matching(), [teacher.module for teacher in teachers])
-        matchers = [PlainMatcher(teacher.module, config, device) for teacher in teachers]
+        matchers = [PlainMatcher(teacher.name, teacher.module, config, device) for teacher in teachers]
     else:
         matchers = [
             FrozenMatcher(teacher, config, device, wanted, targets, block_side)

@@ -72,12 +72,14 @@ class PlainMatcher:
     """A teacher as the published loop has it; stands in for `fadrm_hf.matcher.Matcher`.
 
     Args:
-        module: A frozen network in eval mode.
+        name: The teacher's name.
+        module: Its frozen network, in eval mode.
         config: Precision and the weight of the first matched layer.
         device: Where it runs.
     """
 
-    def __init__(self, module: nn.Module, config: RecoverConfig, device: torch.device) -> None:
+    def __init__(self, name: str, module: nn.Module, config: RecoverConfig, device: torch.device) -> None:
+        self.name = name
         self.module = copy.deepcopy(module).to(device).eval()
         dtype = DTYPES[config.precision]
         self._autocast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)

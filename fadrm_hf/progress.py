@@ -9,6 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fadrm_hf.files import naming
+
 console = Console(stderr=True)
 
 
@@ -54,7 +56,7 @@ class Task:
             self._bar.update(self._id, note=" ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
         if self._log is not None:
             line = {"stage": self._stage, "units": self._units, "seconds": round(seconds, 3), **metrics}
-            with open(self._log, "a") as file:
+            with naming(self._log), open(self._log, "a") as file:
                 file.write(json.dumps(line) + "\n")
 
 

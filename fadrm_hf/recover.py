@@ -7,6 +7,7 @@ teacher, by several in turn, or by several at once. After each step every channe
 happens between runs of this loop (resizing, residuals) is the method's business: see `fadrm_hf.methods`.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,12 +23,15 @@ from fadrm_hf.matcher import Matcher
 from fadrm_hf.plain import plain_view
 from fadrm_hf.schedules import cosine
 from fadrm_hf.sources import Source
+from fadrm_hf.teachers import require_finite
 from fadrm_hf.terms import EuclideanNorm, Step, Term, TotalVariation
 from fadrm_hf.views import BatchViews, apply_view
 
 _REPORT_EVERY = 25
 _VIEWS_AT_ONCE = 100
 _WORTH_CAPTURING = 50  # iterations; capturing takes as long as a few of them
+_FIRST_SCALE = 2.0**16  # of fp16's losses, torch's own; halved at each step whose gradients overflow
+_LEAST_SCALE = 2.0**-14  # of fp16's losses; gradients beyond its range even so are beyond 10^9
 
 Report = Callable[[int, dict[str, float]], None]
 Areas = Callable[[int], Interval]  # least and largest area of the crop of an iteration
@@ -77,7 +81,7 @@ class Recovery:
         self._done = 0
         self._lowest, self._highest = valid_range(source, labels.device)
         fp16 = config.precision == "fp16"
-        self._scaler = torch.amp.GradScaler(labels.device.type, enabled=fp16)
+        self._scaler = torch.amp.GradScaler(labels.device.type, init_scale=_FIRST_SCALE, enabled=fp16)
         priors = (TotalVariation(config.tv_weight), EuclideanNorm(config.l2_weight))
         self._priors: list[Term] = [prior for prior in priors if prior.weight > 0]
         for matcher in matchers:
@@ -105,7 +109,9 @@ class Recovery:
             The last iterate, like `images`, within the range of valid pixels.
 
         Raises:
-            ConfigError: If the optimisation diverges to values that are not finite.
+            ConfigError: If the optimisation diverges to values that are not finite, or if no step can be taken because
+                gradients are beyond the range of fp16 whatever the loss is scaled by.
+            TeacherError: If a teacher's logits of the images it begins with are not finite.
         """
         pixels = images.detach().clone().requires_grad_()
         settings = self._config
@@ -122,9 +128,9 @@ class Recovery:
             # Reading a loss makes the host wait for the device, so it is done now and then.
             if self._done - reported == _REPORT_EVERY or self._done == last:
                 shown = {name: loss.item() for name, loss in losses.items()}
+                self._refuse_divergence(images, pixels, shown)
                 self._report(self._done - reported, {"iteration": self._done, **shown})
                 reported = self._done
-        self._refuse_divergence(pixels)
         return pixels.detach()
 
     def _take_turns(self, iteration: int) -> list[tuple[int, float]]:
@@ -179,13 +185,32 @@ class Recovery:
         with torch.no_grad():
             torch.clamp(pixels, self._lowest, self._highest, out=pixels)
 
-    def _refuse_divergence(self, pixels: Tensor) -> None:
-        if bool(torch.isfinite(pixels).all()):
+    def _refuse_divergence(self, start: Tensor, pixels: Tensor, losses: dict[str, float]) -> None:
+        """Refuse what leads nowhere: a teacher's fault if it shows at the start, else that of the optimisation."""
+        if not bool(torch.isfinite(pixels).all()):
+            what = "some pixels are not finite"
+        elif not all(map(math.isfinite, losses.values())):
+            what = "its losses are not finite"
+        elif self._is_stuck:
+            what = "the gradients are beyond the range of fp16, whatever the loss is scaled by, so no step is taken"
+        else:
             return
+        remedy = f"Lower --recover.lr (now {self._config.lr}), or set --recover.precision fp32"
+        for matcher in self._matchers if bool(torch.isfinite(start).all()) else ():
+            require_finite(matcher.name, matcher.predict(start), f"logits, in {self._config.precision},")
         raise ConfigError(
-            f"recovery diverged before iteration {self._done}: some pixels are not finite. Lower --recover.lr "
-            f"(now {self._config.lr}), or set --recover.precision fp32 (now {self._config.precision})"
+            f"recovery diverged before iteration {self._done}: {what}. {remedy} (now {self._config.precision}), or "
+            f"choose other teachers than {sorted({matcher.name for matcher in self._matchers})}"
         )
+
+    @property
+    def _is_stuck(self) -> bool:
+        """Whether the scale of fp16's losses has collapsed, or the end is reached and not one step could be taken."""
+        if not self._scaler.is_enabled():
+            return False
+        scale, first = self._scaler.get_scale(), _FIRST_SCALE
+        never_stepped = scale == first * 0.5**self._done
+        return scale < _LEAST_SCALE or (never_stepped and self._done == self._iterations)
 
 
 @dataclass(frozen=True, eq=False)

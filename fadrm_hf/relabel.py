@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from fadrm_hf.config import RelabelConfig
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.grouped_norm import Grouping, use_group_statistics
+from fadrm_hf.halving import in_halves
 from fadrm_hf.image_table import ImageTable
 from fadrm_hf.plain import DTYPES
 from fadrm_hf.randomness import generator
 from fadrm_hf.sources.images import normalise
-from fadrm_hf.teachers import Teacher, vote_weights
+from fadrm_hf.teachers import Teacher, require_finite, vote_weights
 from fadrm_hf.views import LabelViews, render_views, require_tiles
 
 Colour = tuple[float, float, float]
@@ -127,7 +128,7 @@ class Labeller:
         check_labelling(config, len(teachers), None not in self._votes)
         self.device = device
         self._config, self._mean, self._std = config, mean, std
-        self._networks = [_Network(teacher.module, config, device) for teacher in labelling]
+        self._networks = [_Network(teacher, config, device) for teacher in labelling]
 
     @torch.inference_mode()
     def label(self, images: Tensor | ImageTable, views: LabelViews) -> Tensor:
@@ -178,9 +179,9 @@ class Labeller:
 class _Network:
     """One teacher as it labels: a copy, in the number format and the memory layout that are fastest."""
 
-    def __init__(self, module: nn.Module, config: RelabelConfig, device: torch.device) -> None:
-        self._dtype = DTYPES[config.precision]
-        module = copy.deepcopy(module).eval().to(device, self._dtype).to(memory_format=torch.channels_last)
+    def __init__(self, teacher: Teacher, config: RelabelConfig, device: torch.device) -> None:
+        self._name, self._dtype = teacher.name, DTYPES[config.precision]
+        module = copy.deepcopy(teacher.module).eval().to(device, self._dtype).to(memory_format=torch.channels_last)
         for layer in module.modules():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                 layer.float()
@@ -191,9 +192,13 @@ class _Network:
 
     def __call__(self, shown: Tensor, groups: Sequence[int]) -> Tensor:
         """(n, C) float32 logits of n views (n, 3, S, S), whose batch statistics are those of their group."""
-        if self._grouping is not None:
+        views = shown.to(self._dtype, memory_format=torch.channels_last)
+        if self._grouping is None:
+            logits = in_halves(self._module, views)
+        else:
             self._grouping.sizes = groups
-        logits: Tensor = self._module(shown.to(self._dtype, memory_format=torch.channels_last))
+            logits = self._module(views)
+        require_finite(self._name, logits, "logits of views of distilled images")
         return logits.float()
 
 

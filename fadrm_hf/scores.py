@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fadrm_hf.halving import in_halves
+
 
 def topk_accuracy(logits: Tensor, labels: Tensor, k: int = 1) -> float:
     """Fraction of rows whose label is among the k largest logits.
@@ -58,6 +60,6 @@ def predict(module: torch.nn.Module, batches: Iterable[Tensor]) -> Tensor:
     was_training = module.training
     module.eval()
     try:
-        return torch.cat([module(batch).float() for batch in batches]).cpu()
+        return torch.cat([in_halves(module, batch).float() for batch in batches]).cpu()
     finally:
         module.train(was_training)

@@ -209,14 +209,24 @@ class WorkFolder:
 
     def save(self, stage: str, name: str, tensors: dict[str, Tensor]) -> None:
         """Put a shard's result in its place, with a digest by which `remove_damaged` knows it."""
-        files.save_tensors(self.shard(stage, name), tensors, {files.DIGEST: files.digest_of(tensors)})
+        files.save_with_digest(self.shard(stage, name), tensors, f"{stage}/{name}")
 
     def remove_damaged(self, say: Callable[[str], None]) -> None:
-        """Remove shards that are not what was saved, so that they are made again; every shard is read."""
+        """Remove shards that are not what was saved, so that they are made again; every shard is read.
+
+        Raises:
+            RunFolderError: If a folder is in the place of one; nobody knows what is in it, so it is left alone.
+        """
         for path in sorted(self.path.glob("*/*.safetensors")):
-            if not files.is_intact(path):
-                say(f"{path} is damaged and is made again")
-                path.unlink(missing_ok=True)
+            try:
+                if files.is_intact(path, f"{path.parent.name}/{path.stem}"):
+                    continue
+            except IsADirectoryError as error:
+                raise RunFolderError(
+                    f"{path} is a folder, expected a shard; remove it and the shard is made"
+                ) from error
+            say(f"{path} is damaged and is made again")
+            path.unlink(missing_ok=True)
 
     def missing(self, stage: str, names: Sequence[str]) -> list[str]:
         """Those of `names` whose results are not there yet."""

@@ -5,7 +5,6 @@ optimiser and learning rate are those of `fadrm_hf.protocol`. The number reporte
 """
 
 import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,7 @@ from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.checkpoint import load_checkpoint, save_checkpoint
 from fadrm_hf.config import StudentConfig
 from fadrm_hf.errors import StudentError
-from fadrm_hf.files import write_json
+from fadrm_hf.files import read_json, write_json
 from fadrm_hf.loader import Batch, Distilled, Labels
 from fadrm_hf.machine import describe_machine, library_versions
 from fadrm_hf.progress import Reporter, Task
@@ -240,7 +239,8 @@ def train_students(
     Raises:
         ArtifactError: If the artifact cannot be read.
         ConfigError: If its teachers cannot label as the protocol asks.
-        StudentError: If the student cannot be built or trained as asked, or the artifact lacks what that needs.
+        StudentError: If the student cannot be built or trained as asked, the artifact lacks what that needs, or the
+            accuracies of an earlier call are damaged.
     """
     config = protocol_of(distilled, config)
     distilled = shown_by(config, distilled)
@@ -329,4 +329,10 @@ def _curve_of(checkpoint: Path) -> Path:
 
 
 def _read_curve(path: Path) -> list[dict[str, float]]:
-    return json.loads(path.read_text()) if path.exists() else []
+    if not path.exists():
+        return []
+    curve: list[dict[str, float]] | None = read_json(path)
+    if curve is None:
+        checkpoint = path.with_suffix(".safetensors")
+        raise StudentError(f"{path} is damaged; delete it and {checkpoint} to begin this training anew")
+    return curve

@@ -86,7 +86,7 @@ def measure_votes(ballot: Ballot) -> list[Teacher]:
         return with_votes(ballot.teachers, [vote / 100.0 for vote in config.votes])
     held_out = ballot.source.hold_out(config.held_out, ballot.run.seed)
     trials = [_Trial.of(teacher, ballot, config, held_out) for teacher in ballot.teachers]
-    missing = list({trial.folder: trial for trial in trials if not trial.record.exists()}.values())
+    missing = list({trial.folder: trial for trial in trials if files.read_json(trial.record) is None}.values())
     own = mine(missing, state)
     state.wait_for_everyone()  # nobody measures before everybody has looked
     with ballot.reporter.stage("votes", len(missing) + len(own)) as task:
@@ -99,7 +99,7 @@ def measure_votes(ballot: Ballot) -> list[Teacher]:
     if state.is_main_process:
         for trial in trials:
             shutil.rmtree(trial.folder, ignore_errors=True)
-    votes = [float(json.loads(trial.record.read_text())["vote"]) for trial in trials]
+    votes = [float(files.read_json(trial.record)["vote"]) for trial in trials]
     num_images = len(held_out.rows("test"))
     for teacher, vote in zip(ballot.teachers, votes, strict=True):
         ballot.reporter.say(f"teacher {teacher.name}: vote {vote:.1%} of {num_images} held-out training images")

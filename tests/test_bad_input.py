@@ -2,11 +2,9 @@
 
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
@@ -436,93 +434,6 @@ def test_a_name_that_is_a_file_is_refused(place, capsys, output):
     (place / "other.work").write_text("a file")
     message = refused(capsys, place, *DISTILL, "--output", output)
     names_all(message, "other.work" if output == "other" else "notes", "is a file", "--output")
-
-
-# Disks
-
-
-def mount(folder: Path, options: str) -> None:
-    """A file system of its own, or the reason why there is none."""
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    try:
-        ended = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("there is no `mount` to make a small disk with")
-    if ended.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {ended.stderr.strip()}")
-
-
-@pytest.fixture
-def disk(place: Path) -> Iterator[Path]:
-    """A folder to mount a disk on."""
-    folder = place / "disk"
-    folder.mkdir()
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], capture_output=True)
-
-
-def test_a_disk_that_is_too_small_is_refused(disk, capsys):
-    mount(disk, "size=1m")
-    message = refused(capsys, disk, *DISTILL, "--output=disk/run")
-    names_all(message, "disk/run needs about", "MB are free", "--output", "--relabel.epochs")
-
-
-@pytest.mark.parametrize("stage", ["teachers", "patches", "recovered", "soft_labels", "data"])
-def test_a_disk_that_fills_up_loses_nothing(finished, disk, capsys, stage):
-    """The disk is full from the first file of a stage on; with room again, the same command goes on."""
-    mount(disk, "size=80m")
-    if stage != "teachers":
-        shutil.copytree(finished.with_name("teachers"), disk / "teachers")
-    FILLER.watch(f"/{stage}/", disk / "filler")
-    command = [*DISTILL, "--output=disk/run"]
-    assert main(command) == 2
-    shown = capsys.readouterr().err
-    names_all(shown, "error: No space left on device", "free some space", "same command again")
-    assert "Traceback" not in shown and FILLER.has_filled
-    kept = identities(work_of(disk / "run"))
-    assert bool(kept) == (stage not in ("teachers", "patches"))
-    (disk / "filler").unlink()
-    assert main(command) == 0
-    assert kept.items() <= identities(work_of(disk / "run")).items()
-
-
-class Filler:
-    """Fills a disk to the last byte when the first folder or file whose path has some part is made."""
-
-    def __init__(self) -> None:
-        self._part, self._file = "", Path()
-        self.has_filled = True
-        sys.addaudithook(self._heed)
-
-    def watch(self, part: str, file: Path) -> None:
-        self._part, self._file, self.has_filled = part, file, False
-
-    def _heed(self, event: str, given: tuple[object, ...]) -> None:
-        if self.has_filled or event not in ("os.mkdir", "os.rename") or self._part not in f"{given[0]}/":
-            return
-        self.has_filled = True
-        with open(self._file, "wb", buffering=0) as file:
-            size = 1 << 20
-            while size:
-                try:
-                    file.write(b"\0" * size)
-                except OSError:
-                    size //= 2
-
-
-FILLER = Filler()
-
-
-def test_a_disk_that_cannot_be_written_to_is_refused(disk, capsys):
-    mount(disk, "size=200m")
-    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    names_all(refused(capsys, disk, *DISTILL, "--output=disk/run"), "disk cannot be written to", "--output")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_of_another_user_is_refused(place, capsys):
-    (place / "theirs").mkdir(mode=0o500)
-    names_all(refused(capsys, place, *DISTILL, "--output=theirs/run"), "theirs cannot be written to", "--output")
 
 
 # Artifacts

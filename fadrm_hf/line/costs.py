@@ -1,6 +1,5 @@
 """Seconds and memory of each stage, which survive interruptions."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,5 +49,4 @@ class Costs:
         files.write_json(self._path, costs)
 
     def _read(self) -> dict[str, Any]:
-        costs: dict[str, Any] = json.loads(self._path.read_text()) if self._path.exists() else {}
-        return costs
+        return files.read_json(self._path) or {}

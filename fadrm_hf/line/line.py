@@ -126,7 +126,11 @@ class Line:
         with cost("relabel"):
             label_images(job, teachers)
         for package in job.claims.share("package", {"artifact": self._package}, lambda _: self._is_finished):
-            package(teachers)
+            try:
+                package(teachers)
+            except FileNotFoundError:  # this process was taken for dead, and who took over has tidied up
+                if not self._is_finished:
+                    raise
         return self._folder
 
     def missing_shards(self) -> list[Shard]:

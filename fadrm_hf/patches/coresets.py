@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from fadrm_hf.halving import in_halves
 from fadrm_hf.patches.mosaics import compose_mosaics, fill_border, rows_of_mosaics
 from fadrm_hf.patches.patches import Patches, rows_of_class
 from fadrm_hf.sources import Source
-from fadrm_hf.teachers import Teacher
+from fadrm_hf.teachers import Teacher, require_finite
 
 _SCORE_BATCH = 100
 
@@ -33,6 +34,7 @@ def easy_images(source: Source, scorer: Teacher, classes: range, ipc: int, grid:
 
     Raises:
         SourceError: If a class has fewer images than are needed.
+        TeacherError: If the scorer's logits are not finite.
     """
     return Patches.stack({label: _select(source, scorer, label, ipc, grid, device) for label in classes})
 
@@ -67,4 +69,6 @@ def _select(
 @torch.inference_mode()
 def _score(source: Source, scorer: Teacher, rows: Tensor, label: int, device: torch.device) -> Tensor:
     images = source.normalise(source.pixels("train", rows.tolist())).to(device)
-    return el2n(scorer.module(images).cpu(), label)
+    logits = in_halves(scorer.module, images)
+    require_finite(scorer.name, logits, f"logits of images of class {label}")
+    return el2n(logits.cpu(), label)

@@ -10,15 +10,17 @@ without a seed, truncates pixels, and refuses a class that is smaller than its p
 
 import torch
 import torch.nn.functional as F
+from PIL.Image import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from fadrm_hf.config import PatchConfig
+from fadrm_hf.halving import in_halves
 from fadrm_hf.patches.mosaics import compose_mosaics, fill_border, rows_of_mosaics
 from fadrm_hf.patches.patches import Patches, draw_pool
 from fadrm_hf.randomness import generator
 from fadrm_hf.sources import Source
-from fadrm_hf.teachers import Teacher
+from fadrm_hf.teachers import Teacher, require_finite
 
 _SCORE_BATCH = 100
 
@@ -39,6 +41,7 @@ def select_patches(
 
     Raises:
         SourceError: If a class has fewer images than its patches need.
+        TeacherError: If the scorer's logits are not finite.
     """
     return Patches.stack({label: _select(source, scorer, label, ipc, config, seed, device) for label in classes})
 
@@ -68,28 +71,56 @@ def _select(
     source: Source, scorer: Teacher, label: int, ipc: int, config: PatchConfig, seed: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     needed = ipc * config.grid**2
-    rows = draw_pool(source, label, max(config.pool, needed), needed, seed)
-    crop_generator = generator(seed, "patch-crops", label)
-    crops = torch.stack([_draw_crops(source, int(row), config, crop_generator) for row in rows])
-    scores = _cross_entropy(scorer, source, crops.flatten(0, 1), label, device).view(crops.shape[:2])
-    best_scores, best = scores.min(dim=1)
-    kept = order_by_difficulty(best_scores, config.difficulty)[:needed]
-    images = compose_mosaics(crops[kept, best[kept]], ipc, config.grid)
-    return fill_border(images, source.size), rows_of_mosaics(torch.as_tensor(rows)[kept], ipc)
+    rows = torch.as_tensor(draw_pool(source, label, max(config.pool, needed), needed, seed))
+    drawn = _draw_places(len(rows), config.crops_per_image, generator(seed, "patch-crops", label))
+    together = max(1, _SCORE_BATCH // config.crops_per_image)
+    found = [
+        _best_crops(source, scorer, part, places, label, config, device)
+        for part, places in zip(rows.split(together), drawn.split(together), strict=True)
+    ]
+    scores, crops = (torch.cat(parts) for parts in zip(*found, strict=True))
+    kept = order_by_difficulty(scores, config.difficulty)[:needed]
+    images = compose_mosaics(crops[kept], ipc, config.grid)
+    return fill_border(images, source.size), rows_of_mosaics(rows[kept], ipc)
 
 
-def _draw_crops(source: Source, row: int, config: PatchConfig, crop_generator: torch.Generator) -> Tensor:
-    """(crops_per_image, 3, side, side) uint8 square crops of one source image at its native resolution."""
-    image = transforms.pil_to_tensor(source.image("train", row))
-    height, width = image.shape[1:]
+def _draw_places(num_images: int, crops_per_image: int, crop_generator: torch.Generator) -> Tensor:
+    """(n, crops, 3) float64 in [0, 1): how large each crop is, and where it lies down and across."""
+    drawn = [torch.rand(3, dtype=torch.float64, generator=crop_generator) for _ in range(num_images * crops_per_image)]
+    return torch.stack(drawn).view(num_images, crops_per_image, 3)
+
+
+def _best_crops(
+    source: Source,
+    scorer: Teacher,
+    rows: Tensor,
+    places: Tensor,
+    label: int,
+    config: PatchConfig,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """The lowest cross-entropy (n,) among each image's crops, and that crop (n, 3, side, side) uint8."""
     side = source.size // config.grid
-    low, high = config.crop_area
+    crops = torch.empty((*places.shape[:2], 3, side, side), dtype=torch.uint8)
+
+    def crop(place: int, image: Image) -> None:
+        crops[place] = _cut(transforms.pil_to_tensor(image), places[place], side, config.crop_area)
+
+    source.each("train", rows.tolist(), crop)
+    scores = _cross_entropy(scorer, source, crops.flatten(0, 1), label, device).view(crops.shape[:2])
+    lowest, best = scores.min(dim=1)
+    return lowest, crops[torch.arange(len(rows)), best]
+
+
+def _cut(image: Tensor, places: Tensor, side: int, area: tuple[float, float]) -> Tensor:
+    """(crops, 3, side, side) uint8 square crops of one source image (3, H, W) at its native resolution."""
+    height, width = image.shape[1:]
+    low, high = area
     # No further than the largest square that fits: the same law as drawing again what does not, as RDED does.
     high = max(low, min(high, min(height, width) ** 2 / (height * width)))
     crops = []
-    for _ in range(config.crops_per_image):
-        area, vertical, horizontal = torch.rand(3, dtype=torch.float64, generator=crop_generator).tolist()
-        length = round(((low + area * (high - low)) * height * width) ** 0.5)
+    for share, vertical, horizontal in places.tolist():
+        length = round(((low + share * (high - low)) * height * width) ** 0.5)
         length = max(1, min(length, height, width))
         top = int(vertical * (height - length + 1))
         left = int(horizontal * (width - length + 1))
@@ -103,9 +134,7 @@ def _cross_entropy(scorer: Teacher, source: Source, crops: Tensor, label: int, d
     margin = source.size - crops.shape[-1]
     low = margin // 2
     padding = (low, margin - low, low, margin - low)
-    target = torch.full((_SCORE_BATCH,), label, device=device)
-    scores = []
-    for chunk in crops.split(_SCORE_BATCH):
-        logits = scorer.module(F.pad(source.normalise(chunk).to(device), padding))
-        scores.append(F.cross_entropy(logits, target[: len(chunk)], reduction="none").cpu())
-    return torch.cat(scores)
+    batches = (F.pad(source.normalise(chunk).to(device), padding) for chunk in crops.split(_SCORE_BATCH))
+    logits = torch.cat([in_halves(scorer.module, batch) for batch in batches])
+    require_finite(scorer.name, logits, f"logits of crops of class {label}")
+    return F.cross_entropy(logits, torch.full((len(logits),), label, device=device), reduction="none").cpu()

@@ -6,7 +6,7 @@ understand. Images stay encoded until they are used.
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -86,17 +86,34 @@ class Source:
 
     def pixels(self, split: Split, indices: Sequence[int]) -> Tensor:
         """Images in their test view (`images.square`), (n, 3, S, S) uint8."""
-        table, size, name = self.rows(split), self.size, self._split_name(split)
+        size = self.size
         out = np.empty((len(indices), size, size, 3), np.uint8)
-        for first, encoded in _chunks(table, indices):
 
-            def fill(part: Sequence[int], first: int = first, encoded: list[images.Encoded] = encoded) -> None:
-                for at in part:
-                    image = _decode(encoded[at], name, int(indices[first + at]))
-                    out[first + at] = np.asarray(images.square(image, size))
+        def fill(place: int, image: Image.Image) -> None:
+            out[place] = np.asarray(images.square(image, size))
 
-            images.in_threads(fill, encoded)
+        self.each(split, indices, fill)
         return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
+
+    def each(self, split: Split, indices: Sequence[int], use: Callable[[int, Image.Image], None]) -> None:
+        """Do something with images, several at once in threads; few are in memory at a time.
+
+        Args:
+            split: Which images.
+            indices: Their rows.
+            use: Called with an image's place among `indices` and the image, RGB at its own size; in any order.
+
+        Raises:
+            SourceError: If an image cannot be decoded.
+        """
+        name = self._split_name(split)
+        for first, encoded in _chunks(self.rows(split), indices):
+
+            def decode(part: Sequence[int], first: int = first, encoded: list[images.Encoded] = encoded) -> None:
+                for at in part:
+                    use(first + at, _decode(encoded[at], name, int(indices[first + at])))
+
+            images.in_threads(decode, encoded)
 
     def normalise(
         self,

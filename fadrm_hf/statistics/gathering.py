@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -34,9 +34,9 @@ from fadrm_hf.statistics.image_moments import Statistic, image_moments, mean_and
 from fadrm_hf.statistics.layers import Watched, watched_layers
 from fadrm_hf.statistics.real_views import ClassViews
 from fadrm_hf.statistics.targets import Targets
-from fadrm_hf.teachers import Teacher, public_name
+from fadrm_hf.teachers import Teacher, public_name, require_finite
 
-_FORMAT = 1  # of the file; another number means that the same pass would be written differently
+_FORMAT = 2  # of the file; another number means that the same pass would be written differently
 _UNITS = 100  # about so many ranges of classes; more, and the many processes of a large run would still share well
 
 
@@ -77,6 +77,7 @@ def gather_statistics(
     Raises:
         RunFolderError: The file that should hold them is damaged, or holds those of another teacher, source or pass.
         SourceError: A class has no training image.
+        TeacherError: What its layers see of an image is not finite.
     """
     layers = _measured_layers(teacher.module, convolutions, classes)
     if not layers:
@@ -84,8 +85,7 @@ def gather_statistics(
     work = _Pass(teacher, source, config, squeeze, layers, _side(config, source, convolutions), classes, seed)
     path = folder / work.file_name
     if path.exists():
-        work.check(path)
-        return _read(path)
+        return work.read(path)
     work.run(path, state, reporter)
     with alone(_units_folder(path) / "merge.lock", reporter.say):
         if not path.exists():
@@ -95,7 +95,7 @@ def gather_statistics(
                 if not path.exists():
                     raise
         shutil.rmtree(_units_folder(path), ignore_errors=True)
-    return _read(path)
+    return work.read(path)
 
 
 def statistics_bytes(
@@ -191,12 +191,13 @@ class _Pass:
         claims = Claims(_units_folder(path) / "claims", reporter.say, reporter.say, place)
 
         def is_done(name: str) -> bool:
-            return path.exists() or files.is_complete(_unit(path, name))
+            return path.exists() or files.is_intact(_unit(path, name), name)
 
         num_classes = sum(len(labels) for name, labels in units.items() if not is_done(name))
         with reporter.stage("statistics", num_classes) as task:
             for labels in claims.share("statistics", units, is_done, lambda labels: task.skip(len(labels))):
-                files.save_tensors(_unit(path, range_name(labels)), self._measure(labels))
+                name = range_name(labels)
+                files.save_with_digest(_unit(path, name), self._measure(labels), name)
                 task.advance(len(labels))
 
     def merge(self, path: Path) -> None:
@@ -208,11 +209,12 @@ class _Pass:
         pooled = mean_and_variance(sums, count, config.global_variance, config.batch_size).float()
         by_class = torch.cat([part["classes"] for part in parts], dim=1) if self.classes else None
         sizes = _sizes(self.teacher.module, self.layers, self.block_side, self.source.size)
-        files.save_tensors(path, _named(sizes, pooled, by_class), {"identity": json.dumps(self.identity)})
+        tensors = _named(sizes, pooled, by_class)
+        files.save_with_digest(path, tensors, metadata={"identity": json.dumps(self.identity)})
 
-    def check(self, path: Path) -> None:
-        """Refuse a file that does not hold the statistics of this very pass."""
-        held = _identity_of(path)
+    def read(self, path: Path) -> dict[str, Targets]:
+        """The statistics in a finished file, by layer; a file that holds others than those of this pass is refused."""
+        tensors, held = _read(path)
         differing = [key for key, value in self.identity.items() if held.get(key) != value]
         if differing:
             raise RunFolderError(
@@ -220,12 +222,18 @@ class _Pass:
                 f"teacher {self.teacher.name!r} on source {self.source.config.name!r}; remove the file and they are "
                 "gathered again"
             )
+        by_layer: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            layer, _, field = key.rpartition("/")
+            by_layer.setdefault(layer, {})[field] = tensor
+        return {layer: Targets(**fields) for layer, fields in by_layer.items()}
 
     def _measure(self, labels: range) -> dict[str, Tensor]:
         """Of some classes: (3, D) sums over all images, (1,) their number, and (2, k, D) statistics of each class."""
         views = ClassViews(self.source, labels, self.config, self.squeeze, self.seed)
         batches = DataLoader(views, batch_size=None, num_workers=self.squeeze.num_workers)
         sums = reduce(torch.add, (self._sums(images, places, len(labels)) for images, places in batches)).cpu()
+        require_finite(self.teacher.name, sums, f"feature maps of class {range_name(labels)}")
         measured = {"sums": sums.sum(1), "count": views.count.sum(0)}
         if self.classes:
             measured["classes"] = mean_and_variance(sums, views.count, self.config.class_variance).float()
@@ -275,26 +283,17 @@ def _named(sizes: dict[Statistic, int], pooled: Tensor, by_class: Tensor | None)
     return tensors
 
 
-def _read(path: Path) -> dict[str, Targets]:
-    """The statistics in a finished file, by layer."""
-    by_layer: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in files.load_tensors(path).items():
-        layer, _, field = key.rpartition("/")
-        by_layer.setdefault(layer, {})[field] = tensor
-    return {layer: Targets(**tensors) for layer, tensors in by_layer.items()}
-
-
-def _identity_of(path: Path) -> dict[str, Any]:
-    """What a finished file says that it holds."""
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a finished file, and what it says that they are."""
     try:
-        with safe_open(path, framework="pt") as file:
-            identity: dict[str, Any] = json.loads((file.metadata() or {})["identity"])
-    except (SafetensorError, KeyError, ValueError) as error:
+        tensors, metadata = files.read_intact(path)
+        identity: dict[str, Any] = json.loads(metadata["identity"])
+    except (SafetensorError, IsADirectoryError, KeyError, ValueError) as error:
         raise RunFolderError(
             f"{path} is empty or damaged, expected the statistics of a teacher; remove the file and they are gathered "
             "again"
         ) from error
-    return identity
+    return tensors, identity
 
 
 def _units_folder(path: Path) -> Path:

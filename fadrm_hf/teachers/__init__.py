@@ -1,5 +1,6 @@
 """Frozen teachers by name, in the source's terms and above an accuracy bar; `squeeze` trains one."""
 
+from fadrm_hf.teachers.finite import require_finite
 from fadrm_hf.teachers.squeeze import squeeze
 from fadrm_hf.teachers.teacher import (
     Teacher,
@@ -22,6 +23,7 @@ __all__ = [
     "local_name",
     "prepare_teachers",
     "public_name",
+    "require_finite",
     "require_size",
     "save_teacher",
     "squeeze",

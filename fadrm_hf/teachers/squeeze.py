@@ -9,25 +9,29 @@ import hashlib
 import json
 import math
 import shutil
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import timm
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from fadrm_hf import networks
+from fadrm_hf import files, networks
 from fadrm_hf.checkpoint import load_checkpoint, save_checkpoint
 from fadrm_hf.claims import alone
 from fadrm_hf.config import SqueezeConfig
 from fadrm_hf.errors import RunFolderError, TeacherError, unknown
-from fadrm_hf.model_directory import model_config, write_model_directory
+from fadrm_hf.halving import in_halves
+from fadrm_hf.model_directory import CONFIG, WEIGHTS, model_config, write_model_directory
 from fadrm_hf.progress import Reporter
 from fadrm_hf.randomness import derive_seed, generator
 from fadrm_hf.schedules import cosine
 from fadrm_hf.sources import Source, Split
+from fadrm_hf.teachers.finite import require_finite
 from fadrm_hf.teachers.training_views import TrainingViews, pixels_in_memory
 
 
@@ -56,10 +60,11 @@ def squeeze(
 
     Raises:
         TeacherError: unknown architecture, or the loss is not finite.
-        RunFolderError: `folder` or its checkpoint belongs to another training.
+        RunFolderError: `folder` or its checkpoint is damaged, or belongs to another training.
     """
     fingerprint = squeeze_fingerprint(source, architecture, config, seed)
     if is_squeezed(folder, fingerprint):
+        _require_intact(folder)
         return folder
     if folder.exists() and any(folder.iterdir()):
         raise RunFolderError(f"{folder} holds something else than this teacher; choose another folder or delete it")
@@ -85,6 +90,7 @@ def _save(
         "source": source.config.name,
         "source_fingerprint": source.fingerprint,
         "fingerprint": squeeze_fingerprint(source, architecture, config, seed),
+        "weights_sha256": files.digest_of(network.state_dict()),
     }
     described = model_config(network, architecture_of(source, architecture), source.class_map, source.config)
     write_model_directory(network, described | {"fadrm": record}, folder)
@@ -132,8 +138,20 @@ def squeeze_fingerprint(source: Source, architecture: str, config: SqueezeConfig
 
 def is_squeezed(folder: Path, fingerprint: str) -> bool:
     """Whether `folder` holds the finished teacher with this fingerprint."""
-    config = folder / "config.json"
-    return config.is_file() and json.loads(config.read_text()).get("fadrm", {}).get("fingerprint") == fingerprint
+    config = files.read_json(folder / CONFIG)
+    return isinstance(config, dict) and config.get("fadrm", {}).get("fingerprint") == fingerprint
+
+
+def _require_intact(folder: Path) -> None:
+    """Refuse weights that are not those that were trained; a teacher that does not tell their digest is trusted."""
+    trained = files.read_json(folder / CONFIG)["fadrm"].get("weights_sha256")
+    with suppress(SafetensorError, OSError):
+        if trained in (None, files.digest_of(files.load_tensors(folder / WEIGHTS))):
+            return
+    raise RunFolderError(
+        f"{folder / WEIGHTS} is damaged: it does not hold the weights that were trained; remove {folder} and the "
+        "teacher is trained again"
+    )
 
 
 @torch.no_grad()
@@ -143,6 +161,7 @@ def measure_accuracy(
     max_images: int | None = None,
     seed: int = 0,
     batch_size: int = 100,
+    name: str = "in training",
 ) -> float:
     """Top-1 accuracy on the source's test images (its training images where it has no test split).
 
@@ -151,7 +170,11 @@ def measure_accuracy(
         source: The real images.
         max_images: Measure on the first so many images of a seeded shuffle; all of them when `None`.
         seed: Seed of the shuffle.
-        batch_size: Images classified together.
+        batch_size: Images classified together, as far as memory allows.
+        name: What the network is called in a message.
+
+    Raises:
+        TeacherError: Its logits are not finite.
     """
     split: Split = "train" if source.test is None else "test"
     labels = torch.from_numpy(source.labels(split))
@@ -160,7 +183,9 @@ def measure_accuracy(
     correct = torch.zeros((), dtype=torch.int64, device=device)
     for indices in order.sort().values.split(batch_size):
         images = source.normalise(source.pixels(split, indices.tolist())).to(device)
-        correct += (module(images).argmax(1) == labels[indices].to(device)).sum()
+        logits = in_halves(module, images)
+        require_finite(name, logits, f"logits of {split} images")
+        correct += (logits.argmax(1) == labels[indices].to(device)).sum()
     return correct.item() / len(order)
 
 

@@ -298,7 +298,7 @@ def default_bar(num_classes: int) -> float:
 
 
 def _gate(teacher: Teacher, source: Source, config: TeacherConfig, seed: int, reporter: Reporter) -> Teacher:
-    accuracy = measure_accuracy(teacher.module, source, config.gate_images, seed)
+    accuracy = measure_accuracy(teacher.module, source, config.gate_images, seed, name=teacher.name)
     bar = default_bar(len(source.class_map)) if config.min_accuracy is None else config.min_accuracy
     split = "training (there is no test split)" if source.test is None else "test"
     if accuracy < bar:

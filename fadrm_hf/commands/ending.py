@@ -1,0 +1,85 @@
+"""How a command ends when it is asked to: within two seconds, whatever it does, and saying how to go on.
+
+SIGINT is Ctrl-C; SIGTERM is what SLURM, Kubernetes and launchers send. Nothing has to be saved, so that a process
+which cannot be interrupted, because it waits for others or computes outside of Python, simply ends.
+"""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from fadrm_hf.commands.output import fail
+
+_GRACE = 1.0  # seconds for an orderly end
+_SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "ended by SIGTERM"}
+
+
+class Ended(KeyboardInterrupt):
+    """A signal asked the process to end; libraries know it as Ctrl-C.
+
+    Args:
+        number: Which.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def told_of(number: int) -> tuple[str, int]:
+    """Why a command ends at a signal and how to go on; and the exit code that shells know the signal by."""
+    return f"{_SIGNALS[signal.Signals(number)]}; run the same command again to go on where it was", 128 + number
+
+
+@contextmanager
+def ends_when_asked() -> Iterator[None]:
+    """Raise `Ended` in the block at a signal; if a second later it still goes on, end the process.
+
+    Only the main thread hears signals; elsewhere, and where signals are handled otherwise already, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    expected = (signal.SIG_DFL, signal.default_int_handler)
+    own = [number for number, handler in before.items() if handler in expected]
+    heard, ear = socket.socketpair()
+    ear.setblocking(False)
+    wakeup = signal.set_wakeup_fd(ear.fileno(), warn_on_full_buffer=False)
+    for number in own:
+        signal.signal(number, _end)
+    watch = threading.Thread(target=_watch, args=(heard, frozenset(own)), daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        for number in own:
+            signal.signal(number, before[number])
+        signal.set_wakeup_fd(wakeup)
+        ear.close()
+        watch.join()
+        heard.close()
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise Ended(number)
+
+
+def _watch(heard: socket.socket, own: frozenset[int]) -> None:
+    """Wait for the system's note of a signal, which comes even while Python cannot run its handler."""
+    while numbers := heard.recv(1):
+        if numbers[0] not in own:
+            continue
+        heard.settimeout(_GRACE)
+        try:
+            while heard.recv(1):
+                pass
+        except TimeoutError:
+            message, code = told_of(numbers[0])
+            fail(message)
+            os._exit(code)
+        return

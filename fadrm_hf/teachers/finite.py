@@ -1,0 +1,27 @@
+"""Teachers that give what is no number are refused by name: nothing can be ranked, matched or labelled by it."""
+
+import torch
+from torch import Tensor
+
+from fadrm_hf.errors import TeacherError
+
+
+def require_finite(name: str, values: Tensor, what: str) -> None:
+    """Refuse what is NaN or infinite. Comparisons with NaN are all false, so it would rank everything alike.
+
+    Args:
+        name: The teacher's name.
+        values: What it gave, of any shape.
+        what: What these are, for the message.
+
+    Raises:
+        TeacherError: If not all are finite.
+    """
+    is_finite = torch.isfinite(values)
+    if bool(is_finite.all()):
+        return
+    raise TeacherError(
+        f"teacher {name!r} gives {what} that are not finite ({int((~is_finite).sum())} of {values.numel()} values, "
+        f"the first is {values[~is_finite][0].item():g}); its weights are damaged, or too large for these images: "
+        "choose another teacher with --teachers.names, or train it again"
+    )
