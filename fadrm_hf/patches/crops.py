@@ -23,6 +23,7 @@ from fadrm_hf.sources import Source
 from fadrm_hf.teachers import Teacher, require_finite
 
 _SCORE_BATCH = 100
+_CUT_TOGETHER = 400  # crops in memory at once, so that threads have something to share
 
 
 def select_patches(
@@ -73,7 +74,7 @@ def _select(
     needed = ipc * config.grid**2
     rows = torch.as_tensor(draw_pool(source, label, max(config.pool, needed), needed, seed))
     drawn = _draw_places(len(rows), config.crops_per_image, generator(seed, "patch-crops", label))
-    together = max(1, _SCORE_BATCH // config.crops_per_image)
+    together = max(1, _CUT_TOGETHER // config.crops_per_image)
     found = [
         _best_crops(source, scorer, part, places, label, config, device)
         for part, places in zip(rows.split(together), drawn.split(together), strict=True)
