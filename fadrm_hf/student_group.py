@@ -75,9 +75,9 @@ class StudentGroup:
         """(size, ...) the tensors of all processes, which have one shape."""
         if self.channel is None:
             return own[None]
-        everyone = own.new_empty((self.size, *own.shape))
-        dist.all_gather_into_tensor(everyone, own.contiguous(), group=self.channel)
-        return everyone
+        everyone = own.new_empty(self.size * own.numel())
+        dist.all_gather_into_tensor(everyone, own.reshape(-1), group=self.channel)
+        return everyone.view(self.size, *own.shape)
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over all processes, in one message; every process gets the same bits."""

@@ -284,9 +284,9 @@ def train_students(
     require_views(distilled)
     for remark in remarks(config, distilled):
         reporter.say(remark)
-    test = TestImages(source, device)
     checkpoints = [work / f"{_checkpoint_name(config)}-seed{seed}.safetensors" for seed in range(config.num_seeds)]
     with student_group(state, config.num_seeds, processes_per_student) as group:
+        test = TestImages(source, device)
         seeds = range(config.num_seeds)[group.index :: group.count]
         own: dict[int, Outcome] = {}
         num_epochs = len(seeds) * config.epochs
