@@ -20,6 +20,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fadrm_hf.config import StudentConfig
 from fadrm_hf.loader import Batch
 from fadrm_hf.protocol import hard_label_loss, soft_loss_of
+from fadrm_hf.shared_norm import normalise_together
+from fadrm_hf.student_group import ALONE, StudentGroup
 from fadrm_hf.weight_average import WeightAverage
 
 _MOST_PIXELS = 1 << 21  # per pass, 41 views of 224 px: what accumulation saves in memory stays saved
@@ -35,6 +37,7 @@ class StudentStep:
         optimiser: Of its parameters.
         average: Its averaged weights, updated after each step, if the protocol has them.
         config: The protocol, with nothing left open.
+        group: The processes that take each step together; all are given the same batches.
     """
 
     def __init__(
@@ -43,9 +46,10 @@ class StudentStep:
         optimiser: torch.optim.Optimizer,
         average: WeightAverage | None,
         config: StudentConfig,
+        group: StudentGroup = ALONE,
     ) -> None:
         self._student, self._optimiser, self._average, self._config = student, optimiser, average, config
-        self._joins = can_join(student)
+        self._joins, self._group = can_join(student), group
 
     def __call__(self, batch: Batch, sizes: Sequence[int], is_hard: bool) -> Tensor:
         """Update the student.
@@ -61,22 +65,27 @@ class StudentStep:
         self._optimiser.zero_grad(set_to_none=True)
         passes = joined(sizes, batch.images.shape[-1] ** 2) if self._joins else [[size] for size in sizes]
         losses = []
-        for part, own in zip(_split(batch, [sum(own) for own in passes]), passes, strict=True):
-            predicted = self._predict(part.images, own)
+        for part, own in zip(split(batch, [sum(own) for own in passes]), passes, strict=True):
+            held = self._group.rows(len(part.labels))
+            shown = rows_of(part, held)
+            predicted = self._predict(shown.images, own)
             # Weighted by size, so that a smaller last micro-batch counts for its images and not more.
-            loss = self._loss(predicted, part, is_hard) * (len(part.labels) / len(batch.labels))
+            loss = self._loss(predicted, shown, is_hard) * (len(held) / len(batch.labels))
             loss.backward()
             losses.append(loss.detach())
+        loss = torch.stack(losses).sum()
+        weights = self._student.parameters()
+        self._group.add_up([loss, *(weight.grad for weight in weights if weight.grad is not None)])
         self._optimiser.step()
         if self._average is not None:
             self._average.update(self._student)
-        return torch.stack(losses).sum()
+        return loss
 
     def _predict(self, images: Tensor, sizes: Sequence[int]) -> Tensor:
         """(n, C) float32 logits of several micro-batches."""
         is_reduced = self._config.precision == "bf16"
         with (
-            by_micro_batch(self._student, sizes),
+            by_micro_batch(self._student, sizes, self._group),
             torch.autocast(images.device.type, torch.bfloat16, enabled=is_reduced),
         ):
             predicted: Tensor = self._student(images)
@@ -168,16 +177,21 @@ def joined(sizes: Sequence[int], pixels: int) -> list[list[int]]:
 
 
 @contextmanager
-def by_micro_batch(network: nn.Module, sizes: Sequence[int]) -> Iterator[None]:
+def by_micro_batch(network: nn.Module, sizes: Sequence[int], group: StudentGroup = ALONE) -> Iterator[None]:
     """Let a network's BatchNorm layers normalise each micro-batch by itself, and count it by itself.
 
     Args:
-        network: In training mode; inside the block it takes sum(sizes) images at a time.
+        network: In training mode; inside the block it takes sum(sizes) images at a time, of which each process of the
+            group gives it its own (`rows_of`).
         sizes: Images of each micro-batch, in order. Running statistics see one after the other.
+        group: The processes that the images are divided over.
     """
-    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)] if len(sizes) > 1 else []
+    is_changed = len(sizes) > 1 or group.size > 1
+    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)] if is_changed else []
     for layer in layers:
-        vars(layer)["forward"] = partial(_apart, layer.forward, list(sizes))
+        alone = partial(_apart, layer.forward, list(sizes))
+        together = partial(normalise_together, layer, list(sizes), group)
+        vars(layer)["forward"] = alone if group.size == 1 else together
     try:
         yield
     finally:
@@ -187,6 +201,16 @@ def by_micro_batch(network: nn.Module, sizes: Sequence[int]) -> Iterator[None]:
 
 def _apart(forward: Callable[[Tensor], Tensor], sizes: list[int], inputs: Tensor) -> Tensor:
     return torch.cat([forward(part) for part in inputs.split(sizes)])
+
+
+def rows_of(batch: Batch, rows: range) -> Batch:
+    """Some rows of a batch that follow one another; the first one where there are none.
+
+    A process without rows takes part in what the others add up, with a row that counts for nothing: networks do not
+    take batches of none.
+    """
+    place = slice(rows.start, rows.stop) if rows else slice(0, 1)
+    return Batch(*(column[place] for column in _columns(batch)))
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
@@ -200,7 +224,7 @@ def _columns(batch: Batch) -> tuple[Tensor, ...]:
     return batch.images, batch.labels, batch.logits, batch.mix_labels, batch.mix_shares
 
 
-def _split(batch: Batch, sizes: list[int]) -> Iterator[Batch]:
-    """The batch in parts."""
+def split(batch: Batch, sizes: list[int]) -> Iterator[Batch]:
+    """The batch in parts of some sizes, one after another."""
     for parts in zip(*(column.split(sizes) for column in _columns(batch)), strict=True):
         yield Batch(*parts)

@@ -38,9 +38,11 @@ from fadrm_hf.protocol import (
 from fadrm_hf.randomness import derive_seed
 from fadrm_hf.relabel import micro_batches
 from fadrm_hf.scores import predict, summarise, topk_accuracy
-from fadrm_hf.shards import from_all, mine
+from fadrm_hf.shards import from_all
+from fadrm_hf.shared_norm import check_shareable
 from fadrm_hf.sources import Source
-from fadrm_hf.student_step import CapturedStep, StudentStep, on_device
+from fadrm_hf.student_group import ALONE, StudentGroup, student_group
+from fadrm_hf.student_step import CapturedStep, StudentStep, by_micro_batch, on_device, rows_of, split
 from fadrm_hf.students import check_student, create_student
 from fadrm_hf.weight_average import WeightAverage
 
@@ -78,8 +80,12 @@ class TestImages:
         self._pixels = source.pixels("test", range(len(self.labels))).to(device) if small else None
 
     def __iter__(self) -> Iterator[Tensor]:
-        for first in range(0, len(self.labels), self._batch):
-            rows = range(first, min(first + self._batch, len(self.labels)))
+        return self.batches(range(len(self.labels)))
+
+    def batches(self, wanted: range) -> Iterator[Tensor]:
+        """Batches of some of the images, given by their places."""
+        for first in range(wanted.start, wanted.stop, self._batch):
+            rows = range(first, min(first + self._batch, wanted.stop))
             kept = self._pixels
             pixels = self._source.pixels("test", rows) if kept is None else kept[rows.start : rows.stop]
             normalised = self._source.normalise(pixels.to(self._device))
@@ -95,21 +101,33 @@ class StudentTraining:
         config: The protocol, with nothing left open (`protocol_of`).
         seed: Seed of the student's weights and dropout.
         device: Where it trains.
+        group: The processes that train it together, each on its own device.
+
+    Raises:
+        StudentError: If there are several processes and the network cannot be divided over them.
     """
 
     def __init__(
-        self, distilled: Distilled, test: TestImages, config: StudentConfig, seed: int, device: torch.device
+        self,
+        distilled: Distilled,
+        test: TestImages,
+        config: StudentConfig,
+        seed: int,
+        device: torch.device,
+        group: StudentGroup = ALONE,
     ) -> None:
         assert config.epochs is not None
         self._distilled, self._test, self._config, self._seed = distilled, test, config, seed
-        self._epochs, self._device = config.epochs, device
+        self._epochs, self._device, self._group = config.epochs, device, group
         torch.manual_seed(derive_seed(seed, "student", config.student))
         student = create_student(config.student, len(distilled.manifest.classes.ids), distilled.manifest.pixels.size)
+        if group.size > 1:
+            check_shareable(student)
         self._student = student.to(device).to(memory_format=torch.channels_last).train()
         self._optimiser = optimiser_of(config, student)
         self._average = None if config.ema is None else WeightAverage(self._student, config.ema)
-        step = StudentStep(self._student, self._optimiser, self._average, config)
-        self._step = CapturedStep(step, device) if device.type == "cuda" else step
+        step = StudentStep(self._student, self._optimiser, self._average, config, group)
+        self._step = CapturedStep(step, device) if device.type == "cuda" and group.size == 1 else step
 
     @property
     def student(self) -> nn.Module:
@@ -132,11 +150,13 @@ class StudentTraining:
             evaluations: About how often the accuracy is looked at; 1 is after the last epoch only.
 
         Raises:
+            RunFolderError: If the processes that train it find different checkpoints.
             StudentError: If the loss stops being finite.
         """
         started = time.monotonic()
         fingerprint = self._fingerprint()
         first = load_checkpoint(checkpoint, self._networks, self._optimiser, fingerprint)
+        self._group.require_same_start(first)
         curve = [point for point in _read_curve(_curve_of(checkpoint)) if point["epoch"] <= first]
         started -= curve[-1]["seconds"] if curve else 0.0  # those of the earlier calls
         task.skip(first)
@@ -146,8 +166,9 @@ class StudentTraining:
             if _is_evaluated(epoch, self._epochs, evaluations):
                 shown = {"epoch": epoch + 1, "loss": loss} | self._accuracy(epoch)
                 curve.append(shown | {"seconds": time.monotonic() - started})
-                write_json(_curve_of(checkpoint), curve)
-                save_checkpoint(checkpoint, self._networks, self._optimiser, epoch + 1, fingerprint)
+                if self._group.leads:
+                    write_json(_curve_of(checkpoint), curve)
+                    save_checkpoint(checkpoint, self._networks, self._optimiser, epoch + 1, fingerprint)
                 task.advance(1, **shown)
             else:
                 task.advance(1, loss=loss)
@@ -172,7 +193,8 @@ class StudentTraining:
         return hashlib.sha256(repr((tables, settings, self._distilled.online, self._seed)).encode()).hexdigest()
 
     def _train_epoch(self, batches: Iterator[Batch], epoch: int) -> float:
-        torch.manual_seed(derive_seed(self._seed, "student-epoch", epoch))  # dropout, stochastic depth
+        rank = [self._group.rank] if self._group.rank else []  # each process draws for rows of its own
+        torch.manual_seed(derive_seed(self._seed, "student-epoch", epoch, *rank))  # dropout, stochastic depth
         set_learning_rate(self._optimiser, learning_rate_of(self._config, epoch))
         steps = self._distilled.steps_per_epoch
         is_hard = is_hard_epoch(self._config, epoch)
@@ -194,17 +216,26 @@ class StudentTraining:
             self._average.copy_buffers(self._student)
         elif self._average is not None:
             self._average.estimate_buffers(self._views(epoch))
-        logits = predict(self.student, self._test)
-        return {f"top{k}": topk_accuracy(logits, self._test.labels, k) for k in (1, 5)}
+        labels, hits = self._test.labels, [0, 0]
+        if own := self._group.rows(len(labels)):
+            logits, true = predict(self.student, self._test.batches(own)), labels[own.start : own.stop]
+            hits = [round(topk_accuracy(logits, true, k) * len(own)) for k in (1, 5)]
+        top1, top5 = self._group.totals(hits)
+        return {"top1": top1 / len(labels), "top5": top5 / len(labels)}
 
     def _views(self, epoch: int) -> Iterator[Tensor]:
-        """The micro-batches of an epoch's views once more, as BatchNorm saw them."""
+        """The micro-batches of an epoch's views once more, as BatchNorm saw them; of each what this process holds.
+
+        The network that they are for, the averaged one, must see each before the next is asked for.
+        """
         epochs, is_mixed = range(epoch, epoch + 1), self._config.labels == "soft"
         workers, device = self._config.num_workers, self._device
         with self._distilled.batches(epochs, is_mixed, workers, labels="none", device=device) as batches:
             for batch in batches:
-                for images in batch.images.split(micro_batches(len(batch.labels), self._distilled.relabel)):
-                    yield images.to(self._device, memory_format=torch.channels_last)
+                for part in split(batch, micro_batches(len(batch.labels), self._distilled.relabel)):
+                    shown = on_device(rows_of(part, self._group.rows(len(part.labels))), self._device)
+                    with by_micro_batch(self.student, [len(part.labels)], self._group):
+                        yield shown.images
 
 
 def train_students(
@@ -216,12 +247,14 @@ def train_students(
     device: torch.device,
     keep: Keep | None = None,
     state: PartialState | None = None,
+    processes_per_student: int = 1,
 ) -> dict[str, Any]:
     """Train one student per seed and describe the outcome.
 
-    Processes of a launch train seeds side by side. On two cores a process on each is 1.4 times as fast as one process
-    with both for a network of 0.3 M weights, and no more than 1.04 times for ResNet-18 (32 px, batch 16), whose
-    convolutions keep two threads busy.
+    Processes of a launch train seeds side by side; where there are more of them, several train one student together
+    (`fadrm_hf.student_group`). On two cores a process on each is 1.4 times as fast as one process with both for a
+    network of 0.3 M weights, and no more than 1.04 times for ResNet-18 (32 px, batch 16), whose convolutions keep two
+    threads busy.
 
     Args:
         distilled: The artifact.
@@ -230,15 +263,16 @@ def train_students(
         work: Folder for checkpoints, from which an interrupted call goes on; none is left there at the end.
         reporter: Shows and logs the epochs.
         device: Where to train.
-        keep: Called with each student that this process has trained, and its seed.
+        keep: Called with each student that this process has trained, or led the training of, and its seed.
         state: The processes that share the seeds; if not given, this one trains all, whoever else there is.
+        processes_per_student: How many of them train one student at least; its result does not depend on it.
 
     Returns:
         The result as `results/*.json` holds it, without the command.
 
     Raises:
         ArtifactError: If the artifact cannot be read.
-        ConfigError: If its teachers cannot label as the protocol asks.
+        ConfigError: If its teachers cannot label as the protocol asks, or there are too few processes.
         StudentError: If the student cannot be built or trained as asked, the artifact lacks what that needs, or the
             accuracies of an earlier call are damaged.
     """
@@ -250,21 +284,25 @@ def train_students(
     require_views(distilled)
     for remark in remarks(config, distilled):
         reporter.say(remark)
-    test = TestImages(source, device)
     checkpoints = [work / f"{_checkpoint_name(config)}-seed{seed}.safetensors" for seed in range(config.num_seeds)]
-    seeds = list(range(config.num_seeds)) if state is None else mine(range(config.num_seeds), state)
-    own: dict[int, Outcome] = {}
-    num_epochs = len(seeds) * config.epochs
-    with reporter.stage(f"student {config.labels}", num_epochs, num_epochs * len(distilled.images)) as task:
-        for seed in seeds:
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                training = StudentTraining(distilled, test, config, seed, device)
-                own[seed] = training.run(checkpoints[seed], task)
-            if keep is not None:
-                keep(training.student, seed)
-    outcomes = list(own.values()) if state is None else from_all(own, state)
-    for seed in seeds:  # not before all are trained: an interruption loses none
-        forget(checkpoints[seed])
+    with student_group(state, config.num_seeds, processes_per_student) as group:
+        test = TestImages(source, device)
+        seeds = range(config.num_seeds)[group.index :: group.count]
+        own: dict[int, Outcome] = {}
+        num_epochs = len(seeds) * config.epochs
+        speaking = reporter if group.leads else Reporter(quiet=True)
+        with speaking.stage(f"student {config.labels}", num_epochs, num_epochs * len(distilled.images)) as task:
+            for seed in seeds:
+                with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                    training = StudentTraining(distilled, test, config, seed, device, group)
+                    outcome = training.run(checkpoints[seed], task)
+                if group.leads:
+                    own[seed] = outcome
+                if group.leads and keep is not None:
+                    keep(training.student, seed)
+        outcomes = list(own.values()) if state is None else from_all(own, state)
+        for seed in own:  # not before all are trained: an interruption loses none
+            forget(checkpoints[seed])
     return {
         "protocol": config.name,
         "student": config.student,

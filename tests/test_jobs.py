@@ -1,12 +1,19 @@
 """Jobs that no launcher binds together: shares of a run, and several launches on one folder at once."""
 
+import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from fixtures.runs import FADRM, RECIPE, ROOT, files_of, identities, lasting, work_of
+from huggingface_hub.cli.hf import app
 
+from fadrm_hf.arguments import parse_run
 from fadrm_hf.cli import main
 
 PROGRAM = str(Path(sys.executable).with_name("fadrm-hf"))
@@ -66,20 +73,84 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_two_launches_at_once_share_the_work(finished, tmp_path):
+def array_task(number: int, *given: str, **environment: str) -> subprocess.Popen[str]:
+    """Task `number` of the array of two that the committed script describes."""
+    task = {"SLURM_ARRAY_TASK_ID": str(number), "SLURM_ARRAY_TASK_COUNT": "2"}
+    places = {"PATH": f"{Path(PROGRAM).parent}:{os.environ['PATH']}"}
+    command = ["bash", "recipes/launch/slurm_array.sh", *given]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | places | task | environment, text=True, **pipes)
+
+
+def test_tasks_of_an_array_at_once_share_the_work(finished, tmp_path):
     run = tmp_path / "run"
-    launches = [
-        subprocess.Popen(
-            [PROGRAM, "distill", *arguments(run)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        for _ in range(2)
-    ]
-    for launch in launches:
-        _, errors = launch.communicate(timeout=300)
-        assert launch.returncode == 0, errors.decode()
+    tasks = [array_task(number, *arguments(run)) for number in (1, 2)]
+    for task in tasks:
+        _, errors = task.communicate(timeout=300)
+        assert task.returncode == 0, errors
     assert lasting(run) == lasting(finished)
     assert files_of(work_of(run)).keys() - {"costs.json"} >= set(identities(work_of(finished)))
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_tasks_of_an_array_take_shares_if_asked_to(tmp_path):
+    """What the script calls the program with, shown by a program of its name that shows it."""
+    program = tmp_path / "fadrm-hf"
+    program.write_text("#!/bin/bash\nprintf '%s\\n' \"$@\"\n")
+    program.chmod(0o755)
+    given = ["--source.name", "a name", "--ipc=2"]
+    for number in (1, 2):
+        asked, _ = array_task(number, *given, SHARES="yes", PATH=f"{tmp_path}:{os.environ['PATH']}").communicate()
+        assert asked.splitlines() == ["distill", *given, "--shards", f"{number}:2"]
+        asked, _ = array_task(number, *given, PATH=f"{tmp_path}:{os.environ['PATH']}").communicate()
+        assert asked.splitlines() == ["distill", *given]
+
+
+def test_shares_of_machines_without_a_common_disk_come_together(finished, tmp_path):
+    """As the script for Jobs has it: what each has made is copied to one place, but for what each has of its own."""
+    bucket = tmp_path / "bucket"
+    shutil.copytree(finished.with_name("teachers"), bucket / "teachers")
+    for share in ("1:2", "2:2"):
+        disk = shutil.copytree(bucket, tmp_path / share[0])
+        shutil.rmtree(disk / "run.work", ignore_errors=True)  # begun at the same time as the other
+        assert main(["distill", *arguments(disk / "run", "--shards", share)]) == 0
+        assert not (disk / "run").exists()
+        kept = shutil.ignore_patterns("claims", "log.jsonl", "costs.json", "*.tmp")
+        shutil.copytree(disk, bucket, ignore=kept, dirs_exist_ok=True)
+    assert main(["package", *arguments(bucket / "run")]) == 0
+    assert lasting(bucket / "run") == lasting(finished)
+
+
+def test_the_jobs_that_the_script_starts_are_jobs(tmp_path):
+    """By the dry run of the installed client; what runs inside is read by bash and by the programs' own parsers."""
+    given = ["2", "org/bucket", "org/name", "--config", "recipes/configs/digits/fadrm_ipc1.yaml", "--seed", "3"]
+    settings = {"DRY_RUN": "yes", "IMAGE": "org/image", "HF_TOKEN": "hf_none", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    path = {"PATH": f"{Path(PROGRAM).parent}:{os.environ['PATH']}"}
+    script = ["bash", "recipes/launch/hf_jobs.sh", *given]
+    shown = subprocess.run(
+        script, cwd=ROOT, env=os.environ | settings | path, capture_output=True, text=True, check=True
+    )
+    jobs = shown.stdout.split("Job configuration:")[1:]
+    assert len(jobs) == 3 and all("org/image" in job and "HF_TOKEN=***" in job for job in jobs)
+    lines = [shlex.split(re.search(r"^ +command +(.*)$", job, re.MULTILINE)[1]) for job in jobs]
+    assert all(line[:2] == ["bash", "-c"] and len(line) == 3 for line in lines)
+    commands = [[shlex.split(part) for part in re.split(r"&&|;", line[2])] for line in lines]
+    shares = [command for line in commands for command in line if command[:2] == ["fadrm-hf", "distill"]]
+    assert [words[-2:] for words in shares] == [["--shards", "1:2"], ["--shards", "2:2"]]
+    assert parse_run(shares[0][2:-2]) == parse_run(["--output", "runs/run", *given[3:]])
+    assert ["fadrm-hf", "publish", "runs/run", "org/name"] in commands[-1]
+    synced = [command for line in commands for command in line if command[:3] == ["hf", "buckets", "sync"]]
+    assert len(synced) == 6 and all(sync_ends(command[3:]) for command in synced)
+    assert sync_ends(synced[0][3:]) == ("hf://buckets/org/bucket", "runs")
+    assert sync_ends(synced[1][3:]) == ("runs", "hf://buckets/org/bucket")
+
+
+def sync_ends(words: list[str]) -> tuple[str, str]:
+    """Source and destination of `hf buckets sync`, as the client's own parser reads its arguments."""
+    buckets = app.get_command(click.Context(app), "buckets")
+    sync = buckets.get_command(click.Context(buckets), "sync")
+    read = sync.make_context("sync", list(words)).params
+    return read["source"], read["dest"]
 
 
 @pytest.mark.parametrize("text", ["0:8", "9:8", "3", "3:", "a:b", "-1:2", "3:8:1", ""])

@@ -64,7 +64,8 @@ def train_student_command(arguments: Sequence[str]) -> int:
             first.append(module)
 
     reporter = Reporter(place.work.log, quiet=not state.is_main_process)
-    result = train_students(distilled, source, config, place.work.path, reporter, state.device, keep, state)
+    together = parsed["processes_per_student"]
+    result = train_students(distilled, source, config, place.work.path, reporter, state.device, keep, state, together)
     if not state.is_main_process:
         return 0
     result |= {"command": as_typed("train-student", arguments)}
@@ -142,6 +143,13 @@ def _train_student_parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--source.name", type=str, default=None, help="Where the test images are, if not where they were."
+    )
+    parser.add_argument(
+        "--processes_per_student",
+        type=int,
+        default=1,
+        help="How many processes of a launch train one student together at least; more do where there are more of them"
+        " than seeds. The student is the same up to rounding.",
     )
     add_sharing_options(parser)
     parser.add_class_arguments(StudentConfig)
