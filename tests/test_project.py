@@ -26,6 +26,7 @@ RUNS = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name not 
 GROUPS = (
     (
         "errors",
+        "architectures",
         "config.checks",
         "config.real_images",
         "config.recovery",
@@ -37,13 +38,12 @@ GROUPS = (
     ("randomness", "files", "claims", "schedules", "progress", "machine", "compilation"),
     ("class_map", "student_settings", "presets"),
     ("sources.images", "sources.readers", "sources.columns", "sources.source", "sources"),
-    ("convnets", "networks", "checkpoint", "model_directory"),
+    ("views", "convnets", "networks", "checkpoint", "model_directory"),
     ("teachers.training_views", "teachers.squeeze", "teachers.alignment", "teachers.families", "teachers.teacher"),
     (
         "teachers",
         "shards",
         "statistics",
-        "views",
         "patches",
         "terms",
         "frozen",

@@ -10,6 +10,7 @@ from accelerate import PartialState
 from jsonargparse import ArgumentParser
 from torch import nn
 
+from fadrm_hf.architectures import full_name
 from fadrm_hf.arguments import new_parser, parse, run_from_recipe
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import Manifest
@@ -161,7 +162,11 @@ def _protocol_of(manifest: Manifest, name: str | None, student: str | None) -> d
     if name is not None:
         return protocol_section(name) | {"student": own.student}
     values = asdict(own)
-    return values if student in (None, own.student) else values | dict.fromkeys(("lr", "eta", "batch_size"))
+    return (
+        values
+        if student is None or full_name(student) == own.student
+        else values | dict.fromkeys(("lr", "eta", "batch_size"))
+    )
 
 
 def _spell_out_online(words: Sequence[str]) -> list[str]:
