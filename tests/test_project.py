@@ -36,7 +36,7 @@ GROUPS = (
         "config",
     ),
     ("randomness", "files", "claims", "schedules", "progress", "machine", "compilation"),
-    ("class_map", "student_settings", "presets"),
+    ("class_map", "student_settings", "published", "presets"),
     ("sources.images", "sources.readers", "sources.columns", "sources.source", "sources"),
     ("views", "convnets", "networks", "checkpoint", "model_directory"),
     ("teachers.training_views", "teachers.squeeze", "teachers.alignment", "teachers.families", "teachers.teacher"),
@@ -65,7 +65,8 @@ GROUPS = (
     ("hub.session", "hub.repository", "hub.commit", "hub.remote", "hub.delivery", "hub", "results"),
     ("label_stream", "loader", "students", "scores"),
     ("protocol", "weight_average", "student_step", "train_student", "leakage", "verify"),
-    ("publish", "line", "votes", "distill", "baselines", "compare", "arguments", "stand_ins", "estimate"),
+    ("publish", "line", "votes", "distill", "baselines", "measured_tables", "student_table", "compare"),
+    ("cross_architecture", "arguments", "stand_ins", "estimate"),
     ("evaluation", "reproduce", "student_card", "student_repository", "contribute"),
     ("commands", "cli"),
 )
