@@ -13,6 +13,7 @@ from fadrm_hf.files import write_bytes, write_json
 from fadrm_hf.measured_tables import SCORES, accuracies, as_csv, mean_and_std, with_suffix
 from fadrm_hf.methods import METHODS, title_of
 from fadrm_hf.published import Published
+from fadrm_hf.student_settings import SETTINGS
 
 BOUND = "whole"  # the column of students that papers trained on the whole dataset
 _COLUMNS = (*METHODS, BOUND)
@@ -72,6 +73,7 @@ def write_student_table(rows: Sequence[StudentRow], title: str, command: str, ou
         published=["whole dataset" if name == BOUND else title_of(name) for name in methods],
         sources=sorted({source for row in rows for source in _sources(row).values()}),
         machines=list(dict.fromkeys(machine_line(row.result["machine"]) for row in rows)),
+        has_named_settings=any(row.setting[:2] in SETTINGS for row in rows),
         rows=[_line(row, methods) for row in rows],
     )
     write_bytes(with_suffix(output, "md"), text.encode())

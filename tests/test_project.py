@@ -65,8 +65,8 @@ GROUPS = (
     ("hub.session", "hub.repository", "hub.commit", "hub.remote", "hub.delivery", "hub", "results"),
     ("label_stream", "loader", "students", "scores"),
     ("protocol", "weight_average", "student_step", "train_student", "leakage", "verify"),
-    ("publish", "line", "votes", "distill", "baselines", "measured_tables", "student_table", "compare"),
-    ("cross_architecture", "arguments", "stand_ins", "estimate"),
+    ("publish", "line", "votes", "distill", "measured_tables", "student_table"),
+    ("whole_dataset", "baselines", "compare", "cross_architecture", "arguments", "stand_ins", "estimate"),
     ("evaluation", "reproduce", "student_card", "student_repository", "contribute"),
     ("commands", "cli"),
 )
