@@ -10,7 +10,6 @@ The random images are an artifact of their own, made by the same line with the m
 and the same kind of soft labels. The whole dataset trains the same network by the recipe that teachers are trained by.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,22 +19,19 @@ from rich.table import Table
 
 from fadrm_hf.artifact import read_manifest
 from fadrm_hf.artifact.recorded_teachers import names_of_recorded
-from fadrm_hf.card import ROWS, Result, read_results
-from fadrm_hf.config import RunConfig, StudentConfig
+from fadrm_hf.card import ROWS, read_results
+from fadrm_hf.config import RunConfig
 from fadrm_hf.distill import distill
 from fadrm_hf.errors import ConfigError, unknown
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.methods.random_real import RandomReal
 from fadrm_hf.progress import Reporter
 from fadrm_hf.results import record_result
-from fadrm_hf.scores import predict, topk_accuracy
-from fadrm_hf.shards import WorkFolder, from_all, mine
+from fadrm_hf.shards import WorkFolder
 from fadrm_hf.sources import Source
-from fadrm_hf.students import architecture_of_student, check_student
-from fadrm_hf.teachers import load_teacher
-from fadrm_hf.teachers.squeeze import squeeze
-from fadrm_hf.teachers.teacher import squeezed_folder
-from fadrm_hf.train_student import Outcome, TestImages, measured, train_students
+from fadrm_hf.students import check_student
+from fadrm_hf.train_student import train_students
+from fadrm_hf.whole_dataset import train_on_everything
 
 
 def measure_baselines(
@@ -73,7 +69,8 @@ def measure_baselines(
         reporter.say(title)
         protocol = replace(run.student, labels="soft" if labels == "soft" else "hard")
         if images == "whole":
-            result = _train_on_everything(run, source, reporter, state)
+            beside, seeds = folder.parent / "teachers", run.student.num_seeds
+            result = train_on_everything(source, run.student.student, run.squeeze, beside, seeds, reporter, state)
         else:
             trained_on = _random_real_artifact(run, quiet) if images == "random_real" else folder
             work = WorkFolder(trained_on).path
@@ -112,31 +109,3 @@ def _random_real_artifact(run: RunConfig, quiet: bool) -> Path:
     votes = [teacher.vote for teacher in manifest.teachers if teacher.vote is not None]
     baseline = replace(run, output=f"{folder}.random_real", method=RandomReal(), teachers=teachers)
     return distill(baseline, quiet, votes or None)
-
-
-def _train_on_everything(run: RunConfig, source: Source, reporter: Reporter, state: PartialState) -> Result:
-    """The student's network, trained on all real images by the recipe of `squeeze`; one training per seed."""
-    protocol: StudentConfig = run.student
-    assert run.source.size is not None and run.squeeze.epochs is not None
-    architecture = architecture_of_student(protocol.student, run.source.size)
-    beside = Path(run.output).parent / "teachers"
-    device = state.device
-    own: dict[int, Outcome] = {}
-    test = TestImages(source, device)
-    for seed in mine(range(protocol.num_seeds), state):
-        started = time.monotonic()
-        folder = beside / f"whole-{squeezed_folder(source, architecture, run.squeeze, beside, seed).name}"
-        squeeze(source, architecture, run.squeeze, folder, seed, reporter, device)
-        network = load_teacher(f"timm/local-dir:{folder}", device).module
-        logits = predict(network, test)
-        top1, top5 = (topk_accuracy(logits, test.labels, k) for k in (1, 5))
-        own[seed] = Outcome(top1, top5, None, time.monotonic() - started)
-    return {
-        "protocol": "squeeze",
-        "student": protocol.student,
-        "images": "whole",
-        "labels": "hard",
-        "epochs": run.squeeze.epochs,
-        "num_images": len(source.train),
-        "settings": vars(run.squeeze),
-    } | measured(from_all(own, state), test)

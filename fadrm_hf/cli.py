@@ -6,6 +6,8 @@
     fadrm-hf train-teacher --architecture resnet18 --source.name DATASET   a teacher of your own
     fadrm-hf train-student ARTIFACT --student timm/resnet18                artifact -> accuracy
     fadrm-hf baselines runs/fadrm-digits-ipc10                             what to compare it with
+    fadrm-hf cross-architecture ARTIFACT --students '[resnet18,swin_tiny]'  many students: one table
+    fadrm-hf whole-dataset --source.name DATASET --students '[resnet18]'    the bound: students trained on everything
     fadrm-hf compare --methods '[random_real,fadrm]'                       methods beside one another: one table
     fadrm-hf recode runs/fadrm-digits-ipc10 runs/small --codec int4        the same artifact with smaller labels
     fadrm-hf publish runs/fadrm-digits-ipc10 ORG/NAME                      to the Hub: one commit, one tag
@@ -52,6 +54,8 @@ COMMANDS = {
     "train-teacher": "making:train_teacher_command",
     "train-student": "measuring:train_student_command",
     "baselines": "measuring:baselines_command",
+    "cross-architecture": "cross_architecture:cross_architecture_command",
+    "whole-dataset": "whole_dataset:whole_dataset_command",
     "compare": "compare:compare_command",
     "recode": "recode:recode_command",
     "publish": "publish:publish_command",

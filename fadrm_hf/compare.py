@@ -5,8 +5,6 @@ method that fails, by an error or by taking all the memory, ends nothing but its
 images, labels or the result of the same protocol, is not made again.
 """
 
-import csv
-import io
 import json
 import multiprocessing
 from collections.abc import Sequence
@@ -18,7 +16,7 @@ from typing import Any
 import yaml
 
 from fadrm_hf.artifact.manifest import Manifest, read_manifest
-from fadrm_hf.card import Result, read_results
+from fadrm_hf.card import Result
 from fadrm_hf.card.text import duration, render, size
 from fadrm_hf.card.writing import machine_line
 from fadrm_hf.config import RunConfig, StudentConfig
@@ -26,20 +24,20 @@ from fadrm_hf.distill import check_run, distill
 from fadrm_hf.errors import ConfigError, FadrmError
 from fadrm_hf.files import write_bytes, write_json
 from fadrm_hf.loader import load_distilled
+from fadrm_hf.measured_tables import SCORES, accuracies, as_csv, mean_and_std, with_suffix
 from fadrm_hf.methods import title_of
 from fadrm_hf.pictures import draw_comparison
 from fadrm_hf.presets import resolve
 from fadrm_hf.progress import Reporter
 from fadrm_hf.protocol import protocol_of
-from fadrm_hf.results import record_result
+from fadrm_hf.results import find_result, record_result
 from fadrm_hf.shards import WorkFolder, join_world
 from fadrm_hf.sources import load_source
 from fadrm_hf.students import check_student
-from fadrm_hf.train_student import train_students
+from fadrm_hf.train_student import known_of_result, train_students
 
 # A process that has imported the library makes those of the methods, where there can be one; none inherits a GPU.
 _START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-_SCORES = ("top1", "top5", "best_epoch_top1")
 _LONGEST_REASON = 4000  # characters; a pipe holds more than that until somebody reads it
 
 
@@ -89,7 +87,7 @@ class Row:
         named = {"method": self.method, "title": title_of(self.method), "failure": self.failure}
         if self.manifest is None or self.result is None:
             return named
-        return named | _costs(self.manifest) | _accuracies(self.result)
+        return named | _costs(self.manifest) | accuracies(self.result)
 
 
 def check_contender(run: RunConfig, protocol: StudentConfig) -> Contender:
@@ -154,10 +152,9 @@ def measure(contender: Contender, command: str) -> Path:
     """
     folder = distill(contender.run)
     distilled = load_distilled(folder)
-    wanted = _as_recorded(protocol_of(distilled, contender.protocol))
-    for path, result in zip(sorted((folder / "results").glob("*.json")), read_results(folder), strict=True):
-        if not result.get("contributed") and _as_recorded(result["settings"]) == wanted:
-            return path
+    finished = find_result(folder, known_of_result(distilled, protocol_of(distilled, contender.protocol)))
+    if finished is not None:
+        return finished
     work, source = WorkFolder(folder), load_source(contender.run.source)
     reporter, device = Reporter(work.log), join_world().device
     result = train_students(distilled, source, contender.protocol, work.path, reporter, device)
@@ -184,11 +181,11 @@ def write_comparison(rows: Sequence[Row], contender: Contender, output: Path, co
         "protocol": _protocol_settings(done) or asdict(contender.protocol),
         "machines": _machines(done),
     }
-    write_json(_with_suffix(output, "json"), shared | {"methods": [_everything(row) for row in rows]})
-    write_bytes(_with_suffix(output, "csv"), _as_csv([row.values() for row in rows]).encode())
+    write_json(with_suffix(output, "json"), shared | {"methods": [_everything(row) for row in rows]})
+    write_bytes(with_suffix(output, "csv"), as_csv([row.values() for row in rows]).encode())
     if done:
-        write_bytes(_with_suffix(output, "png"), draw_comparison([row.values() for row in done]))
-    write_bytes(_with_suffix(output, "md"), _as_markdown(rows, shared, output.name).encode())
+        write_bytes(with_suffix(output, "png"), draw_comparison([row.values() for row in done]))
+    write_bytes(with_suffix(output, "md"), _as_markdown(rows, shared, output.name).encode())
 
 
 def _measure_apart(contender: Contender, command: str) -> Row:
@@ -234,12 +231,6 @@ def _answer(contender: Contender, command: str, question: Connection) -> None:
     question.send_bytes(json.dumps(told).encode())
 
 
-def _as_recorded(settings: StudentConfig | dict[str, Any]) -> dict[str, Any]:
-    """What decides a result, as JSON gives it back; settings that are younger than the result have their defaults."""
-    plain = asdict(settings) if isinstance(settings, StudentConfig) else asdict(StudentConfig()) | settings
-    return json.loads(json.dumps({name: value for name, value in plain.items() if name != "num_workers"}))
-
-
 def _costs(manifest: Manifest) -> dict[str, Any]:
     own = [stage for name, stage in manifest.stages.items() if name != "teachers"]
     return {
@@ -249,18 +240,6 @@ def _costs(manifest: Manifest) -> dict[str, Any]:
         "peak_memory_bytes": max((stage.peak_memory_bytes or 0 for stage in own), default=0) or None,
         "image_bytes": manifest.bytes.images,
         "label_bytes": manifest.bytes.soft_labels,
-    }
-
-
-def _accuracies(result: Result) -> dict[str, Any]:
-    scores = {f"{name}_{kind}": (result[name] or {}).get(kind) for name in _SCORES for kind in ("mean", "std")}
-    return {
-        "labels": ", ".join([result["labels"], *([result["label_codec"]] if "label_codec" in result else [])]),
-        "student": result["student"],
-        "epochs": result["epochs"],
-        "num_seeds": result["num_seeds"],
-        **{name: None if score is None else round(score, 6) for name, score in scores.items()},
-        "student_seconds": round(result["seconds"] / result["num_seeds"], 1),
     }
 
 
@@ -297,16 +276,6 @@ def _machines(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(map(machine_line, machines)))
 
 
-def _as_csv(values: Sequence[dict[str, Any]]) -> str:
-    columns = list(dict.fromkeys(name for row in values for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    for row in values:
-        writer.writerow({name: "; ".join(value) if isinstance(value, list) else value for name, value in row.items()})
-    return text.getvalue()
-
-
 def _as_markdown(rows: Sequence[Row], shared: dict[str, Any], name: str) -> str:
     return render(
         "comparison.md",
@@ -326,19 +295,10 @@ def _cells(values: dict[str, Any]) -> list[str]:
         values["labels"],
         str(values["epochs"]),
         str(values["num_seeds"]),
-        *(_percent(values[f"{name}_mean"], values[f"{name}_std"]) for name in _SCORES),
+        *(mean_and_std(values[f"{name}_mean"], values[f"{name}_std"]) for name in SCORES),
         duration(values["distillation_seconds"]),
         duration(values["student_seconds"]),
         size(values["peak_memory_bytes"]),
         size(values["image_bytes"]),
         size(values["label_bytes"]),
     ]
-
-
-def _percent(mean: float | None, std: float | None) -> str:
-    return "–" if mean is None or std is None else f"{100 * mean:.1f} ± {100 * std:.1f}"
-
-
-def _with_suffix(output: Path, suffix: str) -> Path:
-    """`output.suffix`, whatever dots the name has."""
-    return output.with_name(f"{output.name}.{suffix}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import PurePosixPath
 from typing import Any
 
+from fadrm_hf.architectures import full_name
 from fadrm_hf.artifact.location import Location, table_names
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, is_unaltered, parse_settings
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
@@ -167,7 +168,7 @@ def choose_result(location: Location, student: str | None = None, name: str | No
     wanted = {
         "images": _own_images(location.manifest),
         "labels": "soft",
-        "student": student or own.student,
+        "student": full_name(student or own.student),
         "contributed": False,
     }
     results = {file: _read_result(location, file) for file in files}

@@ -3,12 +3,14 @@
 Those of an artifact on the Hub lie in a folder of their own, for its copy on this machine is a cache.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, read_manifest, refresh_files
-from fadrm_hf.card import Result, write_card
+from fadrm_hf.card import Result, read_results, write_card
+from fadrm_hf.config import StudentConfig
 from fadrm_hf.errors import RunFolderError
 from fadrm_hf.files import write_json
 from fadrm_hf.hub.repository import pinned_repository
@@ -41,11 +43,18 @@ class ResultFolder:
         """
         if self.folder == self.location.folder:
             return record_result(self.folder, result)
-        name = pinned_repository(self.location)
-        origin = {"artifact": {"repository": name.id, "revision": name.revision}} if name else {}
         path = self.folder / "results" / f"{result_name(result)}.json"
-        write_json(path, result | origin)
+        write_json(path, result | self._origin)
         return path
+
+    def find(self, known: Result) -> Path | None:
+        """The evaluation of this very artifact that is filed here already; see `find_result`."""
+        return find_result(self.folder, known | self._origin)
+
+    @property
+    def _origin(self) -> Result:
+        name = pinned_repository(self.location)
+        return {"artifact": {"repository": name.id, "revision": name.revision}} if name else {}
 
 
 def result_folder(location: Location, output: str | None = None) -> ResultFolder:
@@ -86,6 +95,31 @@ def record_result(folder: Path, result: Result) -> Path:
     write_card(folder, read_manifest(folder))
     refresh_files(folder)
     return path
+
+
+def find_result(folder: Path, known: Result) -> Path | None:
+    """The evaluation on file that began like this one, so that it need not be made again.
+
+    Args:
+        folder: Whose `results/` is looked into.
+        known: What is known of an evaluation before students are trained (`known_of_result`).
+
+    Returns:
+        Its file; `None` where there is none. Results that others have sent do not count.
+    """
+    wanted = _as_recorded(known)
+    for path, result in zip(sorted((folder / "results").glob("*.json")), read_results(folder), strict=True):
+        began = _as_recorded({name: result.get(name) for name in known})
+        if not result.get("contributed") and began == wanted:
+            return path
+    return None
+
+
+def _as_recorded(known: Result) -> Result:
+    """What decides a result, as JSON gives it back; settings that are younger than the result have their defaults."""
+    settings = asdict(StudentConfig()) | (known["settings"] or {})
+    decisive = {name: value for name, value in settings.items() if name != "num_workers"}
+    return json.loads(json.dumps(known | {"settings": decisive}))
 
 
 def result_name(result: Result) -> str:

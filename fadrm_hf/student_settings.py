@@ -19,6 +19,10 @@ Value = TypeVar("Value")
 SETTINGS = {"S1": (1e-3, 1.0), "S2": (1e-3, 2.0), "S3": (5e-4, 1.0), "S4": (5e-4, 2.0)}  # T9: learning rate, η
 DEFAULT_SETTING = "S2"  # the commonest cell of T11-T18 at IPC 10
 _IPCS = (1, 10, 50)
+# The tables that give a setting to each cell of these datasets; of students they have these three. The other students
+# of Table 2 have the default here, which is that of all three on ImageNet-1k at IPC 10, Table 2's only cells.
+_TABLES = {"cifar100": 11, "tiny_imagenet": 13, "imagenette": 15, "imagewoof": 17, "imagenet1k": 18}
+_TABULATED = ("resnet18", "resnet50", "resnet101")
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,10 @@ _RULES: dict[str, tuple[Rule, ...]] = {
         *_cells("cifar10", "S1 S1 S1", "S1 S1 S1", "S3 S3 S3"),  # CV-DD's code; not in the FADRM paper
         *_cells("cifar100", "S4 S2 S1", "S1 S2 S1", "S3 S3 S3"),  # T11
         *_cells("tiny_imagenet", "S2 S2 S1", "S4 S4 S3", "S4 S4 S3"),  # T13
-        *_cells("imagenette", "S4 S3 S4", "S4 S3 S3", "S4 S4 S2"),  # T15
-        *_cells("imagewoof", "S4 S3 S2", "S4 S3 S3", "S1 S4 S3"),  # T17
+        *_cells("imagenette", "S4 S3 S4", "S4 S3 S3", "S4 S4 S2"),  # T15; code: none for ResNet-101 at IPC 10
+        *_cells("imagewoof", "S4 S3 S2", "S4 S3 S3", "S1 S4 S3"),  # T17; code: 5e-3, η 1 for ResNet-50 at IPC 10
         *_cells("imagenet100", "S2 S2 S1", "S4 S2 S1", "S4 S2 S3"),  # not in the paper: as ImageNet-1k
-        *_cells("imagenet1k", "S2 S2 S1", "S4 S2 S1", "S4 S2 S3"),  # T18
+        *_cells("imagenet1k", "S2 S2 S1", "S4 S2 S1", "S4 S2 S3"),  # T18; code: 3.5e-3, η 2 for ResNet-101 at IPC 1
         Rule({"lr": 1e-3, "eta": 1.0}, ("imagenet21k_p",), ("resnet18", "resnet50", "resnet101")),  # CDA's code
     ),
     "cv_dd": (  # code
@@ -186,13 +190,39 @@ def student_defaults(protocol: str, dataset: str | None, student: str, ipc: int)
         student: E.g. `timm/resnet18.tv_in1k`.
         ipc: Images per class.
     """
-    architecture = student.rpartition("/")[2].partition(".")[0]
+    architecture = _architecture(student)
     known = nearest(dict(zip(_IPCS, _IPCS, strict=True)), ipc)
     values: dict[str, Any] = {}
     for rule in (_BASE, *_RULES[table_of(protocol)]):
         if rule.holds(dataset, architecture, known):
             values |= rule.values
     return values
+
+
+def describe_setting(lr: float, eta: float, dataset: str | None, student: str, ipc: int) -> str:
+    """A learning rate and η as the paper names them: `S2 (Table 18)` where it sets them for this very cell.
+
+    Args:
+        lr: Learning rate.
+        eta: Slow-down of the schedule.
+        dataset: Name of the source's preset, if it has one.
+        student: E.g. `timm/resnet18`.
+        ipc: Images per class.
+
+    Returns:
+        `S2` for cells that no table has, and other values written out.
+    """
+    named = {values: name for name, values in SETTINGS.items()}
+    if (lr, eta) not in named:
+        return f"lr {lr:g}, η {eta:g}"
+    in_table = dataset in _TABLES and _architecture(student) in _TABULATED and ipc in _IPCS
+    published = student_defaults("fadrm", dataset, student, ipc)
+    is_cell = in_table and (published["lr"], published["eta"]) == (lr, eta)
+    return f"{named[lr, eta]} (Table {_TABLES[str(dataset)]})" if is_cell else named[lr, eta]
+
+
+def _architecture(student: str) -> str:
+    return student.rpartition("/")[2].partition(".")[0]
 
 
 def nearest(by_ipc: Mapping[int, Value], ipc: int) -> Value:

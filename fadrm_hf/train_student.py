@@ -303,16 +303,26 @@ def train_students(
         outcomes = list(own.values()) if state is None else from_all(own, state)
         for seed in own:  # not before all are trained: an interruption loses none
             forget(checkpoints[seed])
+    return known_of_result(distilled, config) | measured(outcomes, test)
+
+
+def known_of_result(distilled: Distilled, config: StudentConfig) -> dict[str, Any]:
+    """The part of a result that is known before students are trained.
+
+    Args:
+        distilled: The artifact, as it is or as the protocol shows it.
+        config: The protocol, with nothing left open (`protocol_of`).
+    """
     return {
         "protocol": config.name,
         "student": config.student,
         "images": "random_real" if distilled.manifest.method == "random_real" else "distilled",
         "labels": config.labels,
-        **({"label_codec": _codec_of(distilled)} if config.labels == "soft" else {}),
+        **({"label_codec": _codec_of(shown_by(config, distilled))} if config.labels == "soft" else {}),
         "epochs": config.epochs,
         "num_images": len(distilled.images),
         "settings": asdict(config),
-    } | measured(outcomes, test)
+    }
 
 
 def require_views(distilled: Distilled) -> None:

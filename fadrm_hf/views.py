@@ -233,8 +233,7 @@ class LabelViews:
             size: Side of the images in pixels.
             area: Least and largest area of a crop.
             flip_probability: Probability of a flip.
-            cutmix: Whether views are mixed: lambda ~ Beta(1, 1), a box of side ratio sqrt(1 - lambda) with a uniform
-                centre, clipped at the border (as released).
+            cutmix: Whether views are mixed (`draw_mix_box`, as released).
             generator: Source of randomness.
             shuffle_tiles: 2: rows and columns of the 2 x 2 tiles of each image are permuted before its crop (code of
                 RDED, LINs-lab/RDED @ 3f6453d; EDC's, shaoshitong/EDC @ 80116a7, returns the tiles unpermuted). 1: not.
@@ -252,7 +251,7 @@ class LabelViews:
             nothing = torch.zeros((num, 4), dtype=torch.int64)
             return cls(image, crop, flip, torch.full_like(image, -1), nothing, torch.zeros_like(flip), nothing.clone())
         partner = torch.randperm(num, generator=generator)
-        box = _draw_mix_box(size, generator).expand(num, 4)
+        box = draw_mix_box(size, generator).expand(num, 4)
         return cls(image, crop, flip, image[partner], crop[partner], flip[partner], box.clone())
 
     @classmethod
@@ -318,7 +317,16 @@ def _shuffle_halves(crop: Tensor, size: int, generator: torch.Generator) -> Tens
     return torch.cat(((crop[:, :2] + shift).remainder(size), crop[:, 2:]), dim=1)
 
 
-def _draw_mix_box(size: int, generator: torch.Generator) -> Tensor:
+def draw_mix_box(size: int, generator: torch.Generator) -> Tensor:
+    """CutMix's box: lambda ~ Beta(1, 1), a side ratio of sqrt(1 - lambda), a uniform centre, clipped at the border.
+
+    Args:
+        size: Side of the images in pixels.
+        generator: Source of randomness.
+
+    Returns:
+        (4,) int64: top, left, height, width.
+    """
     mix = torch.rand((), dtype=torch.float64, generator=generator)  # lambda ~ Beta(1, 1)
     side = int(size * (1.0 - mix).sqrt())
     centre = torch.randint(0, size, (2,), generator=generator)

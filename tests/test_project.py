@@ -26,6 +26,7 @@ RUNS = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name not 
 GROUPS = (
     (
         "errors",
+        "architectures",
         "config.checks",
         "config.real_images",
         "config.recovery",
@@ -35,9 +36,9 @@ GROUPS = (
         "config",
     ),
     ("randomness", "files", "image_table", "claims", "schedules", "progress", "machine", "compilation", "halving"),
-    ("class_map", "student_settings", "presets"),
+    ("class_map", "student_settings", "published", "presets"),
     ("sources.images", "sources.readers", "sources.columns", "sources.source", "sources"),
-    ("convnets", "networks", "checkpoint", "model_directory"),
+    ("views", "convnets", "networks", "checkpoint", "model_directory"),
     (
         "teachers.finite",
         "teachers.training_views",
@@ -50,7 +51,6 @@ GROUPS = (
         "teachers",
         "shards",
         "statistics",
-        "views",
         "patches",
         "terms",
         "frozen",
@@ -72,7 +72,8 @@ GROUPS = (
     ("hub.session", "hub.repository", "hub.commit", "hub.remote", "hub.delivery", "hub", "results"),
     ("label_stream", "loader", "students", "scores", "student_group", "shared_norm"),
     ("protocol", "weight_average", "student_step", "train_student", "leakage", "verify"),
-    ("publish", "line", "votes", "distill", "baselines", "compare", "arguments", "stand_ins", "estimate"),
+    ("publish", "line", "votes", "distill", "measured_tables", "student_table"),
+    ("whole_dataset", "baselines", "compare", "cross_architecture", "arguments", "stand_ins", "estimate"),
     ("evaluation", "reproduce", "student_card", "student_repository", "contribute"),
     ("commands", "cli"),
 )

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import subprocess
 import sys
@@ -8,15 +9,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from fixtures.small_digits import RECIPE, small_digits
+from fixtures.small_digits import HALF, RECIPE, small_digits
 from safetensors.torch import load_file
 
 from fadrm_hf.errors import RunFolderError, TeacherError
 from fadrm_hf.progress import Reporter, Task
 from fadrm_hf.randomness import generator
 from fadrm_hf.sources import Source
-from fadrm_hf.teachers.squeeze import squeeze
-from fadrm_hf.teachers.training_views import TrainingViews, crop_box, pad_crop, pixels_in_memory, resized_crop
+from fadrm_hf.teachers.squeeze import squeeze, squeeze_fingerprint
+from fadrm_hf.teachers.training_views import (
+    TrainingViews,
+    crop_box,
+    cutmix,
+    pad_crop,
+    pixels_in_memory,
+    resized_crop,
+)
 
 CPU = torch.device("cpu")
 QUIET = Reporter(quiet=True)
@@ -157,3 +165,40 @@ def test_large_images_are_cropped_at_their_own_size(source: Source) -> None:
     assert images.shape == (32, 3, 96, 96)
     assert images.dtype == torch.float32
     assert labels.shape == (32,)
+
+
+def test_classes_of_mixed_views_have_the_shares_of_their_pixels() -> None:
+    """Each view is filled with its class, so its pixels can be counted."""
+    labels = torch.tensor([0, 1, 2, 3, 3, 1])
+    views = labels[:, None, None, None].expand(6, 3, 16, 16).to(torch.uint8)
+    shares = set()
+    for seed in range(20):
+        mixed, targets = cutmix(views, labels, 5, generator(seed, "test"))
+        counted = torch.stack([(mixed[:, 0] == label).float().mean((1, 2)) for label in range(5)], dim=1)
+        torch.testing.assert_close(targets, counted)
+        shares |= set(targets[0].tolist())
+    assert len(shares) > 10, "boxes differ"
+    assert views.equal(labels[:, None, None, None].expand_as(views).to(torch.uint8)), "what is given stays as it was"
+
+
+def test_a_training_with_cutmix_is_another_and_leaves_older_ones_what_they_are(
+    source: Source, trained: Path, tmp_path: Path
+) -> None:
+    recipe = replace(RECIPE, epochs=1, cutmix=True)
+    images, targets = TrainingViews(source, pixels_in_memory(source, recipe), recipe, 0, 0)[0]
+    plain, labels = TrainingViews(source, pixels_in_memory(source, RECIPE), RECIPE, 0, 0)[0]
+    assert targets.shape == (32, 10) and not images.equal(plain)
+    torch.testing.assert_close(targets.sum(1), torch.ones(32))
+    assert (targets.gather(1, labels[:, None]) > 0).all()
+    folder = squeeze(source, "resnet10_narrow", recipe, tmp_path / "teacher", 0, QUIET, CPU)
+    assert json.loads((folder / "config.json").read_text())["fadrm"]["recipe"]["cutmix"] is True
+    fingerprints = {squeeze_fingerprint(source, "resnet10_narrow", each, 0) for each in (RECIPE, recipe)}
+    assert len(fingerprints) == 2
+    # As version 0.1 computed it, before there was this setting.
+    key = [source.fingerprint, source.class_map.hash, {"size": 16, "mean": HALF, "std": HALF}, "resnet10_narrow",
+           {"epochs": 4, "batch_size": 32, "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "crop": "pad",
+            "padding": 1, "flip_probability": 0.0}, 0]  # fmt: skip
+    assert (
+        squeeze_fingerprint(source, "resnet10_narrow", RECIPE, 0)
+        == hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    )

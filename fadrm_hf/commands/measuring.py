@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
-from typing import Any
 
 from accelerate import PartialState
 from jsonargparse import ArgumentParser
 from torch import nn
 
+from fadrm_hf.architectures import full_name
 from fadrm_hf.arguments import new_parser, parse, run_from_recipe
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import Manifest
@@ -30,28 +30,32 @@ from fadrm_hf.train_student import require_views, train_students
 
 
 @contextmanager
-def _student_options() -> Iterator[None]:
-    """Messages name the options as a command spells them that has those of the student without `student.`."""
+def student_options(student: str = "--student") -> Iterator[None]:
+    """Messages name the options as a command spells them that has those of the student without `student.`.
+
+    Args:
+        student: The command's option that names an architecture.
+    """
     try:
         yield
     except FadrmError as error:
-        raise type(error)(re.sub(r"\bstudent\.(?=[a-z])", "", str(error))) from error
+        message = str(error).replace("--student.student", student)
+        raise type(error)(re.sub(r"\bstudent\.(?=[a-z])", "", message)) from error
 
 
-@_student_options()
+@student_options()
 def train_student_command(arguments: Sequence[str]) -> int:
     """`fadrm-hf train-student ARTIFACT`."""
     # `--artifact NAME` is NAME: `accelerate launch` users like their arguments named.
     words = [word.removeprefix("--artifact=") for word in arguments if word != "--artifact"]
-    words = _spell_out_online(words)
+    words = spell_out_online(words)
     parser = _train_student_parser()
     asked = parse(parser, words)
     sharing = Sharing(asked.save_student, asked.push_student, asked.private, asked.send_result)
     sharing.require_login()
     location = open_artifact(asked.artifact, asked.revision)
-    parser.set_defaults(_protocol_of(location.manifest, asked.name, asked.student))
-    parsed = parse(parser, words).as_dict()
-    config = build(StudentConfig, {field.name: parsed[field.name] for field in fields(StudentConfig)})
+    config = protocol_given(parser, words, location.manifest, asked.name, asked.student)
+    parsed = asked.as_dict()
     sharing.check(location, config)
     place = result_folder(location, parsed["output"])
     state = join_world()
@@ -76,7 +80,7 @@ def train_student_command(arguments: Sequence[str]) -> int:
     return 0
 
 
-@_student_options()
+@student_options()
 def baselines_command(arguments: Sequence[str]) -> int:
     """`fadrm-hf baselines ARTIFACT`."""
     parser = new_parser("fadrm-hf baselines", "Train students on what an artifact must be compared with.")
@@ -122,9 +126,19 @@ def only_process() -> PartialState:
 
 
 def _train_student_parser() -> ArgumentParser:
-    parser = new_parser(
+    parser = student_parser(
         "fadrm-hf train-student", "Train students from an artifact alone and record how good they are."
     )
+    add_sharing_options(parser)
+    return parser
+
+
+def student_parser(program: str, description: str) -> ArgumentParser:
+    """A parser of what every command takes that trains students from an artifact: where it is, and the protocol.
+
+    The protocol's name and student are left open: they are the artifact's own, which is not known yet.
+    """
+    parser = new_parser(program, description)
     parser.add_argument("artifact", type=str, help="Run folder, or ORG/NAME on the Hub; --artifact NAME is the same.")
     parser.add_argument("--revision", type=str, default=None, help="Tag, branch or commit on the Hub.")
     parser.add_argument(
@@ -151,28 +165,36 @@ def _train_student_parser() -> ArgumentParser:
         help="How many processes of a launch train one student together at least; more do where there are more of them"
         " than seeds. The student is the same up to rounding.",
     )
-    add_sharing_options(parser)
     parser.add_class_arguments(StudentConfig)
-    parser.set_defaults(name=None, student=None)  # the artifact's own, which is not known yet
+    parser.set_defaults(name=None, student=None)
     return parser
 
 
-def _protocol_of(manifest: Manifest, name: str | None, student: str | None) -> dict[str, Any]:
-    """Values for what is not asked for: those that a protocol's name stands for, or the artifact's own protocol.
+def protocol_given(
+    parser: ArgumentParser, words: Sequence[str], manifest: Manifest, name: str | None, student: str | None
+) -> StudentConfig:
+    """The protocol that a command line asks for; what it leaves open is the artifact's own, or of a protocol's name.
 
     Args:
+        parser: From `student_parser`.
+        words: The command line.
         manifest: The artifact's.
-        name: Protocol that is asked for.
+        name: Protocol that is asked for; its values are those that the name stands for.
         student: Architecture that is asked for; for another than the artifact's, what depends on it is left open.
     """
     own = manifest.settings("student", StudentConfig)
     if name is not None:
-        return protocol_section(name) | {"student": own.student}
-    values = asdict(own)
-    return values if student in (None, own.student) else values | dict.fromkeys(("lr", "eta", "batch_size"))
+        values = protocol_section(name) | {"student": student or own.student}
+    elif student is None or full_name(student) == own.student:
+        values = asdict(own)
+    else:
+        values = asdict(own) | dict.fromkeys(("lr", "eta", "batch_size")) | {"student": student}
+    parser.set_defaults(values)
+    parsed = parse(parser, words).as_dict()
+    return build(StudentConfig, {field.name: parsed[field.name] for field in fields(StudentConfig)})
 
 
-def _spell_out_online(words: Sequence[str]) -> list[str]:
+def spell_out_online(words: Sequence[str]) -> list[str]:
     """`--labels online` as `--online`: how labels come about, not of which kind they are."""
     spelled: list[str] = []
     for word in words:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from fadrm_hf.architectures import full_name
 from fadrm_hf.config.checks import Interval, Precision, require, require_area, require_probability
 
 
@@ -79,7 +80,8 @@ class StudentConfig:
 
     Args:
         name: The protocol's name, under which results are filed and values left open are looked up.
-        student: Architecture, e.g. `timm/resnet18`; images of 64 px or less get a small-image stem.
+        student: Architecture, e.g. `timm/resnet18`, or its short name, `resnet18`; images of 64 px or less get a
+            small-image stem.
         labels: "soft": the logits of each view; "hard": the class of each image, on the same views unmixed.
         epochs: Passes over the distilled images; `None`: as many as the labels serve.
         lr: Peak learning rate.
@@ -145,6 +147,7 @@ class StudentConfig:
     num_workers: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "student", full_name(self.student))
         self._require_steps()
         require(self.temperature is None or self.temperature > 0, "student.temperature", self.temperature, "positive")
         require(self.ce_weight is None or self.ce_weight >= 0, "student.ce_weight", self.ce_weight, "0 or more")

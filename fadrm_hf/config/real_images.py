@@ -83,6 +83,8 @@ class SqueezeConfig:
         crop: "pad" crops a zero-padded image (small images), "resized" a random area resized to the full size.
         padding: Pixels of padding for `crop="pad"`.
         flip_probability: Probability of a horizontal flip.
+        cutmix: Whether a box of each view shows another view of the batch, and its class counts for as many pixels
+            (Table 7, training on the whole dataset; no teacher of the paper).
         num_workers: Processes that decode and augment images.
     """
 
@@ -94,6 +96,7 @@ class SqueezeConfig:
     crop: Literal["pad", "resized"] | None = None
     padding: int = 4
     flip_probability: float | None = None
+    cutmix: bool = False
     num_workers: int = 0
 
     def __post_init__(self) -> None:

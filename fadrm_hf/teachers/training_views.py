@@ -1,4 +1,4 @@
-"""The batches that a teacher is trained on: random crops and flips of real images.
+"""The batches that a teacher is trained on: random crops and flips of real images, and CutMix where asked for.
 
 A batch draws from a generator derived from (seed, epoch, step), so neither the number of workers nor an interruption
 changes it.
@@ -16,6 +16,7 @@ from fadrm_hf.config import SqueezeConfig
 from fadrm_hf.networks import LARGEST_SMALL_SIZE
 from fadrm_hf.randomness import generator
 from fadrm_hf.sources import Source
+from fadrm_hf.views import draw_mix_box
 
 MEMORY_BYTES = 4 << 30  # a decoded training set below this stays in memory
 CROP_AREA, CROP_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # RandomResizedCrop's usual ranges
@@ -43,12 +44,16 @@ class TrainingViews(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:  # (B, 3, S, S) normalised float32, (B,) int64
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        """(B, 3, S, S) float32 normalised views, and their classes: (B,) int64, or (B, C) float32 shares if mixed."""
         indices, rng = self._batches[step], generator(*self._key, "views", step)
         crops = self._pad_crops(indices, rng) if self._config.crop == "pad" else self._resized_crops(indices, rng)
         flipped = torch.rand(len(indices), generator=rng) < (self._config.flip_probability or 0.0)
         views = torch.where(flipped[:, None, None, None], crops.flip(-1), crops)
-        return self._source.normalise(views), self._labels[indices]
+        labels = self._labels[indices]
+        if self._config.cutmix:
+            views, labels = cutmix(views, labels, len(self._source.class_map), rng)
+        return self._source.normalise(views), labels
 
     def _pad_crops(self, indices: Tensor, rng: torch.Generator) -> Tensor:  # (B, 3, S, S) uint8
         known = self._pixels
@@ -70,6 +75,22 @@ def pixels_in_memory(source: Source, config: SqueezeConfig) -> Tensor | None:  #
     count, side = len(source.labels("train")), source.size
     is_enough = side <= LARGEST_SMALL_SIZE or config.crop == "pad"
     return source.pixels("train", range(count)) if is_enough and count * 3 * side**2 < MEMORY_BYTES else None
+
+
+def cutmix(
+    views: Tensor,  # (B, 3, S, S) of any type
+    labels: Tensor,  # (B,) int64
+    num_classes: int,
+    rng: torch.Generator,
+) -> tuple[Tensor, Tensor]:  # (B, 3, S, S) of that type, (B, C) float32 that sums to 1 over classes
+    """One box of every view shows its partner in the batch; classes have the shares of pixels (arXiv 1905.04899)."""
+    side = views.shape[-1]
+    partner = torch.randperm(len(views), generator=rng)
+    top, left, height, width = draw_mix_box(side, rng).tolist()
+    mixed = views.clone()
+    mixed[..., top : top + height, left : left + width] = views[partner, :, top : top + height, left : left + width]
+    shown, share = F.one_hot(labels, num_classes).float(), height * width / side**2
+    return mixed, (1.0 - share) * shown + share * shown[partner]
 
 
 def pad_crop(
