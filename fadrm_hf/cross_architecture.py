@@ -8,6 +8,7 @@ within a student from its last evaluation.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from accelerate import PartialState
@@ -85,10 +86,17 @@ def prepare_examination(
     return Examination(distilled, source, protocols, place)
 
 
-def examine(examination: Examination, output: Path, command: str, reporter: Reporter, state: PartialState) -> None:
+def examine(
+    examination: Examination,
+    output: Path,
+    command: str,
+    reporter: Reporter,
+    state: PartialState,
+    processes_per_student: int = 1,
+) -> None:
     """Train the students that have no result yet; the table is written after each, with those that are done by then.
 
-    The seeds of a student are divided over all processes.
+    The seeds of a student are divided over all processes (`train_students`).
 
     Args:
         examination: From `prepare_examination`.
@@ -96,6 +104,7 @@ def examine(examination: Examination, output: Path, command: str, reporter: Repo
         command: What was typed, for the record.
         reporter: Says which student is trained.
         state: The processes, each with the device that its students train on.
+        processes_per_student: How many of them train one student together at least.
 
     Raises:
         StudentError: If a training diverges.
@@ -107,8 +116,8 @@ def examine(examination: Examination, output: Path, command: str, reporter: Repo
         about = f"{number}/{len(finished)} {protocol.student}"
         reporter.say(about if file is None else f"{about}: {file} is there")
         if file is None:
-            source, work = examination.source, place.work.path
-            result = train_students(distilled, source, protocol, work, reporter, state.device, state=state)
+            train = partial(train_students, state=state, processes_per_student=processes_per_student)
+            result = train(distilled, examination.source, protocol, place.work.path, reporter, state.device)
             if state.is_main_process:
                 place.add(result | {"command": command})
         if state.is_main_process:

@@ -45,7 +45,8 @@ def cross_architecture_command(arguments: Sequence[str]) -> int:
     source = source_of(location, asked.source.name)
     examination = prepare_examination(distilled, source, protocols, place)
     reporter = Reporter(place.work.log, quiet=not state.is_main_process)
-    examine(examination, output, as_typed("cross-architecture", arguments), reporter, state)
+    command, together = as_typed("cross-architecture", arguments), asked.processes_per_student
+    examine(examination, output, command, reporter, state, together)
     if state.is_main_process:
         say(f"{output.with_name(output.name + '.md')}")
     return 0
