@@ -543,7 +543,7 @@ def test_a_launch_is_ended_by_a_signal_and_goes_on(finished, tmp_path, number):
     os.killpg(launched.pid, number)
     started = time.monotonic()
     errors = launched.communicate(timeout=60)[1]
-    assert launched.returncode != 0 and time.monotonic() - started < 5
+    assert launched.returncode == 1 and time.monotonic() - started < 30  # the launcher's own: it passes signals on
     assert "run the same command again to go on where it was" in errors
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
