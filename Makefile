@@ -29,8 +29,9 @@ test: $(INSTALLED) ## all tests (no GPU, no network)
 	$(BIN)/pytest -q
 
 soak: export OMP_NUM_THREADS = 1# as many processes as there are cores
-soak: $(INSTALLED) ## a hundred kills at random moments of a small run; writes results/soak-kills.json (CPU, ten minutes)
+soak: $(INSTALLED) ## a hundred kills at random moments of a small run, then faults at every moment (CPU, ten minutes and more)
 	SOAK_KILLS=100 SOAK_RESULT=results/soak-kills.json $(BIN)/pytest -q tests/test_soak.py
+	FAULTS=all $(BIN)/pytest -q tests/test_faults.py
 
 quality: $(INSTALLED) ## lint, format, types and spelling, as CI checks them
 	$(BIN)/ruff check .
