@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from fadrm_hf.artifact.manifest import parse_settings
@@ -24,6 +23,7 @@ from fadrm_hf.config import (
     StudentConfig,
     TeacherConfig,
     build,
+    read_settings,
 )
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.method import Method
@@ -125,12 +125,20 @@ def new_parser(program: str, description: str) -> ArgumentParser:
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
-    """Parse, turning what jsonargparse says of a mistake into a `ConfigError`."""
+    """Parse, turning what jsonargparse says of a mistake into a `ConfigError`.
+
+    It reads the files that are named once more; they are looked at here first, by what `read_settings` allows.
+    """
+    for option in ("--config", *(f"--{name}" for name in parser.groups or ())):
+        for file in _values_of(option, arguments):
+            if option == "--config" or Path(file).exists():
+                read_settings(Path(file), option)
     try:
         return parser.parse_args(list(arguments))
     except ArgumentError as error:
         lists = "a list is written '[A, B]'; " if "tuple" in str(error) or "list[" in str(error) else ""
-        raise ConfigError(f"{error}; {lists}{parser.prog} --help lists every setting") from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{reason}; {lists}{parser.prog} --help lists every setting") from error
 
 
 def _spell_out(arguments: Sequence[str]) -> list[str]:
@@ -159,24 +167,16 @@ def _method_name(arguments: Sequence[str]) -> str:
 
 def _values_of(option: str, arguments: Sequence[str]) -> list[str]:
     """The values given to `option`, as `--option value` or `--option=value`."""
-    values = []
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
-        if argument == option and following is not None:
-            values.append(following)
+    values: list[str] = []
+    for place, argument in enumerate(arguments):
+        if argument == option:
+            values += arguments[place + 1 : place + 2]
         elif argument.startswith(f"{option}="):
             values.append(argument.partition("=")[2])
     return values
 
 
 def _method_in(config: Path) -> str | None:
-    try:
-        document = yaml.safe_load(config.read_text())
-    except FileNotFoundError as error:
-        raise ConfigError(f"--config {config} does not exist; recipes/configs/ holds complete ones") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config {config} is not readable YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise ConfigError(f"--config {config} holds {type(document).__name__}, expected sections of settings")
-    method = document.get("method")
+    method = read_settings(config).get("method")
     name = method.get("name") if isinstance(method, dict) else None
     return str(name) if name is not None else None

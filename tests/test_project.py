@@ -27,6 +27,7 @@ GROUPS = (
     (
         "errors",
         "config.checks",
+        "config.file",
         "config.real_images",
         "config.recovery",
         "config.evaluation",

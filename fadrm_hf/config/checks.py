@@ -1,5 +1,6 @@
 """What every section checks its values with, and the types that sections share."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
@@ -16,6 +17,15 @@ def require(condition: bool, name: str, value: object, expected: str) -> None:
     """Raise `ConfigError` naming the field, what was expected and what was given."""
     if not condition:
         raise ConfigError(f"{name} must be {expected}, got {value!r}; set --{name}")
+
+
+def require_finite(section: str, settings: Any) -> None:
+    """Raise `ConfigError` for a field of a section that is, or holds, a number that is infinite or none."""
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        are_finite = all(math.isfinite(number) for number in numbers if isinstance(number, float))
+        require(are_finite, f"{section}.{item.name}", value, "finite")
 
 
 def require_probability(name: str, probability: float | None) -> None:
