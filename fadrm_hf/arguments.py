@@ -24,6 +24,7 @@ from fadrm_hf.config import (
     TeacherConfig,
     build,
     read_settings,
+    require,
 )
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.method import Method
@@ -73,22 +74,34 @@ def parse_run(arguments: Sequence[str], program: str = "fadrm-hf distill") -> Ru
         parser.add_class_arguments(section, name)
     asked = [argument for argument in arguments if not argument.startswith("--print_config")]
     parser.set_defaults(_published(method, parse(parser, asked)))
-    parser.set_defaults(_protocol(parse(parser, asked).student.name))
+    parser.set_defaults(_protocol(str(_given(parse(parser, asked), "student")["name"])))
     parsed = parse(parser, arguments)
-    settings = parsed.method.as_dict()
-    settings.pop("name")
-    sections: dict[str, Any] = {name: build(section, parsed[name].as_dict()) for name, section in SECTIONS.items()}
+    settings = {name: value for name, value in _given(parsed, "method").items() if name != "name"}
+    sections: dict[str, Any] = {name: build(section, _given(parsed, name), name) for name, section in SECTIONS.items()}
     default = f"runs/{method_name.replace('_', '-')}-{Path(sections['source'].name).name}-ipc{parsed.ipc}"
     output = default if parsed.output is None else parsed.output
-    return RunConfig(output=output, ipc=parsed.ipc, seed=parsed.seed, method=method(**settings), **sections)
+    numbers = {"ipc": parsed.ipc, "seed": parsed.seed}
+    return build(RunConfig, {"output": output, "method": build(method, settings, "method"), **numbers, **sections})
+
+
+def _given(parsed: Namespace, section: str) -> dict[str, Any]:
+    """The settings of a section; one that a file sets to nothing is refused."""
+    if not isinstance(parsed[section], Namespace):
+        raise ConfigError(f"{section} is {parsed[section]!r}, expected a section of settings; leave it out")
+    given: dict[str, Any] = parsed[section].as_dict()
+    return given
 
 
 def _published(method: type[Method], parsed: Namespace) -> dict[str, Any]:
     """The method's own settings for the source that is asked for, by option; what is given wins over them."""
-    source = resolve_source(build(SourceConfig, parsed.source.as_dict()))
+    source = resolve_source(build(SourceConfig, _given(parsed, "source"), "source"))
     assert source.size is not None
+    require(isinstance(parsed.ipc, int), "ipc", parsed.ipc, "a number of images per class")
     settings = method.published(source.preset, source.size, parsed.ipc)
-    if tuple(parsed.teachers.names) not in (TeacherConfig().names, settings.get("teachers", {}).get("names")):
+    if tuple(_given(parsed, "teachers")["names"] or ()) not in (
+        TeacherConfig().names,
+        settings.get("teachers", {}).get("names"),
+    ):
         settings.get("relabel", {}).pop("num_teachers", None)  # of the published teachers, and these are others
     return {f"{section}.{name}": value for section, values in settings.items() for name, value in values.items()}
 
@@ -107,6 +120,7 @@ def run_from_recipe(recipe: dict[str, Any], output: str) -> RunConfig:
 
     Raises:
         ArtifactError: If it is no resolved recipe.
+        ConfigError: If its method is unknown here.
     """
     given = recipe.get("method")
     method = find_method(str(given.get("name")) if isinstance(given, dict) else "")
@@ -114,7 +128,9 @@ def run_from_recipe(recipe: dict[str, Any], output: str) -> RunConfig:
         name: parse_settings(recipe.get(name, _ADDED.get(name)), section, name) for name, section in SECTIONS.items()
     }
     run_method: Any = parse_settings(given, method, "method")
-    return RunConfig(output=output, ipc=recipe["ipc"], seed=recipe["seed"], method=run_method, **sections)
+    numbers = {name: recipe.get(name) for name in ("ipc", "seed")}
+    whole = {"output": output, "method": run_method, **numbers, **sections}
+    return parse_settings(whole, RunConfig, "the recipe")
 
 
 def new_parser(program: str, description: str) -> ArgumentParser:

@@ -287,7 +287,7 @@ def _nearest(folder: Path) -> Path:
 def _read_recipe(path: Path) -> dict[str, Any]:
     try:
         recipe = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         recipe = None
     if not isinstance(recipe, dict):
         raise RunFolderError(f"{path} is damaged: it is no JSON object; remove {path.parent} to start the run again")
