@@ -29,8 +29,10 @@ test: $(INSTALLED) ## all tests (no GPU, no network)
 	$(BIN)/pytest -q
 
 soak: export OMP_NUM_THREADS = 1# as many processes as there are cores
-soak: $(INSTALLED) ## a hundred kills at random moments of a small run; writes results/soak-kills.json (CPU, ten minutes)
+soak: $(INSTALLED) ## the long form: a hundred kills, each kind of bad input timed, fuzzing; writes results/*.json (CPU, an hour)
 	SOAK_KILLS=100 SOAK_RESULT=results/soak-kills.json $(BIN)/pytest -q tests/test_soak.py
+	BAD_INPUT_RESULT=results/bad-input.json $(BIN)/pytest -q tests/test_kinds_of_bad_input.py
+	FUZZ_EXAMPLES=1000 $(BIN)/pytest -q --timeout 1800 tests/test_fuzz.py
 
 quality: $(INSTALLED) ## lint, format, types and spelling, as CI checks them
 	$(BIN)/ruff check .
