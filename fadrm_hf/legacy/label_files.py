@@ -173,7 +173,7 @@ def _parse(entries: Any, size: int, num_classes: int) -> LabelBatch:
     if positions is not None:
         _expect("image indices", positions, _INTEGERS, (num,))
     if shuffles is not None:
-        _expect("shuffles", shuffles, _INTEGERS, tuple(getattr(shuffles, "shape", (num, 2, 2))))
+        _expect("shuffles", shuffles, _INTEGERS + _FLOATS, tuple(getattr(shuffles, "shape", (num, 2, 2))))
     if shuffles is not None and bool(shuffles.any()):
         raise ArtifactError("has images of shuffled patches, which no view of an artifact can show")
     return LabelBatch(
