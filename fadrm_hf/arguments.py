@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from fadrm_hf.artifact.manifest import parse_settings
@@ -24,6 +23,8 @@ from fadrm_hf.config import (
     StudentConfig,
     TeacherConfig,
     build,
+    read_settings,
+    require,
 )
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.method import Method
@@ -73,22 +74,34 @@ def parse_run(arguments: Sequence[str], program: str = "fadrm-hf distill") -> Ru
         parser.add_class_arguments(section, name)
     asked = [argument for argument in arguments if not argument.startswith("--print_config")]
     parser.set_defaults(_published(method, parse(parser, asked)))
-    parser.set_defaults(_protocol(parse(parser, asked).student.name))
+    parser.set_defaults(_protocol(str(_given(parse(parser, asked), "student")["name"])))
     parsed = parse(parser, arguments)
-    settings = parsed.method.as_dict()
-    settings.pop("name")
-    sections: dict[str, Any] = {name: build(section, parsed[name].as_dict()) for name, section in SECTIONS.items()}
+    settings = {name: value for name, value in _given(parsed, "method").items() if name != "name"}
+    sections: dict[str, Any] = {name: build(section, _given(parsed, name), name) for name, section in SECTIONS.items()}
     default = f"runs/{method_name.replace('_', '-')}-{Path(sections['source'].name).name}-ipc{parsed.ipc}"
     output = default if parsed.output is None else parsed.output
-    return RunConfig(output=output, ipc=parsed.ipc, seed=parsed.seed, method=method(**settings), **sections)
+    numbers = {"ipc": parsed.ipc, "seed": parsed.seed}
+    return build(RunConfig, {"output": output, "method": build(method, settings, "method"), **numbers, **sections})
+
+
+def _given(parsed: Namespace, section: str) -> dict[str, Any]:
+    """The settings of a section; one that a file sets to nothing is refused."""
+    if not isinstance(parsed[section], Namespace):
+        raise ConfigError(f"{section} is {parsed[section]!r}, expected a section of settings; leave it out")
+    given: dict[str, Any] = parsed[section].as_dict()
+    return given
 
 
 def _published(method: type[Method], parsed: Namespace) -> dict[str, Any]:
     """The method's own settings for the source that is asked for, by option; what is given wins over them."""
-    source = resolve_source(build(SourceConfig, parsed.source.as_dict()))
+    source = resolve_source(build(SourceConfig, _given(parsed, "source"), "source"))
     assert source.size is not None
+    require(isinstance(parsed.ipc, int), "ipc", parsed.ipc, "a number of images per class")
     settings = method.published(source.preset, source.size, parsed.ipc)
-    if tuple(parsed.teachers.names) not in (TeacherConfig().names, settings.get("teachers", {}).get("names")):
+    if tuple(_given(parsed, "teachers")["names"] or ()) not in (
+        TeacherConfig().names,
+        settings.get("teachers", {}).get("names"),
+    ):
         settings.get("relabel", {}).pop("num_teachers", None)  # of the published teachers, and these are others
     return {f"{section}.{name}": value for section, values in settings.items() for name, value in values.items()}
 
@@ -107,6 +120,7 @@ def run_from_recipe(recipe: dict[str, Any], output: str) -> RunConfig:
 
     Raises:
         ArtifactError: If it is no resolved recipe.
+        ConfigError: If its method is unknown here.
     """
     given = recipe.get("method")
     method = find_method(str(given.get("name")) if isinstance(given, dict) else "")
@@ -114,7 +128,9 @@ def run_from_recipe(recipe: dict[str, Any], output: str) -> RunConfig:
         name: parse_settings(recipe.get(name, _ADDED.get(name)), section, name) for name, section in SECTIONS.items()
     }
     run_method: Any = parse_settings(given, method, "method")
-    return RunConfig(output=output, ipc=recipe["ipc"], seed=recipe["seed"], method=run_method, **sections)
+    numbers = {name: recipe.get(name) for name in ("ipc", "seed")}
+    whole = {"output": output, "method": run_method, **numbers, **sections}
+    return parse_settings(whole, RunConfig, "the recipe")
 
 
 def new_parser(program: str, description: str) -> ArgumentParser:
@@ -125,12 +141,20 @@ def new_parser(program: str, description: str) -> ArgumentParser:
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
-    """Parse, turning what jsonargparse says of a mistake into a `ConfigError`."""
+    """Parse, turning what jsonargparse says of a mistake into a `ConfigError`.
+
+    It reads the files that are named once more; they are looked at here first, by what `read_settings` allows.
+    """
+    for option in ("--config", *(f"--{name}" for name in parser.groups or ())):
+        for file in _values_of(option, arguments):
+            if option == "--config" or Path(file).exists():
+                read_settings(Path(file), option)
     try:
         return parser.parse_args(list(arguments))
     except ArgumentError as error:
         lists = "a list is written '[A, B]'; " if "tuple" in str(error) or "list[" in str(error) else ""
-        raise ConfigError(f"{error}; {lists}{parser.prog} --help lists every setting") from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{reason}; {lists}{parser.prog} --help lists every setting") from error
 
 
 def _spell_out(arguments: Sequence[str]) -> list[str]:
@@ -159,24 +183,16 @@ def _method_name(arguments: Sequence[str]) -> str:
 
 def _values_of(option: str, arguments: Sequence[str]) -> list[str]:
     """The values given to `option`, as `--option value` or `--option=value`."""
-    values = []
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
-        if argument == option and following is not None:
-            values.append(following)
+    values: list[str] = []
+    for place, argument in enumerate(arguments):
+        if argument == option:
+            values += arguments[place + 1 : place + 2]
         elif argument.startswith(f"{option}="):
             values.append(argument.partition("=")[2])
     return values
 
 
 def _method_in(config: Path) -> str | None:
-    try:
-        document = yaml.safe_load(config.read_text())
-    except FileNotFoundError as error:
-        raise ConfigError(f"--config {config} does not exist; recipes/configs/ holds complete ones") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config {config} is not readable YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise ConfigError(f"--config {config} holds {type(document).__name__}, expected sections of settings")
-    method = document.get("method")
+    method = read_settings(config).get("method")
     name = method.get("name") if isinstance(method, dict) else None
     return str(name) if name is not None else None

@@ -63,9 +63,9 @@ def send_result(result_file: Path, repo_id: str, revision: str | None = None) ->
         HubError: If nobody is logged in, the Hub refuses, or it was measured on another dataset than this.
         ArtifactError: If the repository is no artifact.
     """
-    api = require_login()
     given = parse_name(repo_id)
     result = read_evaluation(result_file)
+    api = require_login()
     measured_on = _measured_on(result, replace(given, revision=revision or given.revision), result_file)
     current = open_artifact(given.id)
     _require_same_data(result, measured_on, current)

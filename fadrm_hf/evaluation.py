@@ -4,9 +4,9 @@ What is sent to a public place holds known keys only, and neither folders nor na
 """
 
 import json
-import math
 import re
 import statistics
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path, PurePath
@@ -114,7 +114,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and -sys.float_info.max <= value <= sys.float_info.max
 
 
 def _is_fraction(value: Any) -> bool:

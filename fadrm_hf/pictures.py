@@ -7,16 +7,18 @@ import io
 import json
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from fadrm_hf.files import load_tensors, write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _STYLE: Any = {
     "axes.spines.right": False,
@@ -63,8 +65,7 @@ def draw_grid(class_names: Sequence[str], patches: dict[int, Tensor], recovered:
         recovered: Label -> (3, S, S) uint8.
     """
     labels = sorted(patches.keys() & recovered.keys())
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(1.1 * len(labels) + 0.4, 2.7), layout="constrained")
+    with _figure(1.1 * len(labels) + 0.4, 2.7) as figure:
         axes = figure.subplots(2, len(labels), squeeze=False)
         for column, label in enumerate(labels):
             for row, images in enumerate((patches, recovered)):
@@ -79,8 +80,7 @@ def draw_grid(class_names: Sequence[str], patches: dict[int, Tensor], recovered:
 
 def draw_accuracy(bars: Sequence[tuple[str, float, float]]) -> bytes:
     """Horizontal bars with error bars; (text, mean, standard deviation), as fractions."""
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(6.5, 0.38 * len(bars) + 0.7), layout="constrained")
+    with _figure(6.5, 0.38 * len(bars) + 0.7) as figure:
         axes = figure.subplots()
         texts = [_plain(text, 60) for text, _, _ in bars]
         means, errors = [100 * mean for _, mean, _ in bars], [100 * error for _, _, error in bars]
@@ -104,8 +104,7 @@ def draw_comparison(rows: Sequence[dict[str, Any]]) -> bytes:
     titles = [_plain(row["title"], 30) for row in rows]
     means, errors = ([100 * row[f"top1_{kind}"] for row in rows] for kind in ("mean", "std"))
     seconds, places = [row["distillation_seconds"] for row in rows], range(len(rows))
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(8, 0.3 * len(rows) + 1.6), layout="constrained")
+    with _figure(8, 0.3 * len(rows) + 1.6) as figure:
         bars, points = figure.subplots(1, 2)
         bars.barh(places, means, xerr=errors, color=_BLUE, height=0.65, error_kw={"capsize": 2, "lw": 1})
         bars.set_yticks(places, titles)
@@ -128,8 +127,7 @@ def draw_recovery(records: Sequence[dict[str, float]]) -> bytes:
         records: Each with "iteration" and any of "ce" and "bn".
     """
     names = [name for name in _CURVES if any(name in record for record in records)]
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(3.4 * len(names), 2.2), layout="constrained")
+    with _figure(3.4 * len(names), 2.2) as figure:
         for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
             values = defaultdict(list)
             for record in records:
@@ -167,7 +165,17 @@ def _plain(text: str, length: int) -> str:
     return short.replace("$", r"\$")
 
 
-def _to_png(figure: Figure) -> bytes:
+@contextmanager
+def _figure(width: float, height: float) -> Iterator["Figure"]:
+    """An empty figure of a size in inches, and the style of all pictures while it is drawn."""
+    import matplotlib  # takes a third of a second, which a mistake in the input need not wait for
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def _to_png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings(

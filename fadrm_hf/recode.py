@@ -5,7 +5,7 @@ were measured with others.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,18 @@ import torch
 import yaml
 from datasets import Features
 
-from fadrm_hf.artifact.manifest import Manifest, artifact_files, read_manifest, write_manifest
+from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, artifact_files, read_manifest, write_manifest
 from fadrm_hf.artifact.reading import open_table, read_label_columns, read_label_group, table_files
 from fadrm_hf.artifact.tables import LABELS_FOLDER, write_label_table
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features, label_table
 from fadrm_hf.card import write_card
-from fadrm_hf.errors import ConfigError, RunFolderError
-from fadrm_hf.files import write_bytes
+from fadrm_hf.errors import ArtifactError, ConfigError, RunFolderError
+from fadrm_hf.files import sha256, write_bytes
 from fadrm_hf.label_codec import Columns, find_codec
 
 _WRITTEN_ANEW = ("README.md", "recipe.yaml", f"{LABELS_FOLDER}/")
 _MEASURED = ("results/", "assets/accuracy.png")
+_REFRESHED = ("results/", "assets/")  # later than the rest of the artifact, perhaps a moment before the manifest is
 
 
 def recode(
@@ -59,10 +60,13 @@ def recode(
     _require_empty(output)
     is_changed = (codec, epochs) != (manifest.label_codec, manifest.label_epochs)
     left_behind = _WRITTEN_ANEW + (_MEASURED if is_changed else ())
-    for name in artifact_files(folder):
-        if not name.startswith(left_behind):
-            (output / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / name, output / name)
+    kept = [name for name in artifact_files(folder) if not name.startswith(left_behind)]
+    tables = [f"{LABELS_FOLDER}/{file.name}" for file in table_files(labels or folder, LABELS_FOLDER)]
+    _require_unchanged(manifest, {name: folder / name for name in kept if not name.startswith(_REFRESHED)})
+    _require_unchanged(manifest, {name: (labels or folder) / name for name in tables})
+    for name in kept:
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / name, output / name)
     features = label_features(codec, len(manifest.class_map))
     groups = _recoded(labels or folder, manifest, codec, features, epochs)
     write_label_table(output, features, groups, epochs, manifest.num_images)
@@ -85,6 +89,15 @@ def _check(manifest: Manifest, name: str, epochs: int) -> None:
         raise ConfigError(
             f"stored_epochs is {epochs}, expected 1 to {manifest.label_epochs}: that many epochs of labels are stored"
         )
+
+
+def _require_unchanged(manifest: Manifest, paths: Mapping[str, Path]) -> None:
+    """Refuse files that are not what the manifest says: the new manifest would say that they are."""
+    for name, path in paths.items():
+        if name in manifest.files and sha256(path) != manifest.files[name].sha256:
+            raise ArtifactError(
+                f"{name} is damaged: it is not what {MANIFEST_NAME} says (SHA-256); fetch the artifact again"
+            )
 
 
 def _require_empty(output: Path) -> None:

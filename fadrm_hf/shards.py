@@ -26,6 +26,7 @@ from fadrm_hf.errors import ConfigError, RunFolderError
 Unit = TypeVar("Unit")
 Value = TypeVar("Value")
 
+_LAUNCH = ("ACCELERATE_USE_CPU", "WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _PATIENCE = timedelta(days=30)  # of a process that has finished its units while others still work
 
 
@@ -144,8 +145,15 @@ def from_all(own: Mapping[int, Value], state: PartialState) -> list[Value]:
 
 def join_world() -> PartialState:
     """The processes of this launch; see `check_world`."""
-    # On its own `PartialState` does not read the variable, and processes on CPUs would not find each other.
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=_PATIENCE)
+    try:
+        # On its own `PartialState` does not read the variable, and processes on CPUs would not find each other.
+        state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=_PATIENCE)
+    except ValueError as error:
+        given = ", ".join(f"{name}={os.environ[name]!r}" for name in _LAUNCH if name in os.environ)
+        raise RunFolderError(
+            f"the variables of the launch ({given}) are not understood: {error}; expected numbers, and true or false "
+            "for ACCELERATE_USE_CPU; unset them, or start the command by accelerate launch, which sets them"
+        ) from error
     check_world(state)
     return state
 
@@ -156,11 +164,11 @@ def check_world(state: PartialState) -> None:
     Raises:
         RunFolderError: If `WORLD_SIZE` promises more processes than have joined.
     """
-    promised = int(os.environ.get("WORLD_SIZE", "1"))
-    if promised != state.num_processes:
+    promised = os.environ.get("WORLD_SIZE", "1")
+    if promised != str(state.num_processes):
         raise RunFolderError(
-            f"WORLD_SIZE is {promised} but {state.num_processes} process joined; on CPUs launch with "
-            "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N"
+            f"WORLD_SIZE is {promised} but {state.num_processes} process joined, expected the same number; unset it, "
+            "or on CPUs launch with ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N"
         )
 
 
@@ -249,8 +257,17 @@ def require_place(folder: Path) -> None:
     """Refuse a folder in which no run can be made.
 
     Raises:
-        RunFolderError: If a file is in the way, or the folder cannot be written to.
+        RunFolderError: If it can be no folder, a file is in the way, or the folder cannot be written to.
     """
+    try:
+        folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # it is to be made, or what is in its way is named below
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunFolderError(
+            f"{str(folder)!r:.80} can be no folder: {reason}; set --output to another name"
+        ) from error
     existing = _nearest(folder)
     if not existing.is_dir():
         raise RunFolderError(f"{existing} is a file, expected a folder for the run; set --output to another name")
@@ -280,7 +297,7 @@ def _nearest(folder: Path) -> Path:
 def _read_recipe(path: Path) -> dict[str, Any]:
     try:
         recipe = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         recipe = None
     if not isinstance(recipe, dict):
         raise RunFolderError(f"{path} is damaged: it is no JSON object; remove {path.parent} to start the run again")

@@ -203,7 +203,7 @@ def test_the_same_command_then_makes_what_is_missing(compared):
         (["--num_seeds=0"], ["num_seeds must be at least 1"]),
         (["--teachers.names=[squeeze/resnet19]"], ["resnet19"]),
         (["--settings.fadrm.method.alpha=7", "--settings.random_real.relabel.codec=zip"], ["fadrm: ", "7.0", "zip"]),
-        (["--config=none.yaml"], ["none.yaml", "recipes/configs/compare"]),
+        (["--config=none.yaml"], ["none.yaml", "recipes/configs/"]),
         (["--protocol=none.yaml"], ["none.yaml"]),
         (["fadrm"], ["'fadrm' is not understood", "--OPTION VALUE"]),
         (["--seed"], ["'--seed' is not understood"]),

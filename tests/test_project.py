@@ -28,6 +28,7 @@ GROUPS = (
         "errors",
         "architectures",
         "config.checks",
+        "config.file",
         "config.real_images",
         "config.recovery",
         "config.evaluation",

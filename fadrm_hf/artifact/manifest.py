@@ -17,7 +17,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fadrm_hf import __version__
 from fadrm_hf.class_map import ClassMap
-from fadrm_hf.config import build
+from fadrm_hf.config import LARGEST_SIDE, build
 from fadrm_hf.errors import ArtifactError, FadrmError
 from fadrm_hf.files import sha256, write_bytes
 
@@ -29,7 +29,6 @@ MANIFEST_NAME = "fadrm.json"
 FORMAT_VERSION = "1.0"
 # ImageNet-21k's has 2 MB. A larger one is refused before it is read, so that it cannot fill the memory.
 MAX_MANIFEST_BYTES = 64 << 20
-MAX_PIXELS = 4096  # side of an image, four times that of the largest that classifiers are shown
 _TABLES = ("data", "soft_labels")
 # What evaluation and the card may rewrite; everything else keeps the hash it was packaged with.
 _REFRESHED = ("README.md", "results/", "assets/")
@@ -194,6 +193,8 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a finished artifact, checked but for the contents of the files it names."""
     path = folder / MANIFEST_NAME
     try:
+        if path.exists() and not path.is_file():
+            raise _damaged("is no file")
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise _damaged(f"has {path.stat().st_size:,} bytes, expected at most {MAX_MANIFEST_BYTES:,}")
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -282,6 +283,8 @@ def inner_path(folder: Path, name: str) -> Path:
     in_cache = snapshots.name == "snapshots" and path.resolve().parent == snapshots.with_name("blobs")
     if any(step.is_symlink() for step in steps) and not in_cache:
         raise _damaged(f"names {name!r}, which is a symbolic link; an artifact holds files only")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise _damaged(f"names {name!r}, which is no file")  # a pipe or a device, which would be read for ever
     return path
 
 
@@ -325,8 +328,8 @@ def _require_possible(manifest: Manifest) -> None:
     for name, value in (("ipc", manifest.ipc), ("label_epochs", manifest.label_epochs), ("pixels.size", size)):
         if value < 1:
             raise _damaged(f"has {name} = {value}, expected at least 1")
-    if size > MAX_PIXELS:
-        raise _damaged(f"has pixels.size = {size:,}, expected at most {MAX_PIXELS:,}")
+    if size > LARGEST_SIDE:
+        raise _damaged(f"has pixels.size = {size:,}, expected at most {LARGEST_SIDE:,}")
     for teacher in manifest.teachers:
         if teacher.vote is not None and not 0 <= teacher.vote <= 1:
             raise _damaged(f"has vote = {teacher.vote} for teacher {teacher.name!r}, expected a fraction in [0, 1]")

@@ -6,14 +6,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from fadrm_hf.arguments import new_parser, parse, parse_run
 from fadrm_hf.commands.measuring import only_process
 from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.compare import Contender, check_contender, compare
-from fadrm_hf.config import StudentConfig, build, require
+from fadrm_hf.config import StudentConfig, build, read_settings, require
 from fadrm_hf.errors import ConfigError, FadrmError, unknown
 from fadrm_hf.methods import METHODS, find_method
 from fadrm_hf.progress import Reporter
@@ -84,7 +83,7 @@ def _settings(arguments: Sequence[str]) -> Iterator[Setting]:
         if name != "config":
             yield _allowed(name), value
             continue
-        for inner, content in _flatten(_read(Path(value))):
+        for inner, content in _flatten(read_settings(Path(value))):
             yield _allowed(inner), content
 
 
@@ -94,18 +93,6 @@ def _allowed(name: str) -> str:
             f"--{name} has no meaning here: --methods names the methods, --settings.METHOD.OPTION sets one's options"
         )
     return name
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"--config {file} is not readable YAML: {error}; recipes/configs/compare has some"
-        ) from error
-    if not isinstance(document, dict):
-        raise ConfigError(f"--config {file} holds {type(document).__name__}, expected options and their values")
-    return document
 
 
 def _flatten(document: dict[str, Any], prefix: str = "") -> Iterator[Setting]:

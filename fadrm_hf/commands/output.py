@@ -1,5 +1,6 @@
 """What commands print: lines as they are, and failures in red on the other stream."""
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,10 @@ from pathlib import Path
 from rich.console import Console
 
 console = Console()
+
+_INSIDE = re.compile(
+    r"""(?<=[\[,:"'\s])(?:/(?!/)|\.\.)[^,\]"']+"""
+)  # a path within a list or after a prefix; "hf://" is none
 
 
 def say(line: str) -> None:
@@ -21,5 +26,12 @@ def fail(message: str) -> None:
 
 def as_typed(command: str, arguments: Sequence[str]) -> str:
     """What was typed, without the folders of this machine."""
-    words = [Path(word).name if Path(word).is_absolute() or word.startswith("..") else word for word in arguments]
-    return shlex.join(["fadrm-hf", command, *words])
+    return shlex.join(["fadrm-hf", command, *map(_without_folders, arguments)])
+
+
+def _without_folders(word: str) -> str:
+    """A word in which paths are reduced to their last part: `/a/b`, `--x=/a/b`, `[local-dir:/a/b]`."""
+    option, is_joined, value = word.partition("=")
+    if Path(value or word).is_absolute() or (value or word).startswith(".."):
+        return f"{option}={Path(value).name}" if is_joined else Path(word).name
+    return _INSIDE.sub(lambda found: Path(found[0]).name, word)

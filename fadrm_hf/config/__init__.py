@@ -7,12 +7,14 @@ to the artifact's `recipe.yaml`. Areas, probabilities and accuracies are fractio
 
 from fadrm_hf.config.checks import Colour, Interval, Precision, build, filled, require, require_probability
 from fadrm_hf.config.evaluation import RelabelConfig, StudentConfig
-from fadrm_hf.config.real_images import PatchConfig, SourceConfig, SqueezeConfig, TeacherConfig
+from fadrm_hf.config.file import read_settings
+from fadrm_hf.config.real_images import LARGEST_SIDE, PatchConfig, SourceConfig, SqueezeConfig, TeacherConfig
 from fadrm_hf.config.recovery import RecoverConfig, StatisticsConfig
 from fadrm_hf.config.run import RunConfig
 from fadrm_hf.config.votes import VoteConfig
 
 __all__ = [
+    "LARGEST_SIDE",
     "Colour",
     "Interval",
     "PatchConfig",
@@ -28,6 +30,7 @@ __all__ = [
     "VoteConfig",
     "build",
     "filled",
+    "read_settings",
     "require",
     "require_probability",
 ]

@@ -1,8 +1,10 @@
 """What every section checks its values with, and the types that sections share."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fadrm_hf.errors import ConfigError
 
@@ -18,6 +20,15 @@ def require(condition: bool, name: str, value: object, expected: str) -> None:
         raise ConfigError(f"{name} must be {expected}, got {value!r}; set --{name}")
 
 
+def require_finite(section: str, settings: Any) -> None:
+    """Raise `ConfigError` for a field of a section that is, or holds, a number that is infinite or none."""
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        are_finite = all(math.isfinite(number) for number in numbers if isinstance(number, float))
+        require(are_finite, f"{section}.{item.name}", value, "finite")
+
+
 def require_probability(name: str, probability: float | None) -> None:
     """Raise `ConfigError` for a number that is given and outside [0, 1]."""
     require(probability is None or 0.0 <= probability <= 1.0, name, probability, "a probability in [0, 1]")
@@ -28,26 +39,50 @@ def require_area(name: str, area: Interval) -> None:
     require(len(area) == 2 and 0.0 < area[0] <= area[1] <= 1.0, name, area, "two fractions 0 < low <= high <= 1")
 
 
-def build(kind: type[Section], values: Mapping[str, Any]) -> Section:
+def build(kind: type[Section], values: Mapping[str, Any], section: str = "") -> Section:
     """A section of settings from plain data: lists become tuples, mappings the sections they stand for.
 
     Args:
         kind: Its frozen dataclass.
         values: Some or all of its fields, as JSON or YAML holds them. Of a section inside, keys that are unknown here
             are left out.
+        section: Its name in a run, for messages.
 
     Raises:
-        ConfigError: For a value that no run can have.
+        ConfigError: For a value that no run can have, or of another type than its field.
         TypeError: For a field that there is not.
     """
     hints = get_type_hints(kind)
-    return kind(**{name: _as_typed(hints.get(name), value) for name, value in values.items()})
+    typed = {name: _as_typed(hints.get(name), value) for name, value in values.items()}
+    for name, value in typed.items():
+        if name in hints and not _fits(hints[name], value):
+            wanted = getattr(hints[name], "__name__", str(hints[name]).replace("typing.", ""))
+            option = f"{section}.{name}" if section else name
+            raise ConfigError(f"{option} is {value!r:.80}, expected {wanted}; set --{option}")
+    return kind(**typed)
 
 
 def filled(section: Section, **values: Any) -> Section:
     """`section` with `values` where it is open, which is where it has `None`."""
     is_open = {name: value for name, value in values.items() if getattr(section, name) is None}
     return replace(section, **is_open)  # type: ignore[type-var]
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a value is of an annotated type; whole numbers are fractions too, truth values are no numbers."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(_fits(choice, value) for choice in arguments)
+    if origin is Literal:
+        return value in arguments
+    if origin is tuple:
+        inner = arguments[:1] * len(value) if ... in arguments and isinstance(value, tuple) else arguments
+        return isinstance(value, tuple) and len(value) == len(inner) and all(map(_fits, inner, value))
+    if hint in (int, float):
+        return type(value) is int or type(value) is hint
+    return isinstance(value, origin or hint)
 
 
 def _as_typed(hint: Any, value: Any) -> Any:

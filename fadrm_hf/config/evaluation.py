@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fadrm_hf.architectures import full_name
-from fadrm_hf.config.checks import Interval, Precision, require, require_area, require_probability
+from fadrm_hf.config.checks import Interval, Precision, require, require_area, require_finite, require_probability
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,7 @@ class StudentConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "student", full_name(self.student))
+        require_finite("student", self)
         self._require_steps()
         require(self.temperature is None or self.temperature > 0, "student.temperature", self.temperature, "positive")
         require(self.ce_weight is None or self.ce_weight >= 0, "student.ce_weight", self.ce_weight, "0 or more")

@@ -5,6 +5,8 @@ from typing import Literal
 
 from fadrm_hf.config.checks import Colour, Interval, require, require_area, require_probability
 
+LARGEST_SIDE = 4096  # pixels, four times that of the largest images that classifiers are shown
+
 
 @dataclass(frozen=True)
 class SourceConfig:
@@ -42,7 +44,8 @@ class SourceConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.name), "source.name", self.name, "a Hub dataset id, a local path or 'digits'")
-        require(self.size is None or self.size >= 8, "source.size", self.size, "at least 8 pixels")
+        fits = self.size is None or 8 <= self.size <= LARGEST_SIDE
+        require(fits, "source.size", self.size, f"at least 8 and at most {LARGEST_SIDE} pixels")
         require(self.std is None or min(self.std) > 0, "source.std", self.std, "three positive numbers")
 
 

@@ -1,9 +1,9 @@
 """The run as data: all sections, and what none of them says."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from fadrm_hf.config.checks import require
+from fadrm_hf.config.checks import require, require_finite
 from fadrm_hf.config.evaluation import RelabelConfig, StudentConfig
 from fadrm_hf.config.real_images import PatchConfig, SourceConfig, SqueezeConfig, TeacherConfig
 from fadrm_hf.config.recovery import RecoverConfig, StatisticsConfig
@@ -44,3 +44,6 @@ class RunConfig:
     def __post_init__(self) -> None:
         require(self.ipc >= 1, "ipc", self.ipc, "at least 1 image per class")
         require(bool(self.output), "output", self.output, "a folder")
+        for item in fields(self):
+            if is_dataclass(section := getattr(self, item.name)):
+                require_finite(item.name, section)

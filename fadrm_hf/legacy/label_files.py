@@ -172,7 +172,9 @@ def _parse(entries: Any, size: int, num_classes: int) -> LabelBatch:
     _expect("flips", flip, (torch.bool,), (num,))
     if positions is not None:
         _expect("image indices", positions, _INTEGERS, (num,))
-    if shuffles is not None and bool(torch.as_tensor(shuffles).any()):
+    if shuffles is not None:
+        _expect("shuffles", shuffles, _INTEGERS + _FLOATS, tuple(getattr(shuffles, "shape", (num, 2, 2))))
+    if shuffles is not None and bool(shuffles.any()):
         raise ArtifactError("has images of shuffled patches, which no view of an artifact can show")
     return LabelBatch(
         crop=_to_pixels(crop, size),
@@ -190,6 +192,8 @@ def _expect(what: str, value: Any, dtypes: Sequence[torch.dtype], shape: tuple[i
     if not fits or any(want not in (None, got) for got, want in zip(value.shape, shape, strict=True)):
         found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ArtifactError(f"has {what} of {found}, expected {dtypes[0]} ({', '.join(map(str, shape))})")
+    if value.nbytes > value.untyped_storage().nbytes():  # one number may stand for any shape, which would take memory
+        raise ArtifactError(f"has {what} of shape {tuple(value.shape)} in {value.untyped_storage().nbytes()} bytes")
 
 
 def _to_pixels(crops: Tensor, size: int) -> Tensor:

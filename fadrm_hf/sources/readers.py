@@ -6,9 +6,11 @@ relative to the table's folder.
 
 import csv
 import re
+from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 import numpy as np
@@ -35,6 +37,9 @@ _PATH_COLUMNS = ("image", "img", "file_name", "filename", "image_path", "filepat
 _FORMATS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
 _ACCEPTED = "a Hub dataset id, a local image folder, a parquet, csv or json file, a folder of them, or 'digits'"
 _NUM_TEST_DIGITS = 500
+_DAMAGE = (OSError, ValueError, TypeError, KeyError, csv.Error)  # what libraries raise for files that are not theirs
+
+Tables = TypeVar("Tables")
 
 
 def read_tables(config: SourceConfig) -> tuple[DatasetDict, str | None]:
@@ -106,8 +111,14 @@ def _cached_commit(tables: DatasetDict, config: SourceConfig) -> str | None:
 
 
 def _load(config: SourceConfig, *args: Any, **kwargs: Any) -> DatasetDict:
+    tables: DatasetDict = _reading(config, lambda: datasets.load_dataset(*args, **kwargs))
+    return tables
+
+
+def _reading(config: SourceConfig, read: Callable[[], Tables]) -> Tables:
+    """What `read` gives; what it raises for tables that are none is a `SourceError`."""
     try:
-        return datasets.load_dataset(*args, **kwargs)
+        return read()
     except ConnectionError as error:
         raise SourceError(_unreachable(config.name, str(error))) from error
     except RuntimeError as error:
@@ -115,7 +126,7 @@ def _load(config: SourceConfig, *args: Any, **kwargs: Any) -> DatasetDict:
             f"source {config.name!r} is a dataset script, which is never run ({error}); the Hub's own parquet copy of "
             "it is often there: set --source.revision refs/convert/parquet"
         ) from error
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (*_DAMAGE, datasets.exceptions.DatasetsError) as error:
         reason = str(error.__cause__ or error)
         raise SourceError(
             f"source {config.name!r} cannot be read: {reason}; expected {_ACCEPTED}; mend its files, or set "
@@ -133,7 +144,7 @@ def _local_tables(path: Path, config: SourceConfig) -> DatasetDict:
         tables = _load(config, _FORMATS[path.suffix], data_files={"train": str(path)})
         return _with_images(tables, path.parent, config)
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        saved = datasets.load_from_disk(str(path))
+        saved = _reading(config, lambda: datasets.load_from_disk(str(path)))
         return saved if isinstance(saved, DatasetDict) else DatasetDict(train=saved)
     if data_files := _csv_files(path, config):
         return _with_images(_load(config, "csv", data_files=data_files), path, config)
@@ -144,8 +155,7 @@ def _csv_files(folder: Path, config: SourceConfig) -> dict[str, str]:
     """The csv files that name images and their labels, by split; other csv files may lie beside class folders."""
     found = {}
     for path in sorted(folder.glob("*.csv")):
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            header = set(next(csv.reader(file), []))
+        header = _reading(config, partial(_header, path))
         images = {config.image_column} if config.image_column else set(_PATH_COLUMNS)
         labels = {config.label_column} if config.label_column else set(LABEL_COLUMNS)
         if path.name != "metadata.csv" and header & images and header & labels:
@@ -153,6 +163,11 @@ def _csv_files(folder: Path, config: SourceConfig) -> dict[str, str]:
     if len(found) == 1 and next(iter(found)) not in (config.train_split, *TEST_SPLITS):
         return {config.train_split or "train": found.popitem()[1]}
     return found
+
+
+def _header(path: Path) -> set[str]:
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        return set(next(csv.reader(file), []))
 
 
 def _with_images(tables: DatasetDict, folder: Path, config: SourceConfig) -> DatasetDict:

@@ -212,6 +212,11 @@ def check_source(source: Source, ipc: int, images_per_class_needed: int) -> int:
         How many images were decoded: all of a small source, a seeded sample of a larger one, whose other images are
         first decoded when they are used.
     """
+    if len(source.class_map) < 2:
+        raise SourceError(
+            f"source {source.config.name!r} has the single class {source.class_map.names[0]!r}, expected at least 2 "
+            "classes; add images of others, or set --source.label_column"
+        )
     counts = np.array([len(rows) for rows in source.rows_by_class])
     least = int(counts.argmin())
     if counts[least] < images_per_class_needed:

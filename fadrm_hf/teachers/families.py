@@ -74,13 +74,15 @@ def load_timm(name: str) -> LoadedNetwork:
         folder, revision = _fetch(repo)
         is_official = repo.startswith("timm/")
     config = _read_config(folder)
+    _require_timm(config, folder)
     try:
         module: Any = timm.create_model(f"local-dir:{folder}", pretrained=True)
     except SafetensorError as error:
         raise _damaged(folder / "model.safetensors", error) from error
-    except (RuntimeError, KeyError, TypeError) as error:
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise TeacherError(
-            f"timm cannot build the model in {folder}: {error}; is its config.json complete?"
+            f"timm cannot build the model in {folder}: {error}; is its config.json complete? Fetch or save the model "
+            "again, or set --teachers.names"
         ) from error
     constants = module.pretrained_cfg
     class_map = _timm_class_map(config, is_official)
@@ -167,12 +169,28 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"convert it: load it where you trust it and call save_pretrained(folder, safe_serialization=True)"
         )
     try:
-        return cast(dict[str, Any], json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    except ValueError as error:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise _damaged(folder / "config.json", error) from error
+    if not isinstance(config, dict):
+        raise _damaged(folder / "config.json", f"it holds {type(config).__name__}, expected an object")
+    return config
 
 
-def _damaged(file: Path, error: Exception) -> TeacherError:
+def _require_timm(config: dict[str, Any], folder: Path) -> None:
+    """Refuse a config that describes no network, or one of more classes than its weights can have, unbuilt."""
+    kinds = {"architecture": str, "num_classes": int | None, "pretrained_cfg": dict | None, "model_args": dict | None}
+    for key, kind in kinds.items():
+        if not isinstance(config.get(key), kind):
+            raise _damaged(folder / "config.json", f"{key} is {config.get(key)!r:.80}")
+    num_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    if (config.get("num_classes") or 0) > num_bytes:
+        raise _damaged(
+            folder / "config.json", f"num_classes is {config['num_classes']}, of {num_bytes} bytes of weights"
+        )
+
+
+def _damaged(file: Path, error: object) -> TeacherError:
     return TeacherError(f"{file} is damaged ({error}); fetch or save the model again, or set --teachers.names")
 
 

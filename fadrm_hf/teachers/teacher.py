@@ -103,7 +103,7 @@ def load_teacher(name: str, device: torch.device | None = None) -> Teacher:
         device: Where to put it; the CPU when not given.
 
     Raises:
-        TeacherError: unknown name, no safetensors weights, or the Hub cannot be reached.
+        TeacherError: unknown name, no safetensors weights or broken ones, or the Hub cannot be reached.
     """
     family, rest = split_name(name)
     loaders = {
@@ -115,6 +115,12 @@ def load_teacher(name: str, device: torch.device | None = None) -> Teacher:
         raise TeacherError(f"teacher {name!r} is trained on a source: use prepare_teachers")
     loaded = loaders[family](rest)
     module = loaded.module.to(device or torch.device("cpu"), torch.float32).eval().requires_grad_(False)
+    broken = [key for key, value in module.state_dict().items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise TeacherError(
+            f"the weights of teacher {name!r} are not finite ({broken[0]}), expected numbers; fetch or train it "
+            "again, or set --teachers.names"
+        )
     return Teacher(
         name=name,
         module=module,

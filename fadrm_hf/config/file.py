@@ -1,0 +1,89 @@
+"""Files of settings: YAML that is plain data, of a size that settings have.
+
+What YAML can do beyond that is refused before it is done: tags name Python objects, aliases let a thousand bytes stand
+for any amount of memory, and of a key that is written twice one value would be lost.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fadrm_hf.errors import ConfigError
+
+MAX_SETTINGS_BYTES = 1 << 16  # a complete run has 5,000
+MAX_SETTINGS_DEPTH = 32  # a complete run has 3
+
+_OPENING = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
+_CLOSING = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
+
+
+def read_settings(file: Path, option: str = "--config") -> dict[str, Any]:
+    """What a file of settings holds.
+
+    Args:
+        file: YAML or JSON.
+        option: By what option it was named, for messages.
+
+    Raises:
+        ConfigError: If it is not there, too large, or no mapping of names to plain data.
+    """
+    try:
+        document = yaml.load(_text_of(file, option), _PlainLoader)
+    except ConfigError:
+        raise
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{option} {file} is not readable YAML: {reason}; recipes/configs/ holds examples"
+        ) from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{option} {file} holds {type(document).__name__}, expected sections of settings")
+    return document
+
+
+def _text_of(file: Path, option: str) -> str:
+    """The file's text; one that is not there, no file or too large is not opened."""
+    if not file.exists():
+        raise ConfigError(f"{option} {file} does not exist; recipes/configs/ holds complete ones")
+    if not file.is_file():
+        raise ConfigError(f"{option} {file} is not readable: it is no file; recipes/configs/ holds complete ones")
+    if file.stat().st_size > MAX_SETTINGS_BYTES:
+        raise ConfigError(
+            f"{option} {file} has {file.stat().st_size:,} bytes, expected at most {MAX_SETTINGS_BYTES:,}; it is not "
+            "read, name a file of settings"
+        )
+    return file.read_text(encoding="utf-8")
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Builds mappings whose keys are names, each once, lists and scalars; nothing else."""
+
+    _depth = 0
+
+    def get_event(self) -> yaml.Event:
+        """The next event, of those that plain data has."""
+        event = super().get_event()
+        self._depth += isinstance(event, _OPENING) - isinstance(event, _CLOSING)
+        if isinstance(event, yaml.AliasEvent):
+            self._refuse(f"the alias *{event.anchor}; write the value out", event)
+        if getattr(event, "tag", None) is not None:
+            self._refuse(f"the tag {event.tag}; leave it out", event)
+        if self._depth > MAX_SETTINGS_DEPTH:
+            self._refuse(f"values nested more than {MAX_SETTINGS_DEPTH} deep", event)
+        return event
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
+        """A mapping, once its keys are known to be names that differ."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if not isinstance(name, str):
+                self._refuse(f"the key {name!r}, expected a name", key)
+            if name in seen:
+                self._refuse(f"the key {name!r} twice; leave one out", key)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+    def _refuse(self, what: str, where: yaml.Event | yaml.Node) -> None:
+        raise yaml.MarkedYAMLError(problem=f"it holds {what}", problem_mark=where.start_mark)
