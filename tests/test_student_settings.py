@@ -108,7 +108,8 @@ def test_a_narrow_twin_has_its_architectures_values_and_another_depth_has_not():
     [("cifar100", "timm/resnet101", 10, "S3 (Table 11)"), ("tiny_imagenet", "timm/resnet18", 50, "S1 (Table 13)"),
      ("imagenette", "timm/resnet101", 10, "S4 (Table 15)"), ("imagewoof", "timm/resnet50", 10, "S3 (Table 17)"),
      ("imagenet1k", "torchvision/resnet101", 1, "S4 (Table 18)"), ("imagenet1k", "timm/swin_tiny", 10, "S2"),
-     ("imagenet1k", "timm/resnet18", 20, "S2"), ("cifar10", "timm/resnet18", 10, "S1"), (None, "timm/resnet18", 10, "S2")],
+     ("imagenet1k", "timm/resnet18", 20, "S2"), ("cifar10", "timm/resnet18", 10, "S1"),
+     (None, "timm/resnet18", 10, "S2")],
 )  # fmt: skip
 def test_a_setting_is_named_with_the_table_that_gives_it_to_the_cell(dataset, student, ipc, expected):
     values = student_defaults("fadrm", dataset, student, ipc)

@@ -41,7 +41,7 @@ def continual_learning_command(arguments: Sequence[str]) -> int:
     place = result_folder(location, asked.output)
     given = protocol_given(parser, arguments, location.manifest, asked.name, asked.student)
     student = given.student.replace("/", "_")
-    name = f"continual-{location.folder.name}-{given.name}-{given.labels}-{student}-{asked.steps}steps"
+    name = f"continual-{place.folder.name}-{given.name}-{given.labels}-{student}-{asked.steps}steps"
     output = Path(asked.table or place.folder.parent / name)
     require_place(output.parent)
     state = join_world()
