@@ -8,6 +8,7 @@
     fadrm-hf baselines runs/fadrm-digits-ipc10                             what to compare it with
     fadrm-hf cross-architecture ARTIFACT --students '[resnet18,swin_tiny]'  many students: one table
     fadrm-hf whole-dataset --source.name DATASET --students '[resnet18]'    the bound: students trained on everything
+    fadrm-hf continual-learning ARTIFACT --steps 5                         classes that arrive in steps
     fadrm-hf compare --methods '[random_real,fadrm]'                       methods beside one another: one table
     fadrm-hf recode runs/fadrm-digits-ipc10 runs/small --codec int4        the same artifact with smaller labels
     fadrm-hf publish runs/fadrm-digits-ipc10 ORG/NAME                      to the Hub: one commit, one tag
@@ -56,6 +57,7 @@ COMMANDS = {
     "baselines": "measuring:baselines_command",
     "cross-architecture": "cross_architecture:cross_architecture_command",
     "whole-dataset": "whole_dataset:whole_dataset_command",
+    "continual-learning": "continual_learning:continual_learning_command",
     "compare": "compare:compare_command",
     "recode": "recode:recode_command",
     "publish": "publish:publish_command",

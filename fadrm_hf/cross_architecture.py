@@ -23,7 +23,7 @@ from fadrm_hf.protocol import check_protocol, protocol_of, shown_by
 from fadrm_hf.published import published_accuracies
 from fadrm_hf.results import ResultFolder
 from fadrm_hf.sources import Source
-from fadrm_hf.student_settings import describe_setting
+from fadrm_hf.student_settings import describe_setting, table_of
 from fadrm_hf.student_table import StudentRow, write_student_table
 from fadrm_hf.students import check_student, count_parameters
 from fadrm_hf.train_student import known_of_result, require_views, train_students
@@ -139,10 +139,11 @@ def rows_on_file(examination: Examination) -> list[StudentRow]:
 def _row(examination: Examination, protocol: StudentConfig, result: Result) -> StudentRow:
     assert protocol.lr is not None and protocol.eta is not None
     manifest, dataset, student = examination.distilled.manifest, examination.dataset, protocol.student
+    tables_of = dataset if table_of(protocol.name) == "fadrm" else None  # other protocols are in none of these
     return StudentRow(
         result,
         count_parameters(student, len(manifest.classes.ids), manifest.pixels.size),
-        describe_setting(protocol.lr, protocol.eta, dataset, student, manifest.ipc),
+        describe_setting(protocol.lr, protocol.eta, tables_of, student, manifest.ipc),
         published_accuracies(dataset, student, manifest.ipc),
     )
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import statistics
+import uuid
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,19 @@ def test_published_numbers_stand_beside_ours(examined, tmp_path):
 def test_what_cannot_work_is_refused_before_anything_is_trained(finished, place, capsys, words, expected):
     copy_artifact(finished, place)
     names_all(refused(capsys, place, "cross-architecture", "run", *words), *expected)
+
+
+def test_results_of_an_artifact_on_the_hub_are_of_one_commit(hub, finished, place):
+    name = f"alice/digits-{uuid.uuid4().hex[:12]}"
+    words = ["cross-architecture", name, "--students=[resnet10_narrow]", "--num_seeds=1", "--epochs=1"]
+    folder = place / "runs" / name.replace("/", "--")
+    seen = []
+    for note, num_runs in ((b"first", 2), (b"second", 1)):
+        commit = hub.put(name, files_of(finished) | {"note.txt": note})
+        for _ in range(num_runs):
+            assert main(words) == 0
+            (path,) = (folder / "results").glob("*.json")
+            seen.append(path.stat().st_ino)
+            assert json.loads(path.read_text())["artifact"] == {"repository": name, "revision": commit}
+    assert seen[0] == seen[1] != seen[2]
+    assert rows_of(folder.parent / f"cross-architecture-{folder.name}-fadrm")[STUDENT]["epochs"] == "1"

@@ -74,7 +74,16 @@ GROUPS = (
     ("label_stream", "loader", "students", "scores", "student_group", "shared_norm"),
     ("protocol", "weight_average", "student_step", "train_student", "leakage", "verify"),
     ("publish", "line", "votes", "distill", "measured_tables", "student_table"),
-    ("whole_dataset", "baselines", "compare", "cross_architecture", "arguments", "stand_ins", "estimate"),
+    (
+        "whole_dataset",
+        "baselines",
+        "compare",
+        "cross_architecture",
+        "continual_learning",
+        "arguments",
+        "stand_ins",
+        "estimate",
+    ),
     ("evaluation", "reproduce", "student_card", "student_repository", "contribute"),
     ("commands", "cli"),
 )

@@ -6,7 +6,8 @@ import pytest
 from fixtures.runs import copy_artifact, files_of
 
 from fadrm_hf.artifact import read_manifest
-from fadrm_hf.results import describe_result, record_result, result_name
+from fadrm_hf.files import write_json
+from fadrm_hf.results import describe_result, find_result, record_result, result_name
 from fadrm_hf.verify import verify_artifact
 
 
@@ -54,3 +55,22 @@ def test_a_result_is_filed_and_replaced_and_nothing_else_changes(finished, tmp_p
     )
     assert read_manifest(artifact).config == read_manifest(finished).config
     assert verify_artifact(artifact, 0) == []
+
+
+def test_a_result_is_found_by_what_is_known_before_it_is_measured(result, tmp_path):
+    """Settings that are younger than a result had their defaults then; the number of workers decides nothing."""
+    on_file = result | {"settings": {"student": "timm/resnet18", "lr": 0.5, "num_workers": 4}}
+    write_json(tmp_path / "results/one.json", on_file)
+    names = ("protocol", "student", "images", "labels", "epochs", "num_images")
+    known = {name: result[name] for name in names} | {"settings": {"lr": 0.5, "precision": "fp32"}}
+    assert find_result(tmp_path, known) == tmp_path / "results/one.json"
+    for other in (
+        {"epochs": 3},
+        {"settings": {"lr": 0.4}},
+        {"label_codec": "none"},
+        {"settings": {"lr": 0.5, "ema": 0.9}},
+    ):
+        assert find_result(tmp_path, known | other) is None
+    write_json(tmp_path / "results/one.json", on_file | {"contributed": True})
+    assert find_result(tmp_path, known) is None
+    assert find_result(tmp_path / "nowhere", known) is None

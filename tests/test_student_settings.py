@@ -4,7 +4,7 @@ import pytest
 
 from fadrm_hf.config import StudentConfig, filled
 from fadrm_hf.presets import PRESETS
-from fadrm_hf.student_settings import SETTINGS, nearest, student_defaults, table_of
+from fadrm_hf.student_settings import SETTINGS, describe_setting, nearest, student_defaults, table_of
 
 PROTOCOLS = ("fadrm", "cv_dd", "rded", "sre2l", "g_vbsm", "edc")
 
@@ -101,3 +101,21 @@ def test_a_narrow_twin_has_its_architectures_values_and_another_depth_has_not():
     assert student_defaults("fadrm", "imagenette", "timm/resnet18_narrow", 10) == wanted
     assert student_defaults("fadrm", "imagenette", "timm/resnet10_narrow", 10) != wanted
     assert student_defaults("fadrm", "imagenette", "timm/resnet18", nearest({1: 4, 10: 12}, 9)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("dataset", "student", "ipc", "expected"),
+    [("cifar100", "timm/resnet101", 10, "S3 (Table 11)"), ("tiny_imagenet", "timm/resnet18", 50, "S1 (Table 13)"),
+     ("imagenette", "timm/resnet101", 10, "S4 (Table 15)"), ("imagewoof", "timm/resnet50", 10, "S3 (Table 17)"),
+     ("imagenet1k", "torchvision/resnet101", 1, "S4 (Table 18)"), ("imagenet1k", "timm/swin_tiny", 10, "S2"),
+     ("imagenet1k", "timm/resnet18", 20, "S2"), ("cifar10", "timm/resnet18", 10, "S1"),
+     (None, "timm/resnet18", 10, "S2")],
+)  # fmt: skip
+def test_a_setting_is_named_with_the_table_that_gives_it_to_the_cell(dataset, student, ipc, expected):
+    values = student_defaults("fadrm", dataset, student, ipc)
+    assert describe_setting(values["lr"], values["eta"], dataset, student, ipc) == expected
+    assert describe_setting(0.1, 1.0, dataset, student, ipc) == "lr 0.1, η 1"
+
+
+def test_a_setting_that_is_not_the_cells_is_not_said_to_be():
+    assert describe_setting(*SETTINGS["S1"], "cifar100", "timm/resnet101", 10) == "S1"

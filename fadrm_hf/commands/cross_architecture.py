@@ -37,7 +37,7 @@ def cross_architecture_command(arguments: Sequence[str]) -> int:
     place = result_folder(location, asked.output)
     given = [protocol_given(parser, words, location.manifest, asked.name, student) for student in students]
     protocols = [replace(protocol, student=student) for protocol, student in zip(given, students, strict=True)]
-    name = f"cross-architecture-{location.folder.name}-{protocols[0].name}"
+    name = f"cross-architecture-{place.folder.name}-{protocols[0].name}"
     output = Path(asked.table or place.folder.parent / name)
     require_place(output.parent)
     state = join_world()

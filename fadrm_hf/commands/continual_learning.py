@@ -1,0 +1,87 @@
+"""Classes that arrive in steps: `continual-learning`."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fadrm_hf.arguments import parse
+from fadrm_hf.artifact.recorded_source import source_of
+from fadrm_hf.card.text import render
+from fadrm_hf.card.writing import machine_line
+from fadrm_hf.commands.measuring import protocol_given, student_options, student_parser
+from fadrm_hf.commands.output import as_typed, say
+from fadrm_hf.continual_learning import Course, learn_continually, prepare_course
+from fadrm_hf.files import write_bytes, write_json
+from fadrm_hf.hub import open_artifact
+from fadrm_hf.loader import load_distilled
+from fadrm_hf.machine import describe_machine, library_versions
+from fadrm_hf.measured_tables import as_csv, mean_and_std, with_suffix
+from fadrm_hf.progress import Reporter
+from fadrm_hf.results import result_folder
+from fadrm_hf.scores import summarise
+from fadrm_hf.shards import join_world, require_place
+
+_DESCRIPTION = """Let the classes of an artifact arrive in steps; train and test students on those seen so far.
+
+Options are those of fadrm-hf train-student, and --steps, --orders, --table. What is measured is not measured again."""
+
+
+@student_options()
+def continual_learning_command(arguments: Sequence[str]) -> int:
+    """`fadrm-hf continual-learning ARTIFACT --steps 5`."""
+    parser = student_parser("fadrm-hf continual-learning", _DESCRIPTION)
+    parser.add_argument("--steps", type=int, default=5, help="In how many steps the classes arrive.")
+    parser.add_argument("--orders", type=int, default=5, help="How many orders of the classes are tried.")
+    parser.add_argument(
+        "--table", type=str, default=None, help="Table's name without suffix; continual-... beside the results."
+    )
+    asked = parse(parser, arguments)
+    location = open_artifact(asked.artifact, asked.revision)
+    place = result_folder(location, asked.output)
+    given = protocol_given(parser, arguments, location.manifest, asked.name, asked.student)
+    student = given.student.replace("/", "_")
+    name = f"continual-{place.folder.name}-{given.name}-{given.labels}-{student}-{asked.steps}steps"
+    output = Path(asked.table or place.folder.parent / name)
+    require_place(output.parent)
+    state = join_world()
+    source = source_of(location, asked.source.name)
+    course = prepare_course(load_distilled(location), source, given, asked.steps, asked.orders)
+    reporter = Reporter(place.work.log, quiet=not state.is_main_process)
+    steps = learn_continually(course, place.work.path, reporter, state)
+    if state.is_main_process:
+        _write(course, steps, as_typed("continual-learning", arguments), output)
+        say(f"{with_suffix(output, 'md')}")
+    return 0
+
+
+def _write(course: Course, steps: Sequence[dict[str, Any]], command: str, output: Path) -> None:
+    """The accuracies as Markdown and CSV, and every value as JSON."""
+    manifest, protocol = course.distilled.manifest, course.protocol
+    by_network = zip(*(step["top1"]["values"] for step in steps), strict=True)
+    average = summarise([sum(values) / len(values) for values in by_network])
+    shared = {
+        "title": f"{Path(manifest.source.name).name} by {manifest.method}, {manifest.ipc} images per class, "
+        f"in {course.num_steps} steps",
+        "command": command,
+        "num_orders": course.num_orders,
+        "num_seeds": protocol.num_seeds,
+        "student": protocol.student,
+        "protocol": protocol.name,
+        "labels": protocol.labels,
+        "epochs": protocol.epochs,
+    }
+    details = {"settings": asdict(protocol), "machine": describe_machine(), "versions": library_versions()}
+    write_json(with_suffix(output, "json"), shared | {"steps": steps, "average": average} | details)
+    plain = [step | {"top1_mean": step["top1"]["mean"], "top1_std": step["top1"]["std"]} for step in steps]
+    columns = ("step", "num_classes", "top1_mean", "top1_std")
+    write_bytes(with_suffix(output, "csv"), as_csv([{key: row[key] for key in columns} for row in plain]).encode())
+    text = render(
+        "continual_learning.md",
+        **shared,
+        name=output.name,
+        rows=[[row["step"], row["num_classes"], mean_and_std(row["top1_mean"], row["top1_std"])] for row in plain],
+        average=mean_and_std(average["mean"], average["std"]),
+        machine=machine_line(details["machine"]),
+    )
+    write_bytes(with_suffix(output, "md"), text.encode())
