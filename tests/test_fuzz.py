@@ -209,7 +209,7 @@ def test_any_bytes_for_a_manifest(made, artifact, data):
 
 
 @pytest.mark.parametrize("name", [IMAGES, LABELS])
-@tried(25)
+@tried(12)
 @given(data=st.data())
 def test_any_bytes_for_a_table(made, artifact, name, data):
     for file in (IMAGES, LABELS, "fadrm.json"):
