@@ -98,8 +98,9 @@ def measure(rank: int, arguments: argparse.Namespace, port: int) -> None:
                     seconds[name] += [taken] if turn else []
         dist.barrier()
     if rank == 0:
-        one, together = (nn.utils.parameters_to_vector(student.parameters()) for student in students.values())
-        report(arguments, seconds, (one - together).abs().mean().item(), device)
+        pairs = zip(*(student.parameters() for student in students.values()), strict=True)
+        differences = torch.cat([(one - together).detach().abs().flatten() for one, together in pairs])
+        report(arguments, seconds, differences.mean().item(), device)
 
 
 def report(

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor
 
-from fadrm_hf.errors import ConfigError, RunFolderError
+from fadrm_hf.errors import ConfigError, RunFolderError, StudentError
 
 _SILENCE = timedelta(minutes=30)  # of a process of the group before the others give up: they work in step
 
@@ -72,19 +72,29 @@ class StudentGroup:
         ]
 
     def gather(self, own: Tensor) -> Tensor:
-        """(size, ...) the tensors of all processes, which have one shape."""
+        """(size, ...) the tensors of all processes, which have one shape.
+
+        Raises:
+            StudentError: If one of them has ended.
+        """
         if self.channel is None:
             return own[None]
         everyone = own.new_empty(self.size * own.numel())
-        dist.all_gather_into_tensor(everyone, own.reshape(-1), group=self.channel)
+        with _company():
+            dist.all_gather_into_tensor(everyone, own.reshape(-1), group=self.channel)
         return everyone.view(self.size, *own.shape)
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over all processes, in one message; every process gets the same bits."""
+        """Replace each tensor by its sum over all processes, in one message; every process gets the same bits.
+
+        Raises:
+            StudentError: If one of them has ended.
+        """
         if self.channel is None:
             return
         together = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        dist.all_reduce(together, group=self.channel)
+        with _company():
+            dist.all_reduce(together, group=self.channel)
         for tensor, total in zip(tensors, together.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(total.view(tensor.shape))
 
@@ -114,6 +124,18 @@ class StudentGroup:
 
 
 ALONE = StudentGroup()
+
+
+@contextmanager
+def _company() -> Iterator[None]:
+    """Say what it means that a message was not answered."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise StudentError(
+            f"lost a process that trains this student too, whose own message says why ({error}); start the same "
+            "command again, which goes on from the last checkpoint"
+        ) from error
 
 
 @contextmanager
