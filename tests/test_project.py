@@ -63,7 +63,7 @@ GROUPS = (
     ("artifact.location", "artifact.recorded_source", "artifact.recorded_teachers", "artifact", "cards", "pictures"),
     ("card.text", "card.metadata", "card.results", "card.writing", "card", "package", "recode", "legacy"),
     ("hub.session", "hub.repository", "hub.commit", "hub.remote", "hub.delivery", "hub", "results"),
-    ("label_stream", "loader", "students", "scores"),
+    ("label_stream", "loader", "students", "scores", "metrics"),
     ("protocol", "weight_average", "student_step", "train_student", "leakage", "verify"),
     ("publish", "line", "votes", "distill", "baselines", "compare", "arguments", "stand_ins", "estimate"),
     ("evaluation", "reproduce", "student_card", "student_repository", "contribute"),
