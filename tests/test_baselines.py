@@ -55,7 +55,7 @@ def test_the_table_is_printed_and_nothing_is_measured_twice(compared, capsys):
     printed = capsys.readouterr().out
     results = results_of(compared)
     (student,) = {result["student"] for result in results.values()}
-    titles, _, top1, seeds, _ = (list(column.cells) for column in comparison_table(compared, student).columns)
+    titles, _, top1, seeds, _ = (list(column.cells) for column in comparison_table(compared, student, "fadrm").columns)
     assert titles == list(ROWS.values())
     assert top1 == [f"{100 * results[kind]['top1']['mean']:.1f} ± 0.0" for kind in ROWS]
     assert seeds == ["1"] * len(ROWS)
