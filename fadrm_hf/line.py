@@ -43,6 +43,7 @@ from fadrm_hf.shards import (
     recovery_shards,
     require_space,
 )
+from fadrm_hf.snapshots import Snapshots
 from fadrm_hf.sources import Source
 from fadrm_hf.statistics import Targets
 from fadrm_hf.statistics.gathering import block_side, gather_statistics, statistics_bytes
@@ -99,6 +100,7 @@ class Line:
         vote: How teachers are voted on, for methods whose teachers have votes.
         teachers: The run's teachers, where they are known already.
         share: Which images this process and those of its launch recover; the others are somebody else's.
+        snapshots: Keep what the images of the first shard look like along their optimisation.
     """
 
     def __init__(
@@ -110,9 +112,10 @@ class Line:
         vote: Vote | None = None,
         teachers: list[Teacher] | None = None,
         share: Share = WHOLE,
+        snapshots: bool = False,
     ) -> None:
         self._run, self._source, self._state = run, source, state
-        self._vote, self._given_teachers = vote, teachers
+        self._vote, self._given_teachers, self._snapshots = vote, teachers, snapshots
         self._folder = Path(run.output)
         self._work = WorkFolder(self._folder)
         self._reporter = Reporter(self._work.log, quiet or not state.is_main_process)
@@ -283,6 +286,7 @@ class Line:
                     patches.ipc_index,
                     [teacher.vote for teacher in teachers],
                     self._retriever(teachers[0], patches.label),
+                    Snapshots(self._work, self._source) if self._snapshots and shard == self._shards[0] else None,
                 )
                 images = run.method.recover(self._start_of(patches), recovery)
                 self._save_images(shard, replace(patches, images=self._source.to_pixels(images.cpu())))
