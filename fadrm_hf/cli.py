@@ -7,6 +7,7 @@
     fadrm-hf train-student ARTIFACT --student timm/resnet18                artifact -> accuracy
     fadrm-hf baselines runs/fadrm-digits-ipc10                             what to compare it with
     fadrm-hf compare --methods '[random_real,fadrm]'                       methods beside one another: one table
+    fadrm-hf score ARTIFACT                                                size, entropy, diversity, HLR, IOR, LRS, ARS
     fadrm-hf recode runs/fadrm-digits-ipc10 runs/small --codec int4        the same artifact with smaller labels
     fadrm-hf publish runs/fadrm-digits-ipc10 ORG/NAME                      to the Hub: one commit, one tag
     fadrm-hf reproduce ORG/NAME                                            its number again, from the Hub alone
@@ -40,6 +41,7 @@ COMMANDS = {
     "train-student": "measuring:train_student_command",
     "baselines": "measuring:baselines_command",
     "compare": "compare:compare_command",
+    "score": "scoring:score_command",
     "recode": "recode:recode_command",
     "publish": "publish:publish_command",
     "push-student": "contribute:push_student_command",

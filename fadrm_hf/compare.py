@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from fadrm_hf.artifact.manifest import Manifest, read_manifest
-from fadrm_hf.card import Result, read_results
+from fadrm_hf.card import Result, read_results, result_files
 from fadrm_hf.card.text import duration, render, size
 from fadrm_hf.card.writing import machine_line
 from fadrm_hf.config import RunConfig, StudentConfig
@@ -155,7 +155,7 @@ def measure(contender: Contender, command: str) -> Path:
     folder = distill(contender.run)
     distilled = load_distilled(folder)
     wanted = _as_recorded(protocol_of(distilled, contender.protocol))
-    for path, result in zip(sorted((folder / "results").glob("*.json")), read_results(folder), strict=True):
+    for path, result in zip(result_files(folder), read_results(folder), strict=True):
         if not result.get("contributed") and _as_recorded(result["settings"]) == wanted:
             return path
     work, source = WorkFolder(folder), load_source(contender.run.source)

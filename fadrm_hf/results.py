@@ -8,10 +8,12 @@ from pathlib import Path
 
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, read_manifest, refresh_files
-from fadrm_hf.card import Result, write_card
+from fadrm_hf.card import Result, read_results, write_card
+from fadrm_hf.card.scores import SCORES_NAME, Scores, read_scores
 from fadrm_hf.errors import RunFolderError
 from fadrm_hf.files import write_json
 from fadrm_hf.hub.repository import pinned_repository
+from fadrm_hf.scorecard import renewed
 from fadrm_hf.shards import WorkFolder, require_place
 
 
@@ -47,6 +49,14 @@ class ResultFolder:
         write_json(path, result | origin)
         return path
 
+    def add_scores(self, scores: Scores) -> Path:
+        """File the scores, in place of those that were there."""
+        path = self.folder / "results" / SCORES_NAME
+        write_json(path, scores.as_plain())
+        if self.folder == self.location.folder:
+            _bring_up_to_date(self.folder)
+        return path
+
 
 def result_folder(location: Location, output: str | None = None) -> ResultFolder:
     """The folder for an artifact's evaluations.
@@ -72,7 +82,7 @@ def result_folder(location: Location, output: str | None = None) -> ResultFolder
 
 
 def record_result(folder: Path, result: Result) -> Path:
-    """File an evaluation with the artifact, and bring its card and manifest up to date.
+    """File an evaluation with the artifact, and bring its scores, card and manifest up to date.
 
     Args:
         folder: The artifact.
@@ -83,9 +93,17 @@ def record_result(folder: Path, result: Result) -> Path:
     """
     path = folder / "results" / f"{result_name(result)}.json"
     write_json(path, result)
+    if (scores := read_scores(folder)) is not None:
+        scores = renewed(scores, read_results(folder), read_manifest(folder))
+        write_json(folder / "results" / SCORES_NAME, scores.as_plain())
+    _bring_up_to_date(folder)
+    return path
+
+
+def _bring_up_to_date(folder: Path) -> None:
+    """The card, and the manifest, which knows the hash of everything in `results/`."""
     write_card(folder, read_manifest(folder))
     refresh_files(folder)
-    return path
 
 
 def result_name(result: Result) -> str:
