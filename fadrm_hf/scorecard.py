@@ -2,6 +2,7 @@
 
 Compared are students of one architecture: those of the artifact, and of random real images, by the artifact's own
 protocol; those of the whole dataset by the recipe that teachers are trained by. Numbers that others sent do not count.
+Random real images are not compared with themselves.
 """
 
 import math
@@ -73,6 +74,8 @@ def accuracy_scores(
     found = {row: _find(row, results, manifest, contest.student) for row in _REMEDIES}
     scores, missing = {}, {}
     for name, (rows, formula) in _formulas(contest).items():
+        if manifest.method == "random_real" and any(row.images == "random_real" for row in rows):
+            continue
         tops = [found[row] for row in rows]
         if None not in tops:
             scores[name] = formula(*(top for top in tops if top is not None))

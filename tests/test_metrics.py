@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -133,7 +134,15 @@ def test_a_column_that_is_missing_or_short_is_named():
     with pytest.raises(ScoreError, match="k is 6, expected 1 to 2"):
         load("top_k_accuracy").compute(predictions=[[1, 2]], references=[1], k=6)
     with pytest.raises(ScoreError, match="'hard_label_recovery'"):
-        metrics.path("hard_label_recovry")
+        metrics.path("hard_label")
+
+
+def test_the_page_names_every_metric_and_its_code_runs(capsys):
+    page = (ROOT / "docs/scores.md").read_text("utf-8")
+    assert [name for name in metrics.NAMES if f"`{name}`" not in page] == []
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code, {})
+    assert eval(capsys.readouterr().out) == {"improvement_over_random": pytest.approx(1 / 3)}
 
 
 FRESH = """
