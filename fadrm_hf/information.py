@@ -18,7 +18,7 @@ from fadrm_hf.config import Colour, SourceConfig
 from fadrm_hf.errors import ScoreError, TeacherError
 from fadrm_hf.scores import feature_entropy, pixel_entropy, predict
 from fadrm_hf.sources.images import normalise
-from fadrm_hf.teachers import load_teacher, require_size
+from fadrm_hf.teachers import load_teacher, public_name, require_size
 
 _IMAGES_AT_ONCE = 50
 
@@ -28,7 +28,7 @@ class Observer:
     """A network that images are looked at through.
 
     Attributes:
-        name: What it is called.
+        name: What it is called, without the folders of this machine.
         module: In evaluation mode; takes images normalised by `mean` and `std`.
         mean: Channel means, on pixels in [0, 1].
         std: Channel standard deviations.
@@ -101,7 +101,7 @@ def named_observer(name: str, manifest: Manifest, device: torch.device) -> Obser
         raise TeacherError(f"{reason}; set --network to another, such as timm/resnet18.tv_in1k") from error
     require_size(name, teacher.module, manifest.pixels.size, "; set --network to another")
     taught = any(teacher.sha256 == record.sha256 for record in manifest.teachers)
-    return Observer(name, teacher.module, teacher.mean, teacher.std, has_taught=taught)
+    return Observer(public_name(name), teacher.module, teacher.mean, teacher.std, has_taught=taught)
 
 
 def penultimate_features(name: str, module: nn.Module, batches: Iterable[Tensor]) -> Tensor:

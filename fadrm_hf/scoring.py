@@ -23,6 +23,7 @@ from fadrm_hf.files import load_tensors
 from fadrm_hf.information import Information, Observer, named_observer, recorded_observer
 from fadrm_hf.leakage import copies_of_test_images
 from fadrm_hf.methods import METHODS
+from fadrm_hf.progress import Reporter
 from fadrm_hf.scorecard import Contest, accuracy_scores
 from fadrm_hf.scores import compression_ratio, cosine_distance, effective_number, pixel_entropy, summarise
 from fadrm_hf.snapshots import SNAPSHOTS
@@ -66,6 +67,7 @@ def measure_scores(
     request: ScoreRequest,
     results: Sequence[Result],
     device: torch.device,
+    reporter: Reporter,
     work: Path | None = None,
     command: str = "",
 ) -> Scores:
@@ -76,6 +78,8 @@ def measure_scores(
         request: How.
         results: Its evaluations.
         device: Where the network runs.
+        reporter: Says why a source or a network that was not named cannot be used. Scores are published, and such
+            reasons may name folders.
         work: The run's folder of shards, which has the images that recovery began with, and perhaps snapshots.
         command: What was typed, for the record.
 
@@ -90,9 +94,12 @@ def measure_scores(
     for name in (name for name in manifest.files if name.startswith((f"{IMAGES_FOLDER}/", "teachers/"))):
         location.local(name)
     images, labels = read_images(location.folder)
-    observer, why = _observer(location, request.network, device)
+    observer = _observer(location, request.network, device, reporter)
     found, missing = accuracy_scores(results, manifest, contest)
-    for part in (_of_images(images, labels, observer, request.bins, why), _beside_source(location, images, request)):
+    for part in (
+        _of_images(images, labels, observer, request.bins),
+        _beside_source(location, images, request, reporter),
+    ):
         found |= part[0]
         missing |= part[1]
     return Scores(
@@ -111,24 +118,22 @@ def measure_scores(
     )
 
 
-def _observer(location: Location, network: str | None, device: torch.device) -> tuple[Observer | None, str]:
-    """The network to look through; why there is none, where none was named and the artifact's own is not at hand."""
+def _observer(location: Location, network: str | None, device: torch.device, reporter: Reporter) -> Observer | None:
+    """The network to look through; `None` where none was named and the artifact's own is not at hand."""
     if network is not None:
-        return named_observer(network, location.manifest, device), ""
+        return named_observer(network, location.manifest, device)
     try:
-        observer = recorded_observer(location.folder, location.manifest, device)
+        return recorded_observer(location.folder, location.manifest, device)
     except FadrmError as error:
-        return None, f"--network NAME; its own teacher cannot be loaded ({error})"
-    return observer, "" if observer else "--network NAME; it names no teachers"
+        reporter.say(f"features are not scored, the artifact's teacher cannot be loaded ({error})")
+        return None
 
 
-def _of_images(
-    images: Tensor, labels: Tensor, observer: Observer | None, bins: int, why: str
-) -> tuple[Found, Missing]:
+def _of_images(images: Tensor, labels: Tensor, observer: Observer | None, bins: int) -> tuple[Found, Missing]:
     """Entropies and diversity."""
     found: Found = {"pixel_entropy": _mean(pixel_entropy(images, bins))}
     if observer is None:
-        return found, dict.fromkeys(_OF_FEATURES, why)
+        return found, dict.fromkeys(_OF_FEATURES, "fadrm-hf score ARTIFACT --network NAME")
     information = Information.of(images, observer, bins)
     found["feature_entropy"] = _mean(information.feature_entropy)
     if int(labels.bincount().max()) < 2:
@@ -138,14 +143,17 @@ def _of_images(
     return found, {}
 
 
-def _beside_source(location: Location, images: Tensor, request: ScoreRequest) -> tuple[Found, Missing]:
+def _beside_source(
+    location: Location, images: Tensor, request: ScoreRequest, reporter: Reporter
+) -> tuple[Found, Missing]:
     """Ratios of size, and leakage."""
     try:
         source = load_recorded_source(location, request.source)
     except FadrmError as error:
         if request.source is not None:
             raise
-        return {}, dict.fromkeys(_OF_SOURCE, f"--source.name PATH; the source cannot be read ({error})")
+        reporter.say(f"sizes and copies are not scored, the source cannot be read ({error})")
+        return {}, dict.fromkeys(_OF_SOURCE, "fadrm-hf score ARTIFACT --source.name PATH")
     found = _ratios(location, source)
     if source.test is None:
         return found, {"test_copies": "a source with test images"}

@@ -147,6 +147,7 @@ def test_another_network_looks_at_the_same_images(scored, finished, tmp_path, ca
     assert main(["score", str(artifact), "--network", f"timm/local-dir:{teacher}"]) == 0
     again = stored(artifact)
     assert again["settings"]["has_taught"]  # by its weights, whatever its name
+    assert str(finished.parent) not in json.dumps(again) + (artifact / "README.md").read_text()
     assert again["scores"]["feature_entropy"] == pytest.approx(stored(scored)["scores"]["feature_entropy"])
     assert again["course"] == []  # the shards are not here
     assert "which these images were made for" in capsys.readouterr().out
@@ -159,8 +160,11 @@ def test_a_source_that_is_gone_is_said_and_what_is_left_is_scored(finished, tmp_
     manifest["config"]["source"]["preset"] = None
     (artifact / "fadrm.json").write_text(json.dumps(manifest))
     assert main(["score", str(artifact)]) == 0
-    assert "test_copies" in stored(artifact)["missing"] and "pixel_entropy" in stored(artifact)["scores"]
-    assert "--source.name" in capsys.readouterr().out
+    remedy = "fadrm-hf score ARTIFACT --source.name PATH"
+    assert stored(artifact)["missing"]["test_copies"] == stored(artifact)["missing"]["compression_bytes"] == remedy
+    assert "pixel_entropy" in stored(artifact)["scores"]
+    told = capsys.readouterr()
+    assert "gone/for-good" in told.err and "--source.name PATH" in told.out
     assert main(["score", str(artifact), "--source.name", "also/gone"]) == 2
 
 
@@ -220,13 +224,16 @@ def test_snapshots_follow_the_optimisation_and_change_nothing(finished, tmp_path
     assert (run / "README.md").read_text().count("\n| 2 | 4 | ") == 2
 
 
-def test_an_artifact_on_the_hub_is_scored_beside_its_cache(hub, scored, place, tmp_path_factory):
+def test_an_artifact_on_the_hub_is_scored_beside_its_cache(hub, scored, finished, place, tmp_path_factory):
     run = copy_run(scored, tmp_path_factory.mktemp("published"))
+    unscored = copy_run(finished, tmp_path_factory.mktemp("again"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_TOKEN", "hf_alice")
         assert main(["publish", str(run), "alice/scored"]) == 0
         assert "results/scores.json" in read_manifest(run).files
         assert main(["score", "alice/scored", "--json"]) == 0
+        assert main(["publish", str(unscored), "alice/scored"]) == 0  # others' evaluations are taken over, not scores
+    assert not (unscored / "results").exists()
     held = json.loads((place / "runs/alice--scored/results/scores.json").read_text())
     for name, score in stored(scored)["scores"].items():
         assert held["scores"][name] == pytest.approx(score) or name == "pixel_entropy"

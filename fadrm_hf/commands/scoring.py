@@ -13,8 +13,10 @@ from fadrm_hf.card import Result, read_results
 from fadrm_hf.card.scores import KINDS, Scores, course_rows, score_rows
 from fadrm_hf.commands.measuring import only_process
 from fadrm_hf.commands.output import as_typed, console, say
+from fadrm_hf.evaluation import without_folders
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
+from fadrm_hf.progress import Reporter
 from fadrm_hf.results import ResultFolder, result_folder
 from fadrm_hf.scoring import ScoreRequest, measure_scores
 from fadrm_hf.shards import WorkFolder
@@ -36,8 +38,9 @@ def score_command(arguments: Sequence[str]) -> int:
     )
     location = open_artifact(parsed.artifact, parsed.revision)
     place = result_folder(location, parsed.output)
-    work, command = WorkFolder(location.folder).path, as_typed("score", arguments)
-    scores = measure_scores(location, request, _results(place), only_process().device, work, command)
+    work, command = WorkFolder(location.folder).path, without_folders(as_typed("score", arguments))
+    device, reporter = only_process().device, Reporter()
+    scores = measure_scores(location, request, _results(place), device, reporter, work, command)
     path = place.add_scores(scores)
     if parsed.json:
         say(json.dumps(scores.as_plain(), ensure_ascii=False))
