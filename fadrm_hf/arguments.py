@@ -45,7 +45,8 @@ SECTIONS: dict[str, type] = {
 DEFAULT_METHOD = "fadrm"
 _DESCRIPTION = (
     "Distil an image-classification dataset into an artifact. With --shards K:N, the K-th of N equal shares of its "
-    "images is recovered, for jobs without a launcher: the last of them, or fadrm-hf package, makes the artifact."
+    "images is recovered, for jobs without a launcher: the last of them, or fadrm-hf package, makes the artifact. "
+    "--snapshots keeps what the first images look like along their optimisation, for fadrm-hf score."
 )
 _ADDED: dict[str, dict[str, Any]] = {"statistics": {}}  # sections that recipes of version 0.1 do not have
 

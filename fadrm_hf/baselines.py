@@ -20,7 +20,7 @@ from rich.table import Table
 from fadrm_hf.artifact import read_manifest
 from fadrm_hf.artifact.recorded_teachers import names_of_recorded
 from fadrm_hf.card import ROWS, read_results
-from fadrm_hf.config import RunConfig
+from fadrm_hf.config import RunConfig, StudentConfig
 from fadrm_hf.distill import distill
 from fadrm_hf.errors import ConfigError, unknown
 from fadrm_hf.loader import load_distilled
@@ -33,6 +33,9 @@ from fadrm_hf.students import check_student
 from fadrm_hf.train_student import train_students
 from fadrm_hf.whole_dataset import train_on_everything
 
+_KIND = ("images", "labels", "student", "protocol")  # what tells results apart
+_WHOLE_PROTOCOL = "squeeze"
+
 
 def measure_baselines(
     run: RunConfig, source: Source, rows: Sequence[str], command: str, state: PartialState, quiet: bool
@@ -42,7 +45,8 @@ def measure_baselines(
     The seeds of a row are divided over all processes.
 
     Args:
-        run: The artifact's own resolved run; `output` is the artifact.
+        run: The artifact's own resolved run, with the protocol that students are trained by; `output` is the artifact.
+            Students of the whole dataset are trained by the recipe of teachers, whatever the protocol.
         source: Its source.
         rows: Which images to train on: "random_real", "distilled", "whole".
         command: What was typed, for the record.
@@ -60,11 +64,12 @@ def measure_baselines(
             raise ConfigError(f"{unknown('row', row, kinds)}; set --rows '[{', '.join(kinds)}]' or some of these")
     assert run.source.size is not None
     check_student(run.student.student, len(source.class_map), run.source.size)
-    done = {(result["images"], result["labels"], result["student"]) for result in read_results(folder)}
+    done = {tuple(result[key] for key in _KIND) for result in read_results(folder)}
     state.wait_for_everyone()  # nobody records before everybody has looked
     reporter = Reporter(WorkFolder(folder).log, quiet)
     for (images, labels), title in ROWS.items():
-        if images not in rows or (images, labels, run.student.student) in done:
+        protocol_name = _WHOLE_PROTOCOL if images == "whole" else run.student.name
+        if images not in rows or (images, labels, run.student.student, protocol_name) in done:
             continue
         reporter.say(title)
         protocol = replace(run.student, labels="soft" if labels == "soft" else "hard")
@@ -81,13 +86,14 @@ def measure_baselines(
     state.wait_for_everyone()
 
 
-def comparison_table(folder: Path, student: str) -> Table:
-    """The rows that have been measured with a student, for the terminal."""
+def comparison_table(folder: Path, student: str, protocol: str) -> Table:
+    """The rows that have been measured with a student by a protocol, for the terminal."""
     table = Table(title=f"{folder.name}, {student}: accuracy of the last epoch")
     table.add_column("trained on")
     for column in ("images", "top-1 (%)", "seeds", "seconds"):
         table.add_column(column, justify="right")
-    results = [result for result in read_results(folder) if result["student"] == student]
+    wanted = {(student, name) for name in (protocol, _WHOLE_PROTOCOL)}
+    results = [result for result in read_results(folder) if (result["student"], result["protocol"]) in wanted]
     for (images, labels), title in ROWS.items():
         for result in (r for r in results if (r["images"], r["labels"]) == (images, labels)):
             top1 = result["top1"]
@@ -107,5 +113,6 @@ def _random_real_artifact(run: RunConfig, quiet: bool) -> Path:
     manifest = read_manifest(folder)
     teachers = replace(run.teachers, names=names_of_recorded(folder, manifest))
     votes = [teacher.vote for teacher in manifest.teachers if teacher.vote is not None]
-    baseline = replace(run, output=f"{folder}.random_real", method=RandomReal(), teachers=teachers)
+    own = manifest.settings("student", StudentConfig)  # another protocol trains on the same random images
+    baseline = replace(run, output=f"{folder}.random_real", method=RandomReal(), teachers=teachers, student=own)
     return distill(baseline, quiet, votes or None)

@@ -10,6 +10,7 @@
     fadrm-hf whole-dataset --source.name DATASET --students '[resnet18]'    the bound: students trained on everything
     fadrm-hf continual-learning ARTIFACT --steps 5                         classes that arrive in steps
     fadrm-hf compare --methods '[random_real,fadrm]'                       methods beside one another: one table
+    fadrm-hf score ARTIFACT                                                size, entropy, diversity, HLR, IOR, LRS, ARS
     fadrm-hf recode runs/fadrm-digits-ipc10 runs/small --codec int4        the same artifact with smaller labels
     fadrm-hf publish runs/fadrm-digits-ipc10 ORG/NAME                      to the Hub: one commit, one tag
     fadrm-hf reproduce ORG/NAME                                            its number again, from the Hub alone
@@ -59,6 +60,7 @@ COMMANDS = {
     "whole-dataset": "whole_dataset:whole_dataset_command",
     "continual-learning": "continual_learning:continual_learning_command",
     "compare": "compare:compare_command",
+    "score": "scoring:score_command",
     "recode": "recode:recode_command",
     "publish": "publish:publish_command",
     "push-student": "contribute:push_student_command",

@@ -23,7 +23,13 @@ from fadrm_hf.teachers import check_names
 from fadrm_hf.votes import check_votes, measure_votes, needs_votes, with_votes
 
 
-def distill(run: RunConfig, quiet: bool = False, votes: Sequence[float] | None = None, share: Share = WHOLE) -> Path:
+def distill(
+    run: RunConfig,
+    quiet: bool = False,
+    votes: Sequence[float] | None = None,
+    share: Share = WHOLE,
+    snapshots: bool = False,
+) -> Path:
     """Run the line, or what is left of it.
 
     Args:
@@ -31,6 +37,7 @@ def distill(run: RunConfig, quiet: bool = False, votes: Sequence[float] | None =
         quiet: Show no progress.
         votes: What each teacher is worth, as a fraction, where the run asks for that and it is known already.
         share: Which images are recovered here; the artifact is made by the job that finds all there, or by `package`.
+        snapshots: Keep what the images of the first shard look like along their optimisation (`fadrm_hf.snapshots`).
 
     Returns:
         The artifact's folder.
@@ -40,7 +47,7 @@ def distill(run: RunConfig, quiet: bool = False, votes: Sequence[float] | None =
     """
     state = join_world()
     run, source = check_run(run, votes)
-    return Line(run, source, state, quiet, _vote_of(run, votes), share=share).run()
+    return Line(run, source, state, quiet, _vote_of(run, votes), share=share, snapshots=snapshots).run()
 
 
 def package(run: RunConfig, quiet: bool = False) -> Path:

@@ -40,6 +40,10 @@ class ArtifactError(FadrmError):
     """An artifact is damaged, incomplete or written by a newer version."""
 
 
+class ScoreError(FadrmError):
+    """A score is asked for of what it is not defined on."""
+
+
 class HubError(FadrmError):
     """The Hub refuses a request, cannot be reached, or holds something else than expected."""
 

@@ -19,11 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fadrm_hf.sources import Source
+
 THRESHOLD = 10.0  # grey levels
 MAX_OF_CONTRAST = 0.25  # the largest distance of a copy, as a fraction of the standard deviation of its pixels
 
 _SIDE = 32  # larger images are averaged down to about this side to look for candidates
 _BLOCK = 2048  # images compared at once with a test batch
+_DECODED_AT_ONCE = 500
 _SLACK = 1.0  # squared grey levels: float32 rounding of |a|² + |b|² - 2ab, ten times over
 
 
@@ -42,6 +45,16 @@ class NearDuplicate:
     test_index: int
     distance: float
     mirrored: bool = False
+
+
+def copies_of_test_images(images: Tensor, source: Source) -> list[NearDuplicate]:
+    """Which images (N, 3, S, S) uint8 are copies of test images of a source; `find_near_duplicates` says how.
+
+    Raises:
+        SourceError: If the source has no test images, or one cannot be decoded.
+    """
+    rows = torch.arange(len(source.labels("test"))).split(_DECODED_AT_ONCE)
+    return find_near_duplicates(images, (source.pixels("test", block.tolist()) for block in rows))
 
 
 def find_near_duplicates(images: Tensor, test: Iterable[Tensor], threshold: float = THRESHOLD) -> list[NearDuplicate]:

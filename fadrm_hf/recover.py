@@ -37,6 +37,7 @@ Report = Callable[[int, dict[str, float]], None]
 Areas = Callable[[int], Interval]  # least and largest area of the crop of an iteration
 Retrieve = Callable[[Tensor], Tensor]  # real patches (B, 3, S, S) for images (B, 3, s, s), all normalised
 Members = Callable[[int], Sequence[tuple[int, float]]]  # which teachers see an iteration, each with its weight
+Watch = Callable[[int, Tensor], None]  # shown the iterations done, and the images (B, 3, s, s), normalised
 Look = Callable[[Tensor], Tensor]  # one view of images (B, 3, S, S)
 Gradient = tuple[Tensor, dict[str, Tensor]]  # with respect to the images, scaled; and the losses
 
@@ -56,6 +57,7 @@ class Recovery:
         ipc_indices: (B,) int64, which of its class's images each is.
         votes: What each teacher is worth (`fadrm_hf.teachers.Teacher.vote`), for methods that ask.
         retrieve: Finds real patches for the images (`fadrm_hf.retrieval`), for methods that ask.
+        watch: Called at the beginning and at the end of each run.
     """
 
     def __init__(
@@ -71,11 +73,12 @@ class Recovery:
         ipc_indices: Tensor | None = None,
         votes: Sequence[float | None] = (),
         retrieve: Retrieve | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.labels, self.generator = labels, generator
         self.ipc_indices = torch.zeros_like(labels) if ipc_indices is None else ipc_indices
         self.num_teachers, self.votes = len(matchers), list(votes)
-        self.retrieve = retrieve
+        self.retrieve, self._watch = retrieve, watch or (lambda iteration, images: None)
         self._matchers, self._config, self._turn = matchers, config, turn
         self._iterations, self._report = iterations, report
         self._done = 0
@@ -113,6 +116,7 @@ class Recovery:
                 gradients are beyond the range of fp16 whatever the loss is scaled by.
             TeacherError: If a teacher's logits of the images it begins with are not finite.
         """
+        self._watch(self._done, images)
         pixels = images.detach().clone().requires_grad_()
         settings = self._config
         adam = torch.optim.Adam([pixels], lr=settings.lr, betas=settings.betas, eps=1e-8, fused=True)
@@ -131,6 +135,7 @@ class Recovery:
                 self._refuse_divergence(images, pixels, shown)
                 self._report(self._done - reported, {"iteration": self._done, **shown})
                 reported = self._done
+        self._watch(self._done, pixels.detach())
         return pixels.detach()
 
     def _take_turns(self, iteration: int) -> list[tuple[int, float]]:

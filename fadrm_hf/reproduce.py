@@ -18,6 +18,7 @@ from fadrm_hf.artifact.location import Location, table_names
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, is_unaltered, parse_settings
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.card import Result
+from fadrm_hf.card.scores import SCORES_NAME
 from fadrm_hf.config import RelabelConfig, StudentConfig
 from fadrm_hf.errors import ArtifactError, ConfigError, unknown
 from fadrm_hf.evaluation import read_evaluation
@@ -156,7 +157,8 @@ def choose_result(location: Location, student: str | None = None, name: str | No
         ArtifactError: If it is no result, or not what the manifest says.
         ConfigError: If none fits; the message names those there are.
     """
-    files = [file for file in location.manifest.files if file.startswith(_RESULTS) and file.endswith(".json")]
+    named = (file for file in location.manifest.files if file.startswith(_RESULTS) and file.endswith(".json"))
+    files = [file for file in named if file != f"{_RESULTS}{SCORES_NAME}"]
     if name is not None:
         file = f"{_RESULTS}{PurePosixPath(name).name.removesuffix('.json')}.json"
         if file not in files:

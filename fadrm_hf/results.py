@@ -9,11 +9,13 @@ from pathlib import Path
 
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, read_manifest, refresh_files
-from fadrm_hf.card import Result, read_results, write_card
+from fadrm_hf.card import Result, read_results, result_files, write_card
+from fadrm_hf.card.scores import SCORES_NAME, Scores, read_scores
 from fadrm_hf.config import StudentConfig
 from fadrm_hf.errors import RunFolderError
 from fadrm_hf.files import write_json
 from fadrm_hf.hub.repository import pinned_repository
+from fadrm_hf.scorecard import renewed
 from fadrm_hf.shards import WorkFolder, require_place
 
 
@@ -56,6 +58,14 @@ class ResultFolder:
         name = pinned_repository(self.location)
         return {"artifact": {"repository": name.id, "revision": name.revision}} if name else {}
 
+    def add_scores(self, scores: Scores) -> Path:
+        """File the scores, in place of those that were there."""
+        path = self.folder / "results" / SCORES_NAME
+        write_json(path, scores.as_plain())
+        if self.folder == self.location.folder:
+            _bring_up_to_date(self.folder)
+        return path
+
 
 def result_folder(location: Location, output: str | None = None) -> ResultFolder:
     """The folder for an artifact's evaluations.
@@ -81,7 +91,7 @@ def result_folder(location: Location, output: str | None = None) -> ResultFolder
 
 
 def record_result(folder: Path, result: Result) -> Path:
-    """File an evaluation with the artifact, and bring its card and manifest up to date.
+    """File an evaluation with the artifact, and bring its scores, card and manifest up to date.
 
     Args:
         folder: The artifact.
@@ -92,9 +102,17 @@ def record_result(folder: Path, result: Result) -> Path:
     """
     path = folder / "results" / f"{result_name(result)}.json"
     write_json(path, result)
+    if (scores := read_scores(folder)) is not None:
+        scores = renewed(scores, read_results(folder), read_manifest(folder))
+        write_json(folder / "results" / SCORES_NAME, scores.as_plain())
+    _bring_up_to_date(folder)
+    return path
+
+
+def _bring_up_to_date(folder: Path) -> None:
+    """The card, and the manifest, which knows the hash of everything in `results/`."""
     write_card(folder, read_manifest(folder))
     refresh_files(folder)
-    return path
 
 
 def find_result(folder: Path, known: Result) -> Path | None:
@@ -108,7 +126,7 @@ def find_result(folder: Path, known: Result) -> Path | None:
         Its file; `None` where there is none. Results that others have sent do not count.
     """
     wanted = _as_recorded(known)
-    for path, result in zip(sorted((folder / "results").glob("*.json")), read_results(folder), strict=True):
+    for path, result in zip(result_files(folder), read_results(folder), strict=True):
         began = _as_recorded({name: result.get(name) for name in known})
         if not result.get("contributed") and began == wanted:
             return path

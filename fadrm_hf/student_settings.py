@@ -66,6 +66,7 @@ _MOSAICS = RelabelConfig(
     batch_statistics=False, crop_area=(0.5, 1.0), codec="none", num_teachers=1, shuffle_tiles=2
 )  # RDED: a crop is as large as a tile
 _SINGLE_CROPS = RelabelConfig(batch_statistics=False, crop_area=(1.0, 1.0), codec="none", num_teachers=1)
+_AS_THEY_ARE = RelabelConfig(crop_area=(1.0, 1.0), flip_probability=0.0, cutmix=False, codec="none")
 
 # The FADRM paper's settings, and what every other protocol begins from. Later rules win.
 _BASE = Rule(
@@ -149,6 +150,7 @@ _RULES: dict[str, tuple[Rule, ...]] = {
 # Where a protocol is not FADRM's, whatever the dataset; `None` is found in the table above. Its file says the same.
 _SECTIONS: dict[str, dict[str, Any]] = {
     "hard": {"labels": "hard"},
+    "unaugmented": {"relabel": _AS_THEY_ARE},
     "hald": {"hard_phase": (0.25, 0.75), "label_smoothing": 0.8},
     "rded": {"epochs": 300, "eta": 2.0, "accumulation": 1},
     "sre2l": dict.fromkeys(
@@ -165,6 +167,8 @@ _SECTIONS: dict[str, dict[str, Any]] = {
         "relabel": replace(_MOSAICS, batch_size=50, accumulation=1),
     },
 }
+
+PROTOCOLS = tuple(sorted({*_RULES, *_SECTIONS}))
 
 
 def protocol_section(protocol: str) -> dict[str, Any]:

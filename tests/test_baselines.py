@@ -55,7 +55,7 @@ def test_the_table_is_printed_and_nothing_is_measured_twice(compared, capsys):
     printed = capsys.readouterr().out
     results = results_of(compared)
     (student,) = {result["student"] for result in results.values()}
-    titles, _, top1, seeds, _ = (list(column.cells) for column in comparison_table(compared, student).columns)
+    titles, _, top1, seeds, _ = (list(column.cells) for column in comparison_table(compared, student, "fadrm").columns)
     assert titles == list(ROWS.values())
     assert top1 == [f"{100 * results[kind]['top1']['mean']:.1f} ± 0.0" for kind in ROWS]
     assert seeds == ["1"] * len(ROWS)
@@ -73,3 +73,11 @@ def test_datasets_whose_runs_lie_side_by_side_do_not_mix(finished, tmp_path):
     top1 = [results_of(artifact)["whole", "hard"]["top1"] for artifact in (first, second)]
     assert top1[0] != top1[1]
     assert [results_of(artifact)["whole", "hard"]["epochs"] for artifact in (first, second)] == [2, 1]
+
+
+def test_a_protocol_that_there_is_not_is_refused_before_anything_is_trained(finished, tmp_path, capsys):
+    artifact = copy_artifact(finished, tmp_path)
+    assert main(["baselines", str(artifact), "--protocol", "unaugmente"]) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "unknown protocol 'unaugmente'" in message and "'unaugmented'" in message
+    assert not artifact.with_name("run.random_real").exists()

@@ -17,6 +17,7 @@ from fadrm_hf.artifact.manifest import (
     refresh_files,
 )
 from fadrm_hf.card import card_configs, read_results, render_card, replace_results, write_card
+from fadrm_hf.card.scores import Score, Scores
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.files import write_json
 from fadrm_hf.methods.fadrm import PAPER
@@ -153,6 +154,36 @@ def test_labels_in_a_repository_of_their_own(artifact):
     labels = '"org/labels", "soft_labels", revision="0123abcd", split="train"'
     assert text.count("load_dataset(" + labels) == 2 and 'fadrm-trees-ipc2", "soft_labels"' not in text
     assert "`org/labels@0123abcd`" in text and "| soft labels | 12.3 MB," in text
+
+
+SCORES = Scores(
+    scores={
+        "hard_label_accuracy": Score(0.1234, 0.011),
+        "hard_label_recovery": Score(0.5, None),
+        "improvement_over_random": Score(-0.02, 0.005),
+        "label_robust_score": Score(0.1918),
+        "compression_images": Score(12.97),
+        "compression_bytes": Score(5123.4),
+        "pixel_entropy": Score(6.27, 0.548),
+        "test_copies": Score(2.0),
+    },
+    missing={"augmentation_robust_score": "a command", "feature_entropy": "a network"},
+    course=({"iteration": 500.0, "num_images": 100.0, "pixel_entropy": 6.1, "feature_entropy": 6.2}, {"of": 1.0}),
+    settings={"student": "timm/<b>|", "network": "`<i>`", "has_taught": True},
+)
+
+
+def test_scores_in_their_units_and_what_was_not_measured():
+    text = render_card(make_manifest(), RESULTS, ROWS, [], "org/fadrm-trees-ipc2", SCORES)
+    section = text.partition("## Scores")[2].partition("## Size and cost")[0]
+    assert [line.split(" | ")[1] for line in section.splitlines() if line.endswith(("more |", "less |", "|  |"))] == [
+        "12.3 ± 1.1 %", "+50.0 points", "-2.0 ± 0.5 points", "0.192", "13 : 1", "5,123 : 1", "6.270 ± 0.548 bits", "2",
+    ]  # fmt: skip
+    assert "Not measured: augmentation-robust score (ARS); entropy of features, per image." in section
+    assert "\n| 500 | 100 | 6.100 | 6.200 |\n\n" in section  # and what a newer version measures is left out
+    assert "which these images were made for" in section
+    assert "&lt;b>" in section and not {"<b>", "<i>", "`"} & set(re.findall(r"<\w+>|`", section))
+    assert "## Scores" not in render(make_manifest(), RESULTS)
 
 
 def test_a_local_path_is_not_made_public():

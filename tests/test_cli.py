@@ -46,7 +46,14 @@ def test_every_command_explains_its_options(capsys, command):
     shown = capsys.readouterr().out
     expected = {
         "package": ["--config", "--ipc", "--output"],
-        "distill": ["--config", "--shards K:N", "--ipc", "--method.alpha", *(f"--{section}." for section in SECTIONS)],
+        "distill": [
+            "--config",
+            "--shards K:N",
+            "--snapshots",
+            "--ipc",
+            "--method.alpha",
+            *(f"--{section}." for section in SECTIONS),
+        ],
         "estimate": ["--json", "--processes", "--budget", "--no_students", "--config", "--ipc", "--method.alpha"],
         "train-teacher": ["--architecture", "--squeeze.lr", "--source.name"],
         "train-student": ["artifact", "--student", "--num_seeds", "--config", "--revision", "--streaming", "--online"],
@@ -63,6 +70,7 @@ def test_every_command_explains_its_options(capsys, command):
         "whole-dataset": ["--students", "--num_seeds", "--output", "--teachers", "--source.name", "--squeeze.epochs"],
         "continual-learning": ["artifact", "--steps", "--orders", "--student", "--num_seeds", "--labels", "--table"],
         "compare": ["--methods", "--protocol", "--num_seeds", "--output", "--runs", "--settings.METHOD.OPTION"],
+        "score": ["artifact", "--student", "--network", "--label_weight", "--augmentation_weight", "--json"],
         "recode": ["artifact", "output", "--codec", "--stored_epochs"],
         "reproduce": ["artifact", "--revision", "--seeds", "--tolerance", "--result"],
         "publish": ["artifact", "repository", "--private", "--revision", "--labels", "--dry_run"],

@@ -9,7 +9,13 @@ import torch
 from PIL import Image
 
 from fadrm_hf.config import SourceConfig
-from fadrm_hf.leakage import MAX_OF_CONTRAST, THRESHOLD, NearDuplicate, find_near_duplicates
+from fadrm_hf.leakage import (
+    MAX_OF_CONTRAST,
+    THRESHOLD,
+    NearDuplicate,
+    copies_of_test_images,
+    find_near_duplicates,
+)
 from fadrm_hf.sources import load_source
 
 
@@ -124,3 +130,14 @@ def test_a_thousand_images_against_ten_thousand_take_seconds():
     started = time.process_time()
     assert find_near_duplicates(images, [test] * 4) == []  # 2,000 of the 10,000
     assert time.process_time() - started < 5
+
+
+def test_images_are_compared_with_every_test_image_of_a_source():
+    source = load_source(SourceConfig("digits", size=16))
+    images = torch.cat([source.pixels("train", [0, 1]), source.pixels("test", [499, 3])])
+    found = copies_of_test_images(images, source)
+    assert [(near.row, near.test_index, near.distance) for near in found if near.row >= 2] == [
+        (2, 499, 0.0),
+        (3, 3, 0.0),
+    ]
+    assert found == find_near_duplicates(images, [source.pixels("test", range(500))])

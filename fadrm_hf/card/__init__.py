@@ -10,7 +10,7 @@ from fadrm_hf.card.metadata import (
     nested_ipc,
     public_source,
 )
-from fadrm_hf.card.results import ROWS, Result, read_results, replace_results
+from fadrm_hf.card.results import ROWS, Result, read_results, replace_results, result_files
 from fadrm_hf.card.text import card_environment
 from fadrm_hf.card.writing import render_card, write_card
 
@@ -29,5 +29,6 @@ __all__ = [
     "read_results",
     "render_card",
     "replace_results",
+    "result_files",
     "write_card",
 ]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fadrm_hf.card.scores import SCORES_NAME
 from fadrm_hf.card.text import NOT_MEASURED, render
 from fadrm_hf.errors import ArtifactError
 
@@ -21,6 +22,11 @@ ROWS: dict[tuple[str, str], str] = {
 _BEGIN, _END = "<!-- results -->", "<!-- /results -->"
 
 
+def result_files(folder: Path) -> list[Path]:
+    """The files of an artifact's evaluations, sorted by name: all of `results/` but the scores."""
+    return [path for path in sorted((folder / "results").glob("*.json")) if path.name != SCORES_NAME]
+
+
 def read_results(folder: Path) -> list[Result]:
     """All evaluations of an artifact, sorted by file name.
 
@@ -28,7 +34,7 @@ def read_results(folder: Path) -> list[Result]:
         ArtifactError: If a file in `results/` is none.
     """
     results = []
-    for path in sorted((folder / "results").glob("*.json")):
+    for path in result_files(folder):
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
             _row(result), accuracy_bars([result])

@@ -21,6 +21,7 @@ from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.builders.soft_labels import label_features
 from fadrm_hf.card.metadata import card_metadata, card_title, method_name, nested_ipc, public_source
 from fadrm_hf.card.results import Result, accuracy_bars, read_results, render_results
+from fadrm_hf.card.scores import KINDS, Scores, course_rows, read_scores, score_rows
 from fadrm_hf.card.text import quoted, render, size
 from fadrm_hf.files import write_bytes
 from fadrm_hf.label_codec import find_codec
@@ -41,18 +42,23 @@ def write_card(folder: Path, manifest: Manifest, work: Path | None = None, name:
         name: Repository id that the card's examples load. `None`: the one that the card there already names, else
             the folder's name.
     """
-    results = read_results(folder)
+    results, scores = read_results(folder), read_scores(folder)
     write_pictures(folder, manifest.classes.names, accuracy_bars(results), work)
     pictures = [file.stem for file in sorted((folder / "assets").glob("*.png"))]
     manifest = replace(manifest, bytes=_sizes(folder, manifest))
     rows = _first_row(folder, IMAGES_FOLDER), _first_label_row(folder, manifest)
     name = name or _published_name(folder / "README.md") or folder.resolve().name
-    write_bytes(folder / "README.md", render_card(manifest, results, rows, pictures, name).encode())
+    write_bytes(folder / "README.md", render_card(manifest, results, rows, pictures, name, scores).encode())
     return folder / "README.md"
 
 
 def render_card(
-    manifest: Manifest, results: Sequence[Result], rows: tuple[str, str], pictures: Sequence[str], name: str
+    manifest: Manifest,
+    results: Sequence[Result],
+    rows: tuple[str, str],
+    pictures: Sequence[str],
+    name: str,
+    scores: Scores | None = None,
 ) -> str:
     """The text of the card.
 
@@ -62,6 +68,7 @@ def render_card(
         rows: A row of the images table and one of the soft-label table, as text; an empty one is left out.
         pictures: Which of "grid", "recovery" and "accuracy" there are.
         name: What the examples load: a repository id, or the name of a folder.
+        scores: What `fadrm-hf score` found, if it was run.
     """
     values = vars(manifest) | _facts(manifest) | _label_facts(manifest, name)
     return render(
@@ -75,6 +82,7 @@ def render_card(
         image_row=rows[0],
         label_row=rows[1],
         pictures=pictures,
+        **_score_facts(scores),
     )
 
 
@@ -123,6 +131,18 @@ def _label_facts(manifest: Manifest, name: str) -> dict[str, Any]:
         "bytes_per_view": f"{manifest.bytes.soft_labels / num_views:.0f}",
         "label_ratio": f"{manifest.bytes.soft_labels / max(1, manifest.bytes.images):.3g}",
         "float16_ratio": f"{manifest.bytes.soft_labels / in_float16:.3g}",
+    }
+
+
+def _score_facts(scores: Scores | None) -> dict[str, Any]:
+    """What the template says about the scores; nothing where there are none."""
+    if scores is None:
+        return {"score_rows": [], "course_rows": [], "unscored": [], "scored_by": {}}
+    return {
+        "score_rows": score_rows(scores),
+        "course_rows": course_rows(scores),
+        "unscored": [KINDS[name].title for name in KINDS if name in scores.missing],
+        "scored_by": {"student": "?", "network": None, "has_taught": False} | dict(scores.settings),
     }
 
 

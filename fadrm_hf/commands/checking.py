@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from fadrm_hf.arguments import new_parser, parse
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import MANIFEST_NAME
@@ -13,10 +11,8 @@ from fadrm_hf.commands.output import say
 from fadrm_hf.config import require
 from fadrm_hf.errors import FadrmError
 from fadrm_hf.hub import open_artifact
-from fadrm_hf.leakage import find_near_duplicates
+from fadrm_hf.leakage import copies_of_test_images
 from fadrm_hf.verify import Problem, verify_location
-
-_BLOCK = 500  # test images decoded at a time
 
 
 def verify_command(arguments: Sequence[str]) -> int:
@@ -53,8 +49,6 @@ def _leakage(location: Location, source_name: str | None) -> list[Problem]:
     if source.test is None:
         say("leakage: not checked, the source has no test images")
         return []
-    rows = torch.arange(len(source.labels("test"))).split(_BLOCK)
-    images, _ = read_images(location.folder)
-    found = find_near_duplicates(images, (source.pixels("test", block.tolist()) for block in rows))
+    found = copies_of_test_images(read_images(location.folder)[0], source)
     what = "is test image {0.test_index} of the source to within {0.distance:.1f} grey levels"
     return [Problem("data/", f"row {near.row}", what.format(near)) for near in found]

@@ -17,7 +17,8 @@ from fadrm_hf.teachers.squeeze import squeeze
 def distill_command(arguments: Sequence[str]) -> int:
     """`fadrm-hf distill`."""
     share, rest = _share_of(arguments)
-    distill(parse_run(with_recipe_from_hub(rest)), share=share)
+    words = [word for word in rest if word != "--snapshots"]  # no part of a run either
+    distill(parse_run(with_recipe_from_hub(words)), share=share, snapshots=words != rest)
     return 0
 
 

@@ -18,14 +18,14 @@ from fadrm_hf.baselines import comparison_table, measure_baselines
 from fadrm_hf.commands.output import as_typed, console, say
 from fadrm_hf.commands.sharing import Sharing, add_sharing_options
 from fadrm_hf.config import StudentConfig, build
-from fadrm_hf.errors import ConfigError, FadrmError
+from fadrm_hf.errors import ConfigError, FadrmError, unknown
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.progress import Reporter
 from fadrm_hf.results import describe_result, result_folder
 from fadrm_hf.shards import join_world
-from fadrm_hf.student_settings import protocol_section
+from fadrm_hf.student_settings import PROTOCOLS, protocol_section
 from fadrm_hf.train_student import require_views, train_students
 
 
@@ -90,6 +90,7 @@ def baselines_command(arguments: Sequence[str]) -> int:
         "--num_seeds", type=int, default=None, help="Students per row; the artifact's own if not given."
     )
     parser.add_argument("--rows", type=list[str], default=["random_real", "distilled", "whole"], help="Which images.")
+    parser.add_argument("--protocol", type=str, default=None, help="By its name; the artifact's own if not given.")
     parser.add_argument("--source.name", type=str, default=None, help="Where the source is, if not where it was.")
     parsed = parse(parser, arguments)
     location = open_artifact(parsed.artifact)
@@ -101,7 +102,8 @@ def baselines_command(arguments: Sequence[str]) -> int:
     run = run_from_recipe(location.manifest.config, parsed.artifact)
     given = {k: v for k, v in (("student", parsed.student), ("num_seeds", parsed.num_seeds)) if v is not None}
     where = replace(run.source, name=parsed.source.name or run.source.name)
-    run = replace(run, student=replace(run.student, **given), source=where)
+    protocol = run.student if parsed.protocol is None else _named_protocol(parsed.protocol, run.student)
+    run = replace(run, student=replace(protocol, **given), source=where)
     source = source_of(location, parsed.source.name)
     require_views(load_distilled(location))
     state = join_world()
@@ -109,7 +111,7 @@ def baselines_command(arguments: Sequence[str]) -> int:
     measure_baselines(run, source, parsed.rows, command, state, quiet)
     if quiet:
         return 0
-    console.print(comparison_table(location.folder, run.student.student))
+    console.print(comparison_table(location.folder, run.student.student, run.student.name))
     _print_where_to_look(location)
     return 0
 
@@ -168,6 +170,13 @@ def student_parser(program: str, description: str) -> ArgumentParser:
     parser.add_class_arguments(StudentConfig)
     parser.set_defaults(name=None, student=None)
     return parser
+
+
+def _named_protocol(name: str, own: StudentConfig) -> StudentConfig:
+    """A protocol by its name, for the artifact's own student and number of seeds."""
+    if name not in PROTOCOLS:
+        raise ConfigError(f"{unknown('protocol', name, PROTOCOLS)}; set --protocol")
+    return build(StudentConfig, protocol_section(name) | {"student": own.student, "num_seeds": own.num_seeds})
 
 
 def protocol_given(

@@ -30,6 +30,7 @@ class Job:
         claims: Who does which unit.
         reporter: Shows and logs progress.
         share: Which images are recovered here; the others are somebody else's.
+        snapshots: Whether it is kept what the images of the first shard look like along their optimisation.
     """
 
     run: RunConfig
@@ -39,6 +40,7 @@ class Job:
     claims: Claims
     reporter: Reporter
     share: Share
+    snapshots: bool = False
 
     @property
     def device(self) -> torch.device:

@@ -74,6 +74,7 @@ class Line:
         vote: How teachers are voted on, for methods whose teachers have votes.
         teachers: The run's teachers, where they are known already.
         share: Which images this process and those of its launch recover; the others are somebody else's.
+        snapshots: Keep what the images of the first shard look like along their optimisation.
     """
 
     def __init__(
@@ -85,13 +86,14 @@ class Line:
         vote: Vote | None = None,
         teachers: list[Teacher] | None = None,
         share: Share = WHOLE,
+        snapshots: bool = False,
     ) -> None:
         self._folder = Path(run.output)
         work = WorkFolder(self._folder)
         reporter = Reporter(work.log, quiet or not state.is_main_process)
         place = state.process_index / state.num_processes
         claims = Claims(work.path / "claims", reporter.say, Reporter(quiet=quiet).say, place)
-        self._job = Job(run, source, state, work, claims, reporter, share)
+        self._job = Job(run, source, state, work, claims, reporter, share, snapshots)
         self._costs = Costs(self._job, is_part=teachers is not None)
         self._vote, self._given_teachers = vote, teachers
 

@@ -14,6 +14,7 @@ from fadrm_hf.progress import Task
 from fadrm_hf.randomness import generator
 from fadrm_hf.recover import Recovery
 from fadrm_hf.shards import Shard
+from fadrm_hf.snapshots import Snapshots
 from fadrm_hf.statistics import Targets
 from fadrm_hf.statistics.gathering import block_side
 from fadrm_hf.teachers import Teacher
@@ -50,6 +51,7 @@ def recover_images(job: Job, teachers: list[Teacher], measured: Measured) -> Non
                 patches.ipc_index,
                 [teacher.vote for teacher in teachers],
                 retriever(job, teachers[0], patches.label),
+                Snapshots(job.work, job.source) if job.snapshots and shard == job.shards[0] else None,
             )
             images = run.method.recover(_start_of(job, patches), recovery)
             _save_images(job, shard, replace(patches, images=job.source.to_pixels(images.cpu())))

@@ -115,6 +115,10 @@ class Source:
 
             images.in_threads(decode, encoded)
 
+    def num_bytes(self, split: Split) -> int:
+        """Bytes of a split's images as they are encoded."""
+        return sum(_encoded_bytes(self.rows(split)))
+
     def normalise(
         self,
         pixels: Tensor,  # (..., 3, H, W) uint8
@@ -313,11 +317,17 @@ def _sample(count: int, size: int, purpose: str) -> list[int]:
 def _num_bytes(table: Dataset) -> int:
     """Bytes of a split's encoded images, up to the first gigabyte."""
     total = 0
-    for _, encoded in _chunks(table, range(len(table))):
-        total += sum(len(item["bytes"]) if item["bytes"] is not None else _file_size(item["path"]) for item in encoded)
+    for num in _encoded_bytes(table):
+        total += num
         if total > HASHED_WHOLE_BYTES:
             break
     return total
+
+
+def _encoded_bytes(table: Dataset) -> Iterator[int]:
+    """Bytes of the encoded images of each chunk of a table."""
+    for _, encoded in _chunks(table, range(len(table))):
+        yield sum(len(item["bytes"]) if item["bytes"] is not None else _file_size(item["path"]) for item in encoded)
 
 
 def _file_size(path: str | None) -> int:

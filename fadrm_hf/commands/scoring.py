@@ -1,0 +1,114 @@
+"""What an artifact is worth, in one table: `score`."""
+
+import json
+import shlex
+from collections.abc import Sequence
+
+from jsonargparse import ArgumentParser
+from rich.table import Table
+
+from fadrm_hf.arguments import new_parser, parse
+from fadrm_hf.artifact.location import Location
+from fadrm_hf.card import Result, read_results
+from fadrm_hf.card.scores import KINDS, Scores, course_rows, score_rows
+from fadrm_hf.commands.measuring import only_process
+from fadrm_hf.commands.output import as_typed, console, say
+from fadrm_hf.evaluation import without_folders
+from fadrm_hf.hub import open_artifact
+from fadrm_hf.hub.repository import pinned_repository
+from fadrm_hf.progress import Reporter
+from fadrm_hf.results import ResultFolder, result_folder
+from fadrm_hf.scoring import ScoreRequest, measure_scores
+from fadrm_hf.shards import WorkFolder
+
+_DESCRIPTION = """Score an artifact: its size, its images, and its students against those of random images and of the
+whole dataset, from the evaluations on file. Nothing is trained; what lacks is named with the command that makes it."""
+
+
+def score_command(arguments: Sequence[str]) -> int:
+    """`fadrm-hf score ARTIFACT`."""
+    parsed = parse(_parser(), arguments)
+    request = ScoreRequest(
+        parsed.student,
+        parsed.network,
+        parsed.label_weight,
+        parsed.augmentation_weight,
+        parsed.bins,
+        parsed.source.name,
+    )
+    location = open_artifact(parsed.artifact, parsed.revision)
+    place = result_folder(location, parsed.output)
+    work, command = WorkFolder(location.folder).path, without_folders(as_typed("score", arguments))
+    device, reporter = only_process().device, Reporter()
+    scores = measure_scores(location, request, _results(place), device, reporter, work, command)
+    path = place.add_scores(scores)
+    if parsed.json:
+        say(json.dumps(scores.as_plain(), ensure_ascii=False))
+        return 0
+    console.print(_table(scores, location))
+    for line in _remarks(scores, parsed.artifact):
+        say(line)
+    say(f"{path}")
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = new_parser("fadrm-hf score", _DESCRIPTION)
+    parser.add_argument("artifact", type=str, help="Run folder, or ORG/NAME on the Hub.")
+    parser.add_argument("--revision", type=str, default=None, help="Tag, branch or commit on the Hub.")
+    parser.add_argument(
+        "--student", type=str, default=None, help="Whose evaluations; the artifact's own if not given."
+    )
+    parser.add_argument(
+        "--network",
+        type=str,
+        default=None,
+        help="Network whose features are measured, named as teachers are; the artifact's first teacher if not given.",
+    )
+    parser.add_argument("--label_weight", type=float, default=0.5, help="w of LRS, the weight of IOR against HLR.")
+    parser.add_argument("--augmentation_weight", type=float, default=0.5, help="gamma of ARS.")
+    parser.add_argument("--bins", type=int, default=256, help="Bins of the histogram of grey levels; 10 in Fig. 3.")
+    parser.add_argument("--source.name", type=str, default=None, help="Where the source is, if not where it was.")
+    parser.add_argument("--output", type=str, default=None, help="Folder for the scores; see train-student.")
+    parser.add_argument("--json", action="store_true", help="Print everything as JSON, and no table.")
+    return parser
+
+
+def _results(place: ResultFolder) -> list[Result]:
+    """The artifact's own evaluations, and those that were filed elsewhere as it lies in a cache."""
+    location = place.location
+    for name in location.manifest.files:
+        if name.startswith("results/"):
+            location.local(name)
+    elsewhere = read_results(place.folder) if place.folder != location.folder else []
+    return read_results(location.folder) + elsewhere
+
+
+def _table(scores: Scores, location: Location) -> Table:
+    repository = pinned_repository(location)
+    table = Table(title=f"{repository.id if repository else location.folder.name}: scores")
+    table.add_column("score")
+    table.add_column("value", justify="right")
+    table.add_column("better")
+    for row in score_rows(scores):
+        table.add_row(*row)
+    if scores.course:
+        table.add_section()
+    for iteration, _, pixels, features in course_rows(scores):
+        table.add_row(f"entropy of pixels, features at iteration {iteration}", f"{pixels}, {features} bits", "")
+    return table
+
+
+def _remarks(scores: Scores, artifact: str) -> list[str]:
+    """What the table does not say."""
+    remedies: dict[str, list[str]] = {}
+    for name, remedy in scores.missing.items():
+        remedies.setdefault(remedy, []).append(KINDS[name].title)
+    named = {remedy.replace("ARTIFACT", shlex.quote(artifact)): titles for remedy, titles in remedies.items()}
+    lines = [f"not scored: {'; '.join(titles)}. What gives it: {remedy}" for remedy, titles in named.items()]
+    if scores.settings["has_taught"]:
+        lines.append(
+            f"features are those of {scores.settings['network']}, which these images were made for; --network NAME "
+            "looks through another"
+        )
+    return lines

@@ -1,0 +1,36 @@
+"""IOR of DD-Ranking: accuracy gained over random real images under the same labels; more is better."""
+
+import datasets
+import evaluate
+
+from fadrm_hf.metrics import DD_RANKING, accuracy
+from fadrm_hf.scores import improvement_over_random
+
+_INPUTS = """
+Args:
+    predictions: classes named by a student of the distilled dataset.
+    references: the class of each test image.
+    random: classes named by a student of as many random real images, labelled and trained alike.
+"""
+
+
+class ImprovementOverRandom(evaluate.Metric):
+    """Improvement over random."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation=DD_RANKING,
+            inputs_description=_INPUTS,
+            features=datasets.Features(
+                {
+                    "predictions": datasets.Value("int64"),
+                    "references": datasets.Value("int64"),
+                    "random": datasets.Value("int64"),
+                }
+            ),
+        )
+
+    def _compute(self, predictions: list[int], references: list[int], random: list[int]) -> dict[str, float]:
+        distilled, at_random = accuracy(predictions, references), accuracy(random, references)
+        return {"improvement_over_random": improvement_over_random(distilled, at_random)}
