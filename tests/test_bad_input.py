@@ -53,7 +53,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--teachers.names=[]"], ["teachers.names", "at least one", "()"]),
         (["--method=fadrn"], ["'fadrn'", "'fadrm' or 'fadrm_plus'", "--method.name"]),
         (["--student.student=timm/resnt18"], ["'timm/resnt18'", "'timm/resnet18'", "--student.student"]),
-        (["--student.student=resnet18"], ["'resnet18'", "'timm/ARCHITECTURE'", "--student.student"]),
+        (["--student.student=resnet81"], ["'resnet81'", "'timm/ARCHITECTURE'", "--student.student"]),
         (["--method.alfa=0.3"], ["--method.alfa", "--help"]),
         (["--relabel.epoch=3"], ["--relabel.epoch", "--help"]),  # no silent completion to another option
         (["more"], ["more", "--help"]),

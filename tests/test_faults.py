@@ -306,7 +306,7 @@ def test_a_teacher_with_weights_that_are_no_numbers_is_refused_by_name(finished,
     weights["fc.bias"][3] = value
     save_file(weights, place / "teacher/model.safetensors", {"format": "pt"})
     message = refused(capsys, place, *distil(place, "--teachers.names=[timm/local-dir:teacher]"))
-    names_all(message, "'timm/local-dir:teacher'", "logits of test images that are not finite", "--teachers.names")
+    names_all(message, "'timm/local-dir:teacher'", "are not finite (fc.bias)", "--teachers.names")
 
 
 @pytest.fixture(scope="module")

@@ -133,6 +133,7 @@ class Line:
             except FileNotFoundError:  # this process was taken for dead, and who took over has tidied up
                 if not self._is_finished:
                     raise
+        job.reporter.say(f"{self._folder} is finished; next: fadrm-hf train-student {self._folder}")
         return self._folder
 
     def missing_shards(self) -> list[Shard]:
@@ -191,7 +192,6 @@ class Line:
         with self._costs.of("package"):
             recipe, costs = recipe_of(job.run), self._costs.records()
             write_artifact(self._folder, job.work.path, recipe, job.source, teachers, costs)
-        job.reporter.say(f"{self._folder} is finished; next: fadrm-hf train-student {self._folder}")
 
     def _expected_bytes(self) -> int:
         """Shards and artifact together: pixels three times, soft labels twice, pools, room for tables and pictures."""
