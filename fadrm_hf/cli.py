@@ -92,6 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Not above: while the error is handled, bars are still shown and would be drawn once more, below the message.
     message, code = explained
     fail(message)
+    if arguments is None:  # nothing else is to be done here, and Python would take a second to take torch apart
+        sys.stdout.flush()
+        os._exit(code)
     return code
 
 

@@ -242,9 +242,26 @@ def label_epoch(
     step = torch.arange(len(sizes), dtype=torch.int32).repeat_interleave(torch.tensor(sizes))
     table = {"epoch": torch.full_like(step, epoch), "step": step} | views.columns()
     if labeller is not None:
-        blocks = [encode(logits) for logits in labeller.label_steps(images, views, sizes)]
-        table |= {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+        table |= _collect(map(encode, labeller.label_steps(images, views, sizes)), len(views))
     return table
+
+
+def _collect(blocks: Iterator[dict[str, Tensor]], num_rows: int) -> dict[str, Tensor]:
+    """Successive rows of some columns as one tensor each.
+
+    They are written to where they will stay: small tensors that outlive a block would lie between large ones that do
+    not, and the system would get none of these back.
+    """
+    columns: dict[str, Tensor] = {}
+    end = 0
+    for block in blocks:
+        start = end
+        for name, values in block.items():
+            if name not in columns:
+                columns[name] = values.new_empty((num_rows, *values.shape[1:]))
+            end = start + len(values)
+            columns[name][start:end] = values
+    return columns
 
 
 def _draw_views(rows: Tensor, size: int, config: RelabelConfig, rng: torch.Generator) -> LabelViews:
