@@ -11,6 +11,8 @@ from fadrm_hf.claims import alone
 from fadrm_hf.line.job import Job
 from fadrm_hf.machine import peak_memory_bytes, reset_peak_memory
 
+Cost = dict[str, Any]  # "seconds" and "peak_memory_bytes", as in `StageRecord`
+
 
 class Costs:
     """What the stages of a run have cost so far, in its work folder.
@@ -23,6 +25,7 @@ class Costs:
     def __init__(self, job: Job, is_part: bool) -> None:
         self._job, self._is_part = job, is_part
         self._path = job.work.path / "costs.json"
+        self._own: dict[str, Cost] = {}
 
     @contextmanager
     def of(self, stage: str) -> Iterator[None]:
@@ -33,20 +36,22 @@ class Costs:
         try:
             yield
         finally:
+            seconds = round(time.monotonic() - started, 1)
+            self._own[stage] = {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes()}
             if self._job.state.is_main_process and self._job.work.path.exists():
                 with alone(self._job.work.path / "claims" / "costs.lock", self._job.reporter.say):
-                    self._add(stage, time.monotonic() - started)
+                    self._add(stage)
 
     def records(self) -> dict[str, StageRecord]:
-        """By stage, as the manifest holds them."""
-        return {stage: StageRecord(**cost) for stage, cost in self._read().items()}
+        """By stage, as the manifest holds them; of one that the main process has not left yet, what it cost here."""
+        return {stage: StageRecord(**cost) for stage, cost in (self._own | self._read()).items()}
 
-    def _add(self, stage: str, seconds: float) -> None:
-        costs = self._read()
+    def _add(self, stage: str) -> None:
+        costs, own = self._read(), self._own[stage]
         before = costs.get(stage, {"seconds": 0.0, "peak_memory_bytes": 0})
-        peak = max(before["peak_memory_bytes"], peak_memory_bytes())
-        costs[stage] = {"seconds": round(before["seconds"] + seconds, 1), "peak_memory_bytes": peak}
+        peak = max(before["peak_memory_bytes"], own["peak_memory_bytes"])
+        costs[stage] = {"seconds": round(before["seconds"] + own["seconds"], 1), "peak_memory_bytes": peak}
         files.write_json(self._path, costs)
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> dict[str, Cost]:
         return files.read_json(self._path) or {}
