@@ -108,6 +108,7 @@ def test_two_machines_that_share_a_folder_make_the_artifact_of_one_process(finis
     first, second = launch_on_two_machines("distill", *RECIPE, *FADRM, "--output", str(tmp_path / "run"))
     assert "run is finished" in first and "finished" not in second, "one process speaks"
     assert lasting(tmp_path / "run") == lasting(finished)
+    assert read_manifest(tmp_path / "run").stages.keys() == read_manifest(finished).stages.keys()
     shards = files_of(work_of(finished))
     assert {name: files_of(work_of(tmp_path / "run"))[name] for name in identities(work_of(finished))} == {
         name: shards[name] for name in identities(work_of(finished))
