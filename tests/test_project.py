@@ -108,7 +108,7 @@ GROUPS = (
         "stand_ins",
         "estimate",
     ),
-    ("evaluation", "reproduce", "student_card", "student_repository", "contribute"),
+    ("evidence", "results_page", "evaluation", "reproduce", "student_card", "student_repository", "contribute"),
     ("commands", "cli"),
 )
 ORDER = [module for group in GROUPS for module in group]
