@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := runs/fadrm-digits-ipc10
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help demo test soak quality style clean-demo
+.PHONY: help demo test results soak quality style clean-demo
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ clean-demo: ## forget the demo, so that the next one starts anew (its teachers i
 
 test: $(INSTALLED) ## all tests (no GPU, no network)
 	$(BIN)/pytest -q
+
+results: $(INSTALLED) ## the page of results, from the files beside it
+	$(BIN)/python recipes/results_page.py
 
 soak: export OMP_NUM_THREADS = 1# as many processes as there are cores
 soak: $(INSTALLED) ## the long form: a hundred kills, faults at every moment, bad input timed, fuzzing (CPU, an hour)

@@ -10,6 +10,7 @@
     fadrm-hf whole-dataset --source.name DATASET --students '[resnet18]'    the bound: students trained on everything
     fadrm-hf continual-learning ARTIFACT --steps 5                         classes that arrive in steps
     fadrm-hf compare --methods '[random_real,fadrm]'                       methods beside one another: one table
+    fadrm-hf ablate --config SWEEP.yaml                                    one run, some settings changed: one table
     fadrm-hf score ARTIFACT                                                size, entropy, diversity, HLR, IOR, LRS, ARS
     fadrm-hf recode runs/fadrm-digits-ipc10 runs/small --codec int4        the same artifact with smaller labels
     fadrm-hf publish runs/fadrm-digits-ipc10 ORG/NAME                      to the Hub: one commit, one tag
@@ -21,8 +22,8 @@
     fadrm-hf methods | students | sources                                  what there is, by name
 
 An ARTIFACT is a run folder, or ORG/NAME on the Hub, perhaps with @REVISION.
-Exit codes: 0 done; 1 verify or reproduce found a difference, or a method failed in compare; 2 a mistake in the input,
-named; 130 interrupted (Ctrl-C); 143 ended by SIGTERM.
+Exit codes: 0 done; 1 verify or reproduce found a difference, or a part of compare or ablate failed; 2 a mistake in the
+input, named; 130 interrupted (Ctrl-C); 143 ended by SIGTERM.
 """
 
 import errno
@@ -62,6 +63,7 @@ COMMANDS = {
     "whole-dataset": "whole_dataset:whole_dataset_command",
     "continual-learning": "continual_learning:continual_learning_command",
     "compare": "compare:compare_command",
+    "ablate": "ablate:ablate_command",
     "score": "scoring:score_command",
     "recode": "recode:recode_command",
     "publish": "publish:publish_command",

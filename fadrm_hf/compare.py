@@ -7,7 +7,7 @@ images, labels or the result of the same protocol, is not made again.
 
 import json
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -38,6 +38,7 @@ from fadrm_hf.train_student import known_of_result, train_students
 
 # A process that has imported the library makes those of the methods, where there can be one; none inherits a GPU.
 _START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+_TOUCH_EVERY = 5.0  # seconds
 _LONGEST_REASON = 4000  # characters; a pipe holds more than that until somebody reads it
 
 
@@ -129,7 +130,7 @@ def compare(contenders: Sequence[Contender], output: Path, command: str, reporte
     rows: list[Row] = []
     for number, contender in enumerate(contenders, start=1):
         reporter.say(f"{number}/{len(contenders)} {contender.method}: {contender.run.output}")
-        row = _measure_apart(contender, command)
+        row = measure_apart(contender, command)
         if row.failure is not None:
             reporter.say(f"{row.method} failed: {row.failure}")
         rows.append(row)
@@ -179,17 +180,26 @@ def write_comparison(rows: Sequence[Row], contender: Contender, output: Path, co
         "ipc": run.ipc,
         "seed": run.seed,
         "protocol": _protocol_settings(done) or asdict(contender.protocol),
-        "machines": _machines(done),
+        "machines": machines_of(done),
     }
-    write_json(with_suffix(output, "json"), shared | {"methods": [_everything(row) for row in rows]})
+    write_json(with_suffix(output, "json"), shared | {"methods": [everything(row) for row in rows]})
     write_bytes(with_suffix(output, "csv"), as_csv([row.values() for row in rows]).encode())
     if done:
         write_bytes(with_suffix(output, "png"), draw_comparison([row.values() for row in done]))
     write_bytes(with_suffix(output, "md"), _as_markdown(rows, shared, output.name).encode())
 
 
-def _measure_apart(contender: Contender, command: str) -> Row:
-    """`measure` in a process of its own; a process that was killed tells nothing, but by which signal."""
+def measure_apart(contender: Contender, command: str, touch: Callable[[], None] = lambda: None) -> Row:
+    """`measure` in a process of its own; a process that was killed tells nothing, but by which signal.
+
+    Args:
+        contender: A method.
+        command: What was typed, for the record.
+        touch: Called every few seconds meanwhile.
+
+    Returns:
+        Its row, with the failure if there is one.
+    """
     context: Any = multiprocessing.get_context(_START)
     if _START == "forkserver":
         context.set_forkserver_preload([__name__])
@@ -198,7 +208,9 @@ def _measure_apart(contender: Contender, command: str) -> Row:
     process.start()
     question.close()
     try:
-        process.join()
+        while process.is_alive():
+            process.join(_TOUCH_EVERY)
+            touch()
     except BaseException:  # an interruption is this process's; the other must not go on alone
         process.terminate()
         process.join()
@@ -243,7 +255,7 @@ def _costs(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _everything(row: Row) -> dict[str, Any]:
+def everything(row: Row) -> dict[str, Any]:
     """A row's numbers, and what they were taken from."""
     if row.manifest is None:
         return row.values()
@@ -251,6 +263,7 @@ def _everything(row: Row) -> dict[str, Any]:
     return row.values() | {
         "artifact": Path(row.artifact).name,
         "recipe": manifest.config,
+        "source_record": asdict(manifest.source),
         "teacher_records": [asdict(teacher) for teacher in manifest.teachers],
         "stages": {name: asdict(stage) for name, stage in manifest.stages.items()},
         "machine": manifest.machine,
@@ -270,7 +283,7 @@ def _protocol_settings(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _machines(rows: Sequence[Row]) -> list[str]:
+def machines_of(rows: Sequence[Row]) -> list[str]:
     """Every machine that a number comes from, once."""
     machines = [part["machine"] for row in rows if row.manifest for part in (vars(row.manifest), row.result or {})]
     return list(dict.fromkeys(map(machine_line, machines)))

@@ -4,6 +4,7 @@ All are PNG files whose bytes depend on what they show and on the version of mat
 """
 
 import io
+import itertools
 import json
 import warnings
 from collections import defaultdict
@@ -117,6 +118,36 @@ def draw_comparison(rows: Sequence[dict[str, Any]]) -> bytes:
             xscale="log" if min(seconds) > 0 else "linear", xlabel="seconds of distillation", ylabel="top-1 (%)"
         )
         points.margins(x=0.3, y=0.2)
+        return _to_png(figure)
+
+
+def draw_axis(
+    name: str, points: Sequence[tuple[Any, float, float]], lines: Sequence[tuple[str, float, float]]
+) -> bytes:
+    """Accuracy along an axis with its standard deviation; what it is held against as lines with theirs.
+
+    Args:
+        name: Of the axis.
+        points: (value, mean, standard deviation) as fractions; values that are all numbers are drawn to scale.
+        lines: (text, mean, standard deviation) likewise.
+    """
+    values = [value for value, _, _ in points]
+    is_scale = len(values) > 1 and all(type(value) in (int, float) for value in values)
+    ordered = sorted(points, key=lambda point: point[0]) if is_scale else points
+    places = [value for value, _, _ in ordered] if is_scale else list(range(len(ordered)))
+    means, errors = ([100 * point[part] for point in ordered] for part in (1, 2))
+    with _figure(4.5, 2.8) as figure:
+        axes = figure.subplots()
+        axes.errorbar(places, means, yerr=errors, fmt="o-" if is_scale else "o", color=_BLUE, ms=4, capsize=2, lw=1)
+        for style, (text, mean, error) in zip(itertools.cycle(("--", ":")), lines, strict=False):
+            axes.axhline(100 * mean, color=_GREY, ls=style, lw=1, label=_plain(text, 40))
+            axes.axhspan(100 * (mean - error), 100 * (mean + error), color=_GREY, alpha=0.15, lw=0)
+        axes.set_xticks(places, [_plain(str(value), 24) for value, _, _ in ordered])
+        axes.tick_params(axis="x", rotation=0 if is_scale else 20)
+        axes.set(xlabel=_plain(name, 60), ylabel="top-1 accuracy at the last epoch (%)")
+        axes.margins(x=0.1, y=0.15)
+        if lines:
+            axes.legend(frameon=False)
         return _to_png(figure)
 
 

@@ -1,15 +1,21 @@
-"""Published accuracies, to be printed beside measured ones: top-1 in percent, as the tables print them.
+"""Published numbers, to be printed beside measured ones: top-1 in percent, as the tables print them, and costs.
 
 FADRM is arXiv 2506.24125, in its camera-ready numbers, which are also those of its poster. In two places the arXiv
 version still has earlier ones, of 2x2 patches: Table 2 prints 50.0 for FADRM+ with ResNet-18, where Table 1 and the
 poster have 50.9; the abstract says 47.7 and 50.0 for 48.4 and 50.9. EDC is arXiv 2404.13733.
+
+Tables 4 to 6 do not say of which patches they are; for ImageNet-1k their 47.7 and 50.0 are what Table 3 prints for
+2x2. Nor does Table 6 say how long students of CIFAR-100 were trained: its 61.5 at k = 3 is Table 1's 67.4.
 
 Neither paper says of which epoch a number is; FADRM's released code keeps the best epoch on the test images, and no
 held-out images are mentioned by which its settings per cell (Tables 11-18) were chosen. Accuracies of a last epoch may
 therefore be lower for this reason alone.
 """
 
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fadrm_hf.architectures import find_architecture
 
@@ -64,6 +70,42 @@ _EDC_TABLE_2 = {
     ("deit_tiny", 50): "44.5 55.0",
     ("convnext_tiny", 50): "65.4 66.6",
 }
+# FADRM, Table 2 (left), ImageNet-1k on one RTX 4090: seconds to make an image, and peak memory in GB.
+_TABLE_2_COSTS = {
+    "sre2l_pp": "2.52 5.3",
+    "fadrm": "0.47 2.9",
+    "g_vbsm": "17.28 21.4",
+    "cv_dd": "8.20 23.4",
+    "edc": "4.99 17.9",
+    "fadrm_plus": "1.09 11.0",
+}
+# FADRM, Table 3, by patches: FADRM and FADRM+ at IPC 10, the same at IPC 50.
+_TABLE_3 = {1: "48.4 50.9 60.1 61.2", 2: "47.7 50.0 59.8 60.1"}
+# FADRM, Table 4, with and without mixed precision: %, ms per image and iteration (batch 100, 224 px), GB.
+_TABLE_4 = {
+    "fadrm": "47.7 0.26 2.9  47.8 0.63 5.3",
+    "fadrm_plus": "50.0 0.58 12  49.6 0.96 23",
+    "sre2l_pp": "43.1 0.26 2.9  43.1 0.63 5.3",
+    "g_vbsm": "30.5 2.65 11.8  30.7 4.32 21.4",
+}
+# FADRM, Table 5: % and seconds per image of FADRM, the same of FADRM+.
+_TABLE_5_COMPONENTS = {
+    "num_residuals": "46.4 0.52 48.7 1.16",  # without ARC and MRO: one segment, at the full resolution
+    "alpha": "46.2 0.47 48.2 1.09",  # without ARC: segments at both resolutions, no residual between them
+}
+_TABLE_5_ALPHA = {
+    0.9: "45.7 0.47 48.5 1.09",
+    0.8: "46.4 0.47 48.0 1.09",
+    0.7: "47.6 0.47 48.9 1.09",
+    0.6: "47.3 0.47 49.3 1.09",
+    0.5: "47.7 0.47 50.0 1.09",
+    0.4: "47.4 0.47 49.5 1.09",
+}
+# FADRM, Table 6 (left): k from 1 to 6.
+_TABLE_6_K = {"imagenet1k": "47.1 47.6 47.8 47.6 47.4 47.3", "cifar100": "59.2 60.9 61.5 60.5 59.4 57.9"}
+# FADRM, Table 6 (right), by D_ds: % and seconds per image.
+_TABLE_6_SIZE = {160: "47.2 0.42", 180: "47.5 0.44", 200: "47.7 0.47", 224: "47.7 0.52"}
+_FULL_SIZE = 224
 
 
 @dataclass(frozen=True)
@@ -119,4 +161,120 @@ def published_bound(dataset: str | None, student: str) -> Published | None:
 
 def _cells(names: tuple[str, ...], values: list[str], source: str) -> dict[str, Published]:
     pairs = zip(names, values, strict=True)
-    return {name: Published(round(float(value) / 100, 4), source) for name, value in pairs if value != "-"}
+    return {name: Published(_fraction(value), source) for name, value in pairs if value != "-"}
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One configuration of Tables 2 (left) to 6; the student is a ResNet-18.
+
+    Attributes:
+        table: Paper and table.
+        dataset: Name of the preset.
+        method: Its name here.
+        changed: What the table varies, and the value it has here, by dotted name of a run's settings.
+        accuracy: Top-1, a fraction.
+        grid: Patches per row and column of the images that these numbers are of.
+        ipc: Images per class.
+        seconds: To make one image, all iterations.
+        milliseconds: Per image and iteration.
+        gigabytes: Peak memory of the GPU.
+    """
+
+    table: str
+    dataset: str
+    method: str
+    changed: Mapping[str, Any]
+    accuracy: float | None
+    grid: int
+    ipc: int = 10
+    seconds: float | None = None
+    milliseconds: float | None = None
+    gigabytes: float | None = None
+
+
+def published_ablations(table: str) -> list[Ablation]:
+    """The configurations of a table, in its order.
+
+    Args:
+        table: "2" (left), "3", "4", "5" or "6".
+    """
+    return [each for each in _ABLATIONS if each.table == f"FADRM, Table {table}"]
+
+
+def find_ablation(method: str, dataset: str | None, ipc: int, changed: Mapping[str, Any]) -> Ablation | None:
+    """What the paper reports of some changed settings, of the same data if it can, else of others.
+
+    Args:
+        method: Its name.
+        dataset: Name of the source's preset, if it has one.
+        ipc: Images per class.
+        changed: Every setting that is looked at, with its value.
+
+    Returns:
+        `None` where no table varies these settings, or none to these values.
+    """
+    same = [each for each in _ABLATIONS if each.method == method and each.changed and each.changed == changed]
+    return min(same, key=lambda each: (each.dataset != dataset, abs(each.ipc - ipc)), default=None)
+
+
+def _costs_of_table_2() -> Iterator[Ablation]:
+    for method, values in _TABLE_2_COSTS.items():
+        seconds, gigabytes = map(float, values.split())
+        yield Ablation("FADRM, Table 2", "imagenet1k", method, {}, None, 1, seconds=seconds, gigabytes=gigabytes)
+
+
+def _patches_of_table_3() -> Iterator[Ablation]:
+    for grid, values in _TABLE_3.items():
+        cells = zip(itertools.product((10, 50), ("fadrm", "fadrm_plus")), values.split(), strict=True)
+        for (ipc, method), value in cells:
+            yield Ablation("FADRM, Table 3", "imagenet1k", method, {"patches.grid": grid}, _fraction(value), grid, ipc)
+
+
+def _precisions_of_table_4() -> Iterator[Ablation]:
+    for method, values in _TABLE_4.items():
+        numbers = values.split()
+        for precision, (value, milliseconds, gigabytes) in (("fp16", numbers[:3]), ("fp32", numbers[3:])):
+            yield Ablation(
+                "FADRM, Table 4", "imagenet1k", method, {"recover.precision": precision}, _fraction(value), 2,
+                milliseconds=float(milliseconds), gigabytes=float(gigabytes),
+            )  # fmt: skip
+
+
+def _components_of_table_5() -> Iterator[Ablation]:
+    off: dict[str, float] = {"num_residuals": 0, "alpha": 1.0}
+    lines = [({f"method.{name}": off[name]}, values) for name, values in _TABLE_5_COMPONENTS.items()]
+    lines += [({"method.alpha": alpha}, values) for alpha, values in _TABLE_5_ALPHA.items()]
+    for changed, values in lines:
+        numbers = values.split()
+        for method, (value, seconds) in (("fadrm", numbers[:2]), ("fadrm_plus", numbers[2:])):
+            yield Ablation(
+                "FADRM, Table 5", "imagenet1k", method, changed, _fraction(value), 2, seconds=float(seconds)
+            )
+
+
+def _segments_of_table_6() -> Iterator[Ablation]:
+    for dataset, values in _TABLE_6_K.items():
+        grid = 2 if dataset == "imagenet1k" else 1
+        for k, value in enumerate(values.split(), start=1):
+            yield Ablation("FADRM, Table 6", dataset, "fadrm", {"method.num_residuals": k}, _fraction(value), grid)
+    for size, values in _TABLE_6_SIZE.items():
+        value, seconds = values.split()
+        sizes = (size, _FULL_SIZE, size, _FULL_SIZE)
+        yield Ablation(
+            "FADRM, Table 6", "imagenet1k", "fadrm", {"method.sizes": sizes}, _fraction(value), 2,
+            seconds=float(seconds),
+        )  # fmt: skip
+
+
+def _fraction(percent: str) -> float:
+    return round(float(percent) / 100, 4)
+
+
+_ABLATIONS = (
+    *_costs_of_table_2(),
+    *_patches_of_table_3(),
+    *_precisions_of_table_4(),
+    *_components_of_table_5(),
+    *_segments_of_table_6(),
+)

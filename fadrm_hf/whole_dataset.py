@@ -15,6 +15,7 @@ import timm
 from accelerate import PartialState
 
 from fadrm_hf.card import Result
+from fadrm_hf.card.metadata import public_source
 from fadrm_hf.config import SqueezeConfig
 from fadrm_hf.errors import ConfigError, FadrmError, StudentError
 from fadrm_hf.files import write_json
@@ -106,7 +107,8 @@ def measure_bound(bound: Bound, command: str, reporter: Reporter, state: Partial
         rows.append(bound.row(student, result))
         if state.is_main_process:
             if found is None:
-                write_json(_file_of(bound, student), result | _identity(bound, student) | {"command": command})
+                known = _identity(bound, student) | {"source": _source_record(bound.source), "command": command}
+                write_json(_file_of(bound, student), result | known)
             write_student_table(rows, _title(bound), command, bound.output)
     state.wait_for_everyone()
 
@@ -170,6 +172,13 @@ def _identity(bound: Bound, student: str) -> dict[str, Any]:
     """By which a result on file is known to be of this dataset, recipe and network."""
     architecture = architecture_of_student(student, bound.source.size)
     return {"fingerprint": squeeze_fingerprint(bound.source, architecture, bound.recipe, 0)}
+
+
+def _source_record(source: Source) -> dict[str, Any]:
+    """What the dataset is, for who reads the result by itself."""
+    preset = preset_of(source.config)
+    name, known = public_source(source.config.name), preset.name if preset else None
+    return {"name": name, "revision": source.revision, "preset": known, "size": source.size}
 
 
 def _file_of(bound: Bound, student: str) -> Path:

@@ -70,6 +70,7 @@ def test_every_command_explains_its_options(capsys, command):
         "whole-dataset": ["--students", "--num_seeds", "--output", "--teachers", "--source.name", "--squeeze.epochs"],
         "continual-learning": ["artifact", "--steps", "--orders", "--student", "--num_seeds", "--labels", "--table"],
         "compare": ["--methods", "--protocol", "--num_seeds", "--output", "--runs", "--settings.METHOD.OPTION"],
+        "ablate": ["--config", "--protocol", "--num_seeds", "--output", "--runs"],
         "score": ["artifact", "--student", "--network", "--label_weight", "--augmentation_weight", "--json"],
         "recode": ["artifact", "output", "--codec", "--stored_epochs"],
         "reproduce": ["artifact", "--revision", "--seeds", "--tolerance", "--result"],

@@ -122,6 +122,7 @@ def test_the_json_holds_recipes_protocol_and_every_value(compared):
             manifest["machine"],
         )
         assert entry["result"] == result_of(compared / "runs" / run)
+        assert entry["source_record"]["fingerprint"] == manifest["source"]["fingerprint"]
         assert entry["teacher_records"][0]["sha256"] == manifest["teachers"][0]["sha256"]
 
 

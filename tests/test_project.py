@@ -20,7 +20,8 @@ from fadrm_hf.presets import PRESETS, resolve
 ROOT = Path(__file__).parent.parent
 ROOMS = ("fadrm_hf", "builders", "cards", "recipes")
 CONFIGS = ROOT / "recipes/configs"
-RUNS = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name not in ("compare", "protocols", "small"))
+APART = ("ablations", "compare", "protocols", "small")
+RUNS = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name not in APART)
 
 # The order in which data flows. A module may import from those before it.
 GROUPS = (
@@ -99,13 +100,15 @@ GROUPS = (
         "whole_dataset",
         "baselines",
         "compare",
+        "ablation",
+        "ablation_table",
         "cross_architecture",
         "continual_learning",
         "arguments",
         "stand_ins",
         "estimate",
     ),
-    ("evaluation", "reproduce", "student_card", "student_repository", "contribute"),
+    ("evidence", "results_page", "evaluation", "reproduce", "student_card", "student_repository", "contribute"),
     ("commands", "cli"),
 )
 ORDER = [module for group in GROUPS for module in group]

@@ -7,7 +7,7 @@ import pytest
 
 from fadrm_hf.architectures import ARCHITECTURES
 from fadrm_hf.presets import PRESETS
-from fadrm_hf.published import published_accuracies, published_bound
+from fadrm_hf.published import find_ablation, published_ablations, published_accuracies, published_bound
 
 TEXTS = sorted((Path(__file__).resolve().parents[2] / "shared/seeds").glob("00[01]_*.txt"))
 PRINTED = {"CIFAR-100": "cifar100", "Tiny-ImageNet": "tiny_imagenet", "ImageNette": "imagenette",
@@ -81,3 +81,86 @@ def test_numbers_are_fractions_with_their_source_and_only_of_cells_that_there_ar
     assert published_bound("imagewoof", "resnet50").accuracy == pytest.approx(0.778)
     assert published_bound("imagewoof", "densenet121") is published_bound("digits", "resnet18") is None
     assert set(PRINTED.values()) <= set(PRESETS)
+
+
+# Tables 2 (left) to 6
+
+
+def lines_between(first: str, last: str) -> list[list[str]]:
+    """The lines of a table in the paper's text, as cells of plain text."""
+    text = TEXTS[-1].read_text("utf-8")
+    part = text[text.index(first) : text.index(last)]
+    plain = re.sub(r"<math>.*?</math>", lambda found: found[0].replace("\\alpha", "alpha"), part)
+    return [[re.sub("<[^>]+>", "", cell).strip() for cell in line.split("\t")] for line in plain.splitlines() if line]
+
+
+def numbers(cells: list[str]) -> list[float]:
+    return [float(re.sub(r"[^\d.]", "", cell)) for cell in cells]
+
+
+def of(table: str, method: str, *values: str) -> list[list[float]]:
+    """What is transcribed of a method, in the order of the table, accuracies in percent."""
+    rows = [each for each in published_ablations(table) if each.method == method]
+    in_percent = [{**vars(each), "accuracy": each.accuracy and round(100 * each.accuracy, 2)} for each in rows]
+    return [[each[value] for value in values] for each in in_percent]
+
+
+@needs_the_paper
+def test_the_costs_of_table_2_are_transcribed():
+    printed = lines_between("Method\tTime Cost", "Swin-Tiny [21]\t")[1:]
+    names = ("sre2l_pp", "fadrm", "g_vbsm", "cv_dd", "edc", "fadrm_plus")
+    for name, line in zip(names, printed, strict=True):
+        assert of("2", name, "seconds", "gigabytes") == [numbers(line[1:3])]
+
+
+@needs_the_paper
+def test_table_3_is_transcribed():
+    one, two = (numbers(line[1:]) for line in lines_between("\tIPC=10\t\tIPC=50", "Table 3:")[2:])
+    assert of("3", "fadrm", "accuracy") == [[one[0]], [one[2]], [two[0]], [two[2]]]
+    assert of("3", "fadrm_plus", "accuracy") == [[one[1]], [one[3]], [two[1]], [two[3]]]
+    settings = [(each.changed["patches.grid"], each.ipc) for each in published_ablations("3")]
+    assert settings == [(1, 10), (1, 10), (1, 50), (1, 50), (2, 10), (2, 10), (2, 50), (2, 50)]
+
+
+@needs_the_paper
+def test_table_4_is_transcribed():
+    rows = [numbers(line[1:]) for line in lines_between("ResNet-18 (Student)", "Table 4:")]
+    for place, name in enumerate(("fadrm", "fadrm_plus", "sre2l_pp", "g_vbsm")):
+        printed = [[row[2 * place + without] for row in rows] for without in (0, 1)]
+        assert of("4", name, "accuracy", "milliseconds", "gigabytes") == printed
+    assert [each.changed["recover.precision"] for each in published_ablations("4")] == ["fp16", "fp32"] * 4
+
+
+@needs_the_paper
+def test_table_5_is_transcribed():
+    printed = lines_between("FADRM (W/O ARC + W/O MRO)", "Table 5:")
+    assert of("5", "fadrm", "accuracy", "seconds") == [numbers(line[1:3]) for line in printed]
+    assert of("5", "fadrm_plus", "accuracy", "seconds") == [numbers(line[4:6]) for line in printed]
+    alphas = [each.changed for each in published_ablations("5") if each.method == "fadrm"]
+    assert alphas[:2] == [{"method.num_residuals": 0}, {"method.alpha": 1.0}]
+    named = [float(re.search(r"= ([\d.]+)", line[0])[1]) for line in printed[2:]]
+    assert [each["method.alpha"] for each in alphas[2:]] == named
+
+
+@needs_the_paper
+def test_table_6_is_transcribed():
+    head, first, second = lines_between("$k$\t1\t2", "Table 6:")
+    left = [each for each in published_ablations("6") if "method.num_residuals" in each.changed]
+    right = [each for each in published_ablations("6") if "method.sizes" in each.changed]
+    assert [each.changed["method.num_residuals"] for each in left] == numbers(head[1:7]) * 2
+    assert [100 * each.accuracy for each in left] == pytest.approx(numbers(first[1:7]) + numbers(second[1:7]))
+    assert [each.dataset for each in left] == ["imagenet1k"] * 6 + ["cifar100"] * 6
+    assert [each.changed["method.sizes"] for each in right] == [(size, 224, size, 224) for size in numbers(head[8:])]
+    assert [100 * each.accuracy for each in right] == pytest.approx(numbers(first[8:]))
+    assert [each.seconds for each in right] == numbers(second[8:])
+
+
+def test_an_ablation_is_found_by_what_it_changes_of_the_same_data_if_there_is_one():
+    k = {"method.num_residuals": 2}
+    assert find_ablation("fadrm", "cifar100", 10, k).accuracy == 0.609
+    assert find_ablation("fadrm", "cifar10", 10, k).accuracy == find_ablation("fadrm", None, 1, k).accuracy == 0.476
+    assert find_ablation("fadrm", "imagenet1k", 50, {"patches.grid": 2}).accuracy == 0.598
+    assert find_ablation("fadrm", "cifar100", 40, {"patches.grid": 2}).ipc == 50
+    assert find_ablation("fadrm_plus", "imagenet1k", 10, k) is None
+    assert find_ablation("fadrm", "imagenet1k", 10, {}) is None
+    assert find_ablation("fadrm", "imagenet1k", 10, {"method.alpha": 0.3}) is None

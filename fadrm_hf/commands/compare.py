@@ -55,7 +55,7 @@ def parse_comparison(arguments: Sequence[str]) -> tuple[list[Contender], Path]:
     settings = [(name, value) for name, value in settings if name not in _OWN]
     require(bool(own.methods), "methods", own.methods, "a list of methods, such as '[random_real,fadrm]'")
     require(len(set(own.methods)) == len(own.methods), "methods", own.methods, "a list without repetitions")
-    protocol = _protocol(own.protocol, settings, own.num_seeds)
+    protocol = protocol_from(own.protocol, settings, own.num_seeds)
     contenders = _contenders(own.methods, settings, protocol, Path(own.runs))
     return contenders, Path(own.output or f"results/compare-{_folder_name(contenders[0])}-{protocol.name}")
 
@@ -104,7 +104,7 @@ def _flatten(document: dict[str, Any], prefix: str = "") -> Iterator[Setting]:
             yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
 
 
-def _protocol(file: str | None, settings: Sequence[Setting], num_seeds: int | None) -> StudentConfig:
+def protocol_from(file: str | None, settings: Sequence[Setting], num_seeds: int | None) -> StudentConfig:
     """The protocol of a file with what `--student.X` and `--num_seeds` say."""
     parser = new_parser("fadrm-hf train-student", "How students are trained.")
     parser.add_class_arguments(StudentConfig)

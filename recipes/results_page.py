@@ -1,0 +1,26 @@
+"""The page of results from the files beside it; `make results` does the same.
+
+python recipes/results_page.py            # results/TABLES.md
+python recipes/results_page.py FOLDER     # FOLDER/TABLES.md, from the results in FOLDER
+"""
+
+import sys
+from pathlib import Path
+
+from fadrm_hf.errors import FadrmError
+from fadrm_hf.files import write_bytes
+from fadrm_hf.results_page import render_results_page
+
+ROOT = Path(__file__).parent.parent
+
+
+def main(folder: Path) -> None:
+    """Write the page of a folder of results."""
+    write_bytes(folder / "TABLES.md", render_results_page(folder, ROOT / "recipes/configs").encode())
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "results")
+    except FadrmError as error:
+        sys.exit(f"error: {error}")
