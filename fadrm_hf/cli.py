@@ -11,6 +11,7 @@
     fadrm-hf continual-learning ARTIFACT --steps 5                         classes that arrive in steps
     fadrm-hf compare --methods '[random_real,fadrm]'                       methods beside one another: one table
     fadrm-hf score ARTIFACT                                                size, entropy, diversity, HLR, IOR, LRS, ARS
+    fadrm-hf analyse ARTIFACT                                              the terms of Theorems 1 and 2
     fadrm-hf recode runs/fadrm-digits-ipc10 runs/small --codec int4        the same artifact with smaller labels
     fadrm-hf publish runs/fadrm-digits-ipc10 ORG/NAME                      to the Hub: one commit, one tag
     fadrm-hf reproduce ORG/NAME                                            its number again, from the Hub alone
@@ -61,6 +62,7 @@ COMMANDS = {
     "continual-learning": "continual_learning:continual_learning_command",
     "compare": "compare:compare_command",
     "score": "scoring:score_command",
+    "analyse": "analysis:analyse_command",
     "recode": "recode:recode_command",
     "publish": "publish:publish_command",
     "push-student": "contribute:push_student_command",

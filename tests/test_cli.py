@@ -71,6 +71,7 @@ def test_every_command_explains_its_options(capsys, command):
         "continual-learning": ["artifact", "--steps", "--orders", "--student", "--num_seeds", "--labels", "--table"],
         "compare": ["--methods", "--protocol", "--num_seeds", "--output", "--runs", "--settings.METHOD.OPTION"],
         "score": ["artifact", "--student", "--network", "--label_weight", "--augmentation_weight", "--json"],
+        "analyse": ["artifact", "--network", "--alpha", "--temperature", "--draws", "--source.name", "--json"],
         "recode": ["artifact", "output", "--codec", "--stored_epochs"],
         "reproduce": ["artifact", "--revision", "--seeds", "--tolerance", "--result"],
         "publish": ["artifact", "repository", "--private", "--revision", "--labels", "--dry_run"],

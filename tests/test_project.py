@@ -94,6 +94,7 @@ GROUPS = (
         "shared_norm",
     ),
     ("protocol", "weight_average", "student_step", "train_student", "leakage", "information", "scoring", "verify"),
+    ("generalisation", "analysis"),
     ("publish", "line", "votes", "distill", "measured_tables", "student_table"),
     (
         "whole_dataset",
