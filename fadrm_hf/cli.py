@@ -9,6 +9,7 @@
     fadrm-hf cross-architecture ARTIFACT --students '[resnet18,swin_tiny]'  many students: one table
     fadrm-hf whole-dataset --source.name DATASET --students '[resnet18]'    the bound: students trained on everything
     fadrm-hf continual-learning ARTIFACT --steps 5                         classes that arrive in steps
+    fadrm-hf slim ARTIFACT --ratio 0.5                                     a VGG with half its channels
     fadrm-hf compare --methods '[random_real,fadrm]'                       methods beside one another: one table
     fadrm-hf score ARTIFACT                                                size, entropy, diversity, HLR, IOR, LRS, ARS
     fadrm-hf analyse ARTIFACT                                              the terms of Theorems 1 and 2
@@ -60,6 +61,7 @@ COMMANDS = {
     "cross-architecture": "cross_architecture:cross_architecture_command",
     "whole-dataset": "whole_dataset:whole_dataset_command",
     "continual-learning": "continual_learning:continual_learning_command",
+    "slim": "slimming:slim_command",
     "compare": "compare:compare_command",
     "score": "scoring:score_command",
     "analyse": "analysis:analyse_command",

@@ -39,7 +39,7 @@ GROUPS = (
     ("randomness", "files", "image_table", "claims", "schedules", "progress", "machine", "compilation", "halving"),
     ("class_map", "student_settings", "published", "presets"),
     ("sources.images", "sources.readers", "sources.columns", "sources.source", "sources"),
-    ("views", "convnets", "networks", "checkpoint", "model_directory"),
+    ("views", "convnets", "networks", "slimming", "checkpoint", "model_directory"),
     (
         "teachers.finite",
         "teachers.training_views",
@@ -102,6 +102,7 @@ GROUPS = (
         "compare",
         "cross_architecture",
         "continual_learning",
+        "network_slimming",
         "arguments",
         "stand_ins",
         "estimate",
