@@ -10,6 +10,7 @@
     fadrm-hf whole-dataset --source.name DATASET --students '[resnet18]'    the bound: students trained on everything
     fadrm-hf continual-learning ARTIFACT --steps 5                         classes that arrive in steps
     fadrm-hf slim ARTIFACT --ratio 0.5                                     a VGG with half its channels
+    fadrm-hf rank-architectures ARTIFACT                                   does it rank them as everything does?
     fadrm-hf compare --methods '[random_real,fadrm]'                       methods beside one another: one table
     fadrm-hf score ARTIFACT                                                size, entropy, diversity, HLR, IOR, LRS, ARS
     fadrm-hf analyse ARTIFACT                                              the terms of Theorems 1 and 2
@@ -62,6 +63,7 @@ COMMANDS = {
     "whole-dataset": "whole_dataset:whole_dataset_command",
     "continual-learning": "continual_learning:continual_learning_command",
     "slim": "slimming:slim_command",
+    "rank-architectures": "architecture_search:rank_architectures_command",
     "compare": "compare:compare_command",
     "score": "scoring:score_command",
     "analyse": "analysis:analyse_command",

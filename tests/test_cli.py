@@ -70,6 +70,7 @@ def test_every_command_explains_its_options(capsys, command):
         "whole-dataset": ["--students", "--num_seeds", "--output", "--teachers", "--source.name", "--squeeze.epochs"],
         "continual-learning": ["artifact", "--steps", "--orders", "--student", "--num_seeds", "--labels", "--table"],
         "slim": ["artifact", "--ratio", "--scale_penalty", "--tuning_epochs", "--student", "--num_seeds", "--table"],
+        "rank-architectures": ["artifact", "--architectures", "--whole", "--squeeze.epochs", "--num_seeds", "--table"],
         "compare": ["--methods", "--protocol", "--num_seeds", "--output", "--runs", "--settings.METHOD.OPTION"],
         "score": ["artifact", "--student", "--network", "--label_weight", "--augmentation_weight", "--json"],
         "analyse": ["artifact", "--network", "--alpha", "--temperature", "--draws", "--source.name", "--json"],

@@ -103,6 +103,7 @@ GROUPS = (
         "cross_architecture",
         "continual_learning",
         "network_slimming",
+        "architecture_search",
         "arguments",
         "stand_ins",
         "estimate",
