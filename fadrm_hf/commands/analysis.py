@@ -161,9 +161,9 @@ def _remarks(analysis: Mapping[str, Any], artifact: str) -> Iterator[str]:
             'says nothing. L_h of features is the largest stretch that was seen, a lower bound: there "fails" is '
             'certain, "holds" is not refuted.'
         )
-        if all(_is_out_of_reach(each["pixels"]) for each in residuals):
+        if all(_is_out_of_reach(each[name]) for each in residuals for name in _CLASSES):
             yield (
-                "Linear functions of pixels cannot meet Eq. 11 here: it asks for a larger gap than the distances of "
+                "Neither class of functions can meet Eq. 11 here: it asks for a larger gap than the distances of "
                 "these images allow, whatever the signs."
             )
     for name, remedy in analysis["missing"].items():
