@@ -91,7 +91,14 @@ def _write(slimming: Slimming, seeds: Sequence[dict[str, Any]], command: str, ou
         for stage in stages
     ]
     text = render(
-        "slimming.md", **shared, name=output.name, rows=rows, num_seeds=len(seeds), machine=machine_line(machine)
+        "slimming.md",
+        **shared,
+        name=output.name,
+        rows=rows,
+        widths=[seed["widths"]["after"] for seed in seeds],
+        whole=seeds[0]["widths"]["before"],
+        num_seeds=len(seeds),
+        machine=machine_line(machine),
     )
     write_bytes(with_suffix(output, "md"), text.encode())
 
