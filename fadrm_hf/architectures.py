@@ -8,7 +8,7 @@ from dataclasses import dataclass
 # Where an architecture occurs as a student.
 _T1, _T2 = "FADRM Table 1", "FADRM Table 2"  # arXiv 2506.24125
 _EDC, _DC, _RDED, _G_VBSM = "EDC Table 2", "dataset condensation", "RDED", "G-VBSM"
-_DEMO = "demos on a CPU"
+_DEMO, _SLIM = "demos on a CPU", "EDC's network slimming"
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,15 @@ _TABLE = (
     Architecture("densenet201", "timm/densenet201", "DenseNet-201", 20_013_928, (_T2,)),
     Architecture("deit_tiny", "timm/deit_tiny_patch16_224", "DeiT-Tiny", 5_717_416, (_EDC,)),
     Architecture("convnext_tiny", "timm/convnext_tiny", "ConvNeXt-Tiny", 28_589_128, (_EDC,)),
-    Architecture("vgg11_bn", "timm/vgg11_bn", "VGG-11-BN", 132_868_840, ("EDC's network slimming",)),
+    Architecture("vgg11_bn", "timm/vgg11_bn", "VGG-11-BN", 132_868_840, (_SLIM,)),
     Architecture("convnet3", "timm/convnet3", "ConvNet-3", 320_010, (_DC, _G_VBSM), is_small=True),
     Architecture("convnet3_bn", "timm/convnet3_bn", "ConvNet-3, BatchNorm", 320_010, (_RDED,), is_small=True),
     Architecture("convnet4_bn", "timm/convnet4_bn", "ConvNet-4, BatchNorm", 452_490, (_RDED,), is_small=True),
     Architecture("alexnet_small", "timm/alexnet_small", "AlexNet for small images", 1_872_202, (_DC,), is_small=True),
+    Architecture(
+        "vgg11_bn_small", "timm/vgg11_bn_small", "VGG-11-BN, small images", 9_231_114, (_SLIM,), is_small=True
+    ),
+    Architecture("vgg11_bn_narrow", "timm/vgg11_bn_narrow", "VGG-11-BN, narrow", 145_898, (_DEMO,), is_small=True),
     Architecture("wrn16_2", "timm/wrn16_2", "WRN-16-2", 691_674, (_G_VBSM, "EDC"), is_small=True),
     Architecture("convnet3_narrow", "timm/convnet3_narrow", "ConvNet-3, narrow", 24_714, (_DEMO,), is_small=True),
     Architecture("resnet18_narrow", "timm/resnet18_narrow", "ResNet-18, narrow", 701_466, (_DEMO,), is_small=True),

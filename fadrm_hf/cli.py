@@ -9,9 +9,12 @@
     fadrm-hf cross-architecture ARTIFACT --students '[resnet18,swin_tiny]'  many students: one table
     fadrm-hf whole-dataset --source.name DATASET --students '[resnet18]'    the bound: students trained on everything
     fadrm-hf continual-learning ARTIFACT --steps 5                         classes that arrive in steps
+    fadrm-hf slim ARTIFACT --ratio 0.5                                     a VGG with half its channels
+    fadrm-hf rank-architectures ARTIFACT                                   does it rank them as everything does?
     fadrm-hf compare --methods '[random_real,fadrm]'                       methods beside one another: one table
     fadrm-hf ablate --config SWEEP.yaml                                    one run, some settings changed: one table
     fadrm-hf score ARTIFACT                                                size, entropy, diversity, HLR, IOR, LRS, ARS
+    fadrm-hf analyse ARTIFACT                                              the terms of Theorems 1 and 2
     fadrm-hf recode runs/fadrm-digits-ipc10 runs/small --codec int4        the same artifact with smaller labels
     fadrm-hf publish runs/fadrm-digits-ipc10 ORG/NAME                      to the Hub: one commit, one tag
     fadrm-hf reproduce ORG/NAME                                            its number again, from the Hub alone
@@ -62,9 +65,12 @@ COMMANDS = {
     "cross-architecture": "cross_architecture:cross_architecture_command",
     "whole-dataset": "whole_dataset:whole_dataset_command",
     "continual-learning": "continual_learning:continual_learning_command",
+    "slim": "slimming:slim_command",
+    "rank-architectures": "architecture_search:rank_architectures_command",
     "compare": "compare:compare_command",
     "ablate": "ablate:ablate_command",
     "score": "scoring:score_command",
+    "analyse": "analysis:analyse_command",
     "recode": "recode:recode_command",
     "publish": "publish:publish_command",
     "push-student": "contribute:push_student_command",

@@ -3,7 +3,8 @@
 ConvNets are a few blocks of convolution, normalisation, ReLU and average pooling with one linear layer on the last
 map: the networks of dataset condensation (arXiv 2006.05929; VICO-UoE/DatasetCondensation), of G-VBSM and EDC
 (InstanceNorm) and of RDED (BatchNorm). AlexNet for small images comes from there too and has no normalisation at all.
-WRN-16-2 is the wide residual network of arXiv 1605.07146.
+WRN-16-2 is the wide residual network of arXiv 1605.07146. VGG-11 for small images (arXiv 1409.1556) has BatchNorm and,
+in place of the three layers behind its last map, one, as where networks are slimmed (arXiv 1708.06519).
 
 The linear layer of a ConvNet or AlexNet expects a map of one size. Images of another size are taken all the same,
 their last map being averaged to that size: recovery at several resolutions relies on it.
@@ -122,6 +123,26 @@ class SmallAlexNet(MapClassifier):
         super().__init__(nn.Sequential(*layers), channels, _grid(img_size, 3), num_classes)
 
 
+class SmallVGG(MapClassifier):
+    """VGG-11 with BatchNorm for small images: eight convolutions, five poolings, one linear layer.
+
+    Args:
+        factor: Share of VGG-11's 64 to 512 channels.
+        num_classes: Number of logits.
+        in_chans: Channels of the input.
+    """
+
+    def __init__(self, factor: float = 1.0, num_classes: int = 1000, in_chans: int = 3) -> None:
+        layers: list[nn.Module] = []
+        channels = in_chans
+        for stage in ((64,), (128,), (256, 256), (512, 512), (512, 512)):
+            for width in (round(each * factor) for each in stage):
+                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+                channels = width
+            layers.append(nn.MaxPool2d(2, ceil_mode=True))  # a map of one pixel stays one: 16 px are taken too
+        super().__init__(nn.Sequential(*layers), channels, 1, num_classes)
+
+
 class WideBlock(nn.Module):
     """Two 3x3 convolutions, each after BatchNorm and ReLU; where the shape changes the shortcut is a convolution.
 
@@ -210,6 +231,8 @@ default_cfgs = generate_default_cfgs(
         "convnet3_bn": _defaults("layers.0"),
         "convnet4_bn": _defaults("layers.0", size=64),
         "alexnet_small": _defaults("layers.0"),
+        "vgg11_bn_small": _defaults("layers.0", is_fixed=False),
+        "vgg11_bn_narrow": _defaults("layers.0", is_fixed=False),
         "wrn16_2": _defaults("layers.0", is_fixed=False),
     }
 )
@@ -267,6 +290,18 @@ def convnet4_bn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 def alexnet_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """AlexNet for small images, without normalisation layers, 1.9 M parameters."""
     return build_model_with_cfg(SmallAlexNet, "alexnet_small", pretrained, **kwargs)
+
+
+@register_model
+def vgg11_bn_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """VGG-11 with BatchNorm and one linear layer for small images, 9.2 M parameters."""
+    return build_model_with_cfg(SmallVGG, "vgg11_bn_small", pretrained, **kwargs)
+
+
+@register_model
+def vgg11_bn_narrow(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """The same with an eighth of its channels, 8 to 64, 0.1 M parameters."""
+    return build_model_with_cfg(SmallVGG, "vgg11_bn_narrow", pretrained, **{"factor": 1 / 8, **kwargs})
 
 
 @register_model

@@ -4,7 +4,7 @@ The paper looks through a pretrained ResNet-18 at images that were matched to on
 here. The artifact's own is always at hand, but has been optimised for; another one says more.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,24 @@ class Observer:
     def features(self, images: Tensor) -> Tensor:
         """What its classifier sees of images (N, 3, S, S) uint8: (N, D) float32 on the CPU."""
         device = next(self.module.parameters()).device
-        parts = (normalise(part.to(device), self.mean, self.std) for part in images.split(_IMAGES_AT_ONCE))
+        parts = (self.normalise(part.to(device)) for part in images.split(_IMAGES_AT_ONCE))
         return penultimate_features(self.name, self.module, parts)
+
+    def features_of(self, normalised: Tensor) -> Tensor:
+        """The same of images (N, 3, S, S) float32 that are normalised already."""
+        return penultimate_features(self.name, self.module, self._batches(normalised))
+
+    def logits_of(self, normalised: Tensor) -> Tensor:
+        """(N, C) float32 on the CPU, of images (N, 3, S, S) float32, normalised."""
+        return predict(self.module, self._batches(normalised))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images (N, 3, S, S) uint8 as it takes them, float32."""
+        return normalise(images, self.mean, self.std)
+
+    def _batches(self, normalised: Tensor) -> Iterator[Tensor]:
+        device = next(self.module.parameters()).device
+        return (part.to(device) for part in normalised.split(_IMAGES_AT_ONCE))
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +118,34 @@ def named_observer(name: str, manifest: Manifest, device: torch.device) -> Obser
     require_size(name, teacher.module, manifest.pixels.size, "; set --network to another")
     taught = any(teacher.sha256 == record.sha256 for record in manifest.teachers)
     return Observer(public_name(name), teacher.module, teacher.mean, teacher.std, has_taught=taught)
+
+
+def classifier_of(observer: Observer, size: int) -> nn.Linear:
+    """The linear layer of a network that is called last.
+
+    Args:
+        observer: The network.
+        size: Side of the images it takes.
+
+    Raises:
+        ScoreError: If it has none.
+    """
+    called: list[nn.Linear] = []
+
+    def note(layer: nn.Module, _: tuple[Any, ...]) -> None:
+        assert isinstance(layer, nn.Linear)
+        called.append(layer)
+
+    layers = [layer for layer in observer.module.modules() if isinstance(layer, nn.Linear)]
+    handles = [layer.register_forward_pre_hook(note) for layer in layers]
+    try:
+        observer.logits_of(torch.zeros(1, 3, size, size))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not called:
+        raise ScoreError(f"{observer.name} has no linear classifier; set --network to another network")
+    return called[-1]
 
 
 def penultimate_features(name: str, module: nn.Module, batches: Iterable[Tensor]) -> Tensor:

@@ -32,6 +32,7 @@ _STYLE: Any = {
 }
 _BLUE, _GREY = "#2b6cb0", "#a0aec0"
 _GRID_CLASSES = 10
+_RANKED = ("whole_mean", "whole_std", "distilled_mean", "distilled_std")
 _CURVES = {"ce": "cross-entropy", "bn": "distance of BatchNorm statistics"}
 
 
@@ -148,6 +149,24 @@ def draw_axis(
         axes.margins(x=0.1, y=0.15)
         if lines:
             axes.legend(frameon=False)
+        return _to_png(figure)
+
+
+def draw_ranking(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Architectures by their accuracy after training on everything, and after training on a distilled dataset.
+
+    Args:
+        rows: Each with "title", and "whole_mean", "whole_std", "distilled_mean" and "distilled_std" as fractions.
+    """
+    columns = {name: [100 * row[name] for row in rows] for name in _RANKED}
+    with _figure(5, 4) as figure:
+        axes = figure.subplots()
+        x, x_errors, y, y_errors = (columns[name] for name in _RANKED)
+        axes.errorbar(x, y, xerr=x_errors, yerr=y_errors, fmt="o", color=_BLUE, ecolor=_GREY, ms=4, capsize=2, lw=1)
+        for row, right, up in zip(rows, x, y, strict=True):
+            axes.annotate(_plain(row["title"], 30), (right, up), xytext=(5, 4), textcoords="offset points")
+        axes.set(xlabel="top-1, trained on the whole dataset (%)", ylabel="top-1, trained on the distilled one (%)")
+        axes.margins(x=0.3, y=0.1)
         return _to_png(figure)
 
 

@@ -40,7 +40,7 @@ from fadrm_hf.verify import verify_location
 Labels = Literal["with", "apart", "online"]
 QUIET = Reporter(quiet=True)
 
-_RESULT = re.compile(r"results/(?!scores\.json)[\w][\w.+-]*\.json")  # scores are made of results, not sent
+_RESULT = re.compile(r"results/(?!(?:scores|analysis)\.json)[\w][\w.+-]*\.json")  # those are measured here, not sent
 _MAX_RESULT_BYTES = 1 << 20
 _TAG = re.compile(r"(?!main$|[0-9a-f]{7,40}$)[A-Za-z0-9][\w.-]{0,62}")  # no branch, and nothing like a commit
 _LABELS = f"{LABELS_FOLDER}/"

@@ -17,8 +17,7 @@ from fadrm_hf.architectures import full_name
 from fadrm_hf.artifact.location import Location, table_names
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, is_unaltered, parse_settings
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
-from fadrm_hf.card import Result
-from fadrm_hf.card.scores import SCORES_NAME
+from fadrm_hf.card import NO_EVALUATIONS, Result
 from fadrm_hf.config import RelabelConfig, StudentConfig
 from fadrm_hf.errors import ArtifactError, ConfigError, unknown
 from fadrm_hf.evaluation import read_evaluation
@@ -158,7 +157,7 @@ def choose_result(location: Location, student: str | None = None, name: str | No
         ConfigError: If none fits; the message names those there are.
     """
     named = (file for file in location.manifest.files if file.startswith(_RESULTS) and file.endswith(".json"))
-    files = [file for file in named if file != f"{_RESULTS}{SCORES_NAME}"]
+    files = [file for file in named if file.removeprefix(_RESULTS) not in NO_EVALUATIONS]
     if name is not None:
         file = f"{_RESULTS}{PurePosixPath(name).name.removesuffix('.json')}.json"
         if file not in files:

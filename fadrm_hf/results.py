@@ -6,10 +6,11 @@ Those of an artifact on the Hub lie in a folder of their own, for its copy on th
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, read_manifest, refresh_files
-from fadrm_hf.card import Result, read_results, result_files, write_card
+from fadrm_hf.card import ANALYSIS_NAME, Result, read_results, result_files, write_card
 from fadrm_hf.card.scores import SCORES_NAME, Scores, read_scores
 from fadrm_hf.config import StudentConfig
 from fadrm_hf.errors import RunFolderError
@@ -60,8 +61,15 @@ class ResultFolder:
 
     def add_scores(self, scores: Scores) -> Path:
         """File the scores, in place of those that were there."""
-        path = self.folder / "results" / SCORES_NAME
-        write_json(path, scores.as_plain())
+        return self._put(SCORES_NAME, scores.as_plain())
+
+    def add_analysis(self, analysis: dict[str, Any]) -> Path:
+        """File what was measured of the theorems (`fadrm_hf.analysis`), in place of what was there."""
+        return self._put(ANALYSIS_NAME, analysis)
+
+    def _put(self, name: str, document: dict[str, Any]) -> Path:
+        path = self.folder / "results" / name
+        write_json(path, document)
         if self.folder == self.location.folder:
             _bring_up_to_date(self.folder)
         return path

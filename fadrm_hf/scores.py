@@ -190,6 +190,44 @@ def effective_number(features: Tensor, labels: Tensor) -> float:
     return torch.stack([torch.special.entr(values / values.sum()).sum().exp() for values in spectra]).mean().item()
 
 
+def ranks(values: Sequence[float]) -> Tensor:
+    """(n,) float64 ranks from 1, the least first; equal values share the mean of theirs."""
+    column = torch.tensor(values, dtype=torch.float64)
+    below, same = (column[None] < column[:, None]).sum(dim=1), (column[None] == column[:, None]).sum(dim=1)
+    return below + (same.double() + 1.0) / 2.0
+
+
+def spearman_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Spearman's rho, from -1 to 1: the correlation of the ranks of two lists; more is more alike.
+
+    Args:
+        first: A value of each thing.
+        second: Another value of each, in the same order.
+
+    Raises:
+        ScoreError: If there are fewer than two, or all values of a list are equal.
+    """
+    one, other = _ranked(first, second)
+    return torch.corrcoef(torch.stack([one, other]))[0, 1].item()
+
+
+def kendall_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Kendall's tau-b, from -1 to 1: pairs in the same order less pairs in another, over pairs; more is more alike.
+
+    Pairs that are equal in either list count for neither, and the number of pairs is the geometric mean of those that
+    differ in each.
+
+    Args:
+        first: A value of each thing.
+        second: Another value of each, in the same order.
+
+    Raises:
+        ScoreError: If there are fewer than two, or all values of a list are equal.
+    """
+    one, other = ((column[:, None] - column[None]).sign() for column in _ranked(first, second))
+    return ((one * other).sum() / (one.abs().sum() * other.abs().sum()).sqrt()).item()
+
+
 @torch.inference_mode()
 def predict(module: torch.nn.Module, batches: Iterable[Tensor]) -> Tensor:
     """(n, C) logits, on the CPU, of a network in eval mode over batches of normalised images; its mode is restored."""
@@ -209,6 +247,16 @@ def _normalised(balance: float) -> float:
 def _require_fraction(name: str, value: float) -> None:
     if not 0.0 <= value <= 1.0:
         raise ScoreError(f"{name} is {value}, expected a fraction in [0, 1]")
+
+
+def _ranked(first: Sequence[float], second: Sequence[float]) -> tuple[Tensor, Tensor]:
+    for values in (first, second):
+        if len(first) != len(second) or len(set(values)) < 2:
+            raise ScoreError(
+                f"a rank correlation is asked for of {list(first)} and {list(second)}, expected two lists of the same "
+                "length whose values are not all equal; give more things to rank"
+            )
+    return ranks(first), ranks(second)
 
 
 def _histograms(images: Tensor, bins: int) -> Tensor:

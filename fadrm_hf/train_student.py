@@ -40,6 +40,7 @@ from fadrm_hf.relabel import micro_batches
 from fadrm_hf.scores import predict, summarise, topk_accuracy
 from fadrm_hf.shards import from_all
 from fadrm_hf.shared_norm import check_shareable
+from fadrm_hf.slimming import USUAL, Stage
 from fadrm_hf.sources import Source
 from fadrm_hf.student_group import ALONE, StudentGroup, student_group
 from fadrm_hf.student_step import CapturedStep, StudentStep, by_micro_batch, on_device, rows_of, split
@@ -102,6 +103,7 @@ class StudentTraining:
         seed: Seed of the student's weights and dropout.
         device: Where it trains.
         group: The processes that train it together, each on its own device.
+        stage: What it begins with and is drawn to beside the labels, where it is slimmed.
 
     Raises:
         StudentError: If there are several processes and the network cannot be divided over them.
@@ -115,16 +117,20 @@ class StudentTraining:
         seed: int,
         device: torch.device,
         group: StudentGroup = ALONE,
+        stage: Stage = USUAL,
     ) -> None:
         assert config.epochs is not None
         self._distilled, self._test, self._config, self._seed = distilled, test, config, seed
         self._epochs, self._device, self._group = config.epochs, device, group
         torch.manual_seed(derive_seed(seed, "student", config.student))
-        student = create_student(config.student, len(distilled.manifest.classes.ids), distilled.manifest.pixels.size)
+        shape = (len(distilled.manifest.classes.ids), distilled.manifest.pixels.size)
+        student = create_student(config.student, *shape) if stage.network is None else stage.network
+        self._stage_key = stage.key  # before its network is trained
         if group.size > 1:
             check_shareable(student)
         self._student = student.to(device).to(memory_format=torch.channels_last).train()
         self._optimiser = optimiser_of(config, student)
+        stage.penalise(self._optimiser, student, config.student)
         self._average = None if config.ema is None else WeightAverage(self._student, config.ema)
         step = StudentStep(self._student, self._optimiser, self._average, config, group)
         self._step = CapturedStep(step, device) if device.type == "cuda" and group.size == 1 else step
@@ -190,7 +196,8 @@ class StudentTraining:
         files = self._distilled.manifest.files
         tables = {name: record for name, record in files.items() if name.startswith((IMAGES_FOLDER, LABELS_FOLDER))}
         settings = replace(self._config, num_workers=0, num_seeds=1)
-        return hashlib.sha256(repr((tables, settings, self._distilled.online, self._seed)).encode()).hexdigest()
+        key = (tables, settings, self._distilled.online, self._seed, *self._stage_key)
+        return hashlib.sha256(repr(key).encode()).hexdigest()
 
     def _train_epoch(self, batches: Iterator[Batch], epoch: int) -> float:
         rank = [self._group.rank] if self._group.rank else []  # each process draws for rows of its own

@@ -45,6 +45,7 @@ class Bound:
         num_seeds: How many of each.
         networks: Where trained networks are kept.
         output: The table's name without suffix; results are filed beside it, in a folder of that name.
+        table: The table's name where it is another one.
     """
 
     source: Source
@@ -53,6 +54,7 @@ class Bound:
     num_seeds: int
     networks: Path
     output: Path
+    table: Path | None = None
 
     def check(self) -> None:
         """Refuse all that cannot work before anything is trained.
@@ -82,7 +84,7 @@ class Bound:
         return StudentRow(result, parameters, setting, {BOUND: published} if published else {})
 
 
-def measure_bound(bound: Bound, command: str, reporter: Reporter, state: PartialState) -> None:
+def measure_bound(bound: Bound, command: str, reporter: Reporter, state: PartialState) -> list[StudentRow]:
     """Train every student that has no result yet; the table is written after each, with those that are done by then.
 
     The seeds of a student are divided over all processes.
@@ -92,6 +94,9 @@ def measure_bound(bound: Bound, command: str, reporter: Reporter, state: Partial
         command: What was typed, for the record.
         reporter: Shows and logs epochs.
         state: The processes, each with the device that its students train on.
+
+    Returns:
+        The rows of the table, in every process.
 
     Raises:
         TeacherError: If a training diverges.
@@ -109,8 +114,9 @@ def measure_bound(bound: Bound, command: str, reporter: Reporter, state: Partial
             if found is None:
                 known = _identity(bound, student) | {"source": _source_record(bound.source), "command": command}
                 write_json(_file_of(bound, student), result | known)
-            write_student_table(rows, _title(bound), command, bound.output)
+            write_student_table(rows, _title(bound), command, bound.table or bound.output)
     state.wait_for_everyone()
+    return rows
 
 
 def train_on_everything(

@@ -40,7 +40,7 @@ GROUPS = (
     ("randomness", "files", "image_table", "claims", "schedules", "progress", "machine", "compilation", "halving"),
     ("class_map", "student_settings", "published", "presets"),
     ("sources.images", "sources.readers", "sources.columns", "sources.source", "sources"),
-    ("views", "convnets", "networks", "checkpoint", "model_directory"),
+    ("views", "convnets", "networks", "slimming", "checkpoint", "model_directory"),
     (
         "teachers.finite",
         "teachers.training_views",
@@ -95,6 +95,7 @@ GROUPS = (
         "shared_norm",
     ),
     ("protocol", "weight_average", "student_step", "train_student", "leakage", "information", "scoring", "verify"),
+    ("generalisation", "analysis"),
     ("publish", "line", "votes", "distill", "measured_tables", "student_table"),
     (
         "whole_dataset",
@@ -104,6 +105,8 @@ GROUPS = (
         "ablation_table",
         "cross_architecture",
         "continual_learning",
+        "network_slimming",
+        "architecture_search",
         "arguments",
         "stand_ins",
         "estimate",

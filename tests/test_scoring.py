@@ -229,10 +229,11 @@ def test_an_artifact_on_the_hub_is_scored_beside_its_cache(hub, scored, finished
     unscored = copy_run(finished, tmp_path_factory.mktemp("again"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_TOKEN", "hf_alice")
+        assert main(["analyse", str(run), "--draws=2", "--source_images=10"]) == 0
         assert main(["publish", str(run), "alice/scored"]) == 0
-        assert "results/scores.json" in read_manifest(run).files
+        assert {"results/scores.json", "results/analysis.json"} <= read_manifest(run).files.keys()
         assert main(["score", "alice/scored", "--json"]) == 0
-        assert main(["publish", str(unscored), "alice/scored"]) == 0  # others' evaluations are taken over, not scores
+        assert main(["publish", str(unscored), "alice/scored"]) == 0  # others' evaluations are taken over, no scores
     assert not (unscored / "results").exists()
     held = json.loads((place / "runs/alice--scored/results/scores.json").read_text())
     for name, score in stored(scored)["scores"].items():

@@ -10,11 +10,21 @@ from fadrm_hf.card.metadata import (
     nested_ipc,
     public_source,
 )
-from fadrm_hf.card.results import ROWS, Result, read_results, replace_results, result_files
+from fadrm_hf.card.results import (
+    ANALYSIS_NAME,
+    NO_EVALUATIONS,
+    ROWS,
+    Result,
+    read_results,
+    replace_results,
+    result_files,
+)
 from fadrm_hf.card.text import card_environment
 from fadrm_hf.card.writing import render_card, write_card
 
 __all__ = [
+    "ANALYSIS_NAME",
+    "NO_EVALUATIONS",
     "ROWS",
     "Result",
     "card_configs",

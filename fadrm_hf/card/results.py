@@ -10,6 +10,8 @@ from fadrm_hf.card.text import NOT_MEASURED, render
 from fadrm_hf.errors import ArtifactError
 
 Result = dict[str, Any]
+ANALYSIS_NAME = "analysis.json"
+NO_EVALUATIONS = (SCORES_NAME, ANALYSIS_NAME)  # of `results/`
 
 # What every card compares, in the order of its table.
 ROWS: dict[tuple[str, str], str] = {
@@ -23,8 +25,8 @@ _BEGIN, _END = "<!-- results -->", "<!-- /results -->"
 
 
 def result_files(folder: Path) -> list[Path]:
-    """The files of an artifact's evaluations, sorted by name: all of `results/` but the scores."""
-    return [path for path in sorted((folder / "results").glob("*.json")) if path.name != SCORES_NAME]
+    """The files of an artifact's evaluations, sorted by name: all of `results/` but scores and analysis."""
+    return [path for path in sorted((folder / "results").glob("*.json")) if path.name not in NO_EVALUATIONS]
 
 
 def read_results(folder: Path) -> list[Result]:

@@ -1,0 +1,175 @@
+"""FADRM's theorems on an artifact, term by term: `analyse`."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from jsonargparse import ArgumentParser
+from rich.table import Table
+
+from fadrm_hf.analysis import AnalysisRequest, analyse
+from fadrm_hf.arguments import new_parser, parse
+from fadrm_hf.commands.measuring import only_process
+from fadrm_hf.commands.output import as_typed, console, say
+from fadrm_hf.evaluation import without_folders
+from fadrm_hf.hub import open_artifact
+from fadrm_hf.progress import Reporter
+from fadrm_hf.results import result_folder
+from fadrm_hf.shards import WorkFolder
+
+_DESCRIPTION = """Measure the terms of FADRM's Theorems 1 and 2 on an artifact: entropies, distances, empirical risks,
+and Rademacher complexities before and after a residual. Nothing is trained; what lacks is named with what gives it."""
+_MISSING = {
+    "theorem1": "Theorem 1",
+    "theorem2": "Theorem 2",
+    "residuals": "Theorem 2 at the residuals of the run itself",
+}
+_CLASSES = {"pixels": "linear functions of pixels", "features": "linear functions of the network's features"}
+
+
+def analyse_command(arguments: Sequence[str]) -> int:
+    """`fadrm-hf analyse ARTIFACT`."""
+    parsed = parse(_parser(), arguments)
+    request = AnalysisRequest(
+        parsed.network,
+        parsed.alpha,
+        parsed.temperature,
+        parsed.draws,
+        parsed.num_images,
+        parsed.source_images,
+        parsed.source.name,
+    )
+    location = open_artifact(parsed.artifact, parsed.revision)
+    place = result_folder(location, parsed.output)
+    work, command = WorkFolder(location.folder).path, without_folders(as_typed("analyse", arguments))
+    analysis = analyse(location, request, only_process().device, Reporter(), work, command)
+    path = place.add_analysis(analysis)
+    if parsed.json:
+        say(json.dumps(analysis, ensure_ascii=False))
+        return 0
+    console.print(_table(analysis))
+    for line in _remarks(analysis, parsed.artifact):
+        say(line)
+    say(f"{path}")
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    defaults = AnalysisRequest()
+    parser = new_parser("fadrm-hf analyse", _DESCRIPTION)
+    parser.add_argument("artifact", type=str, help="Run folder, or ORG/NAME on the Hub.")
+    parser.add_argument("--revision", type=str, default=None, help="Tag, branch or commit on the Hub.")
+    parser.add_argument(
+        "--network",
+        type=str,
+        default=None,
+        help="The network, named as teachers are; timm/local-dir:FOLDER is a student that was saved. The artifact's "
+        "first teacher if not given.",
+    )
+    parser.add_argument(
+        "--alpha", type=float, default=None, help="Merge ratio of the residual at the end; the method's if not given."
+    )
+    parser.add_argument("--temperature", type=float, default=None, help="T of the loss; the protocol's if not given.")
+    parser.add_argument("--draws", type=int, default=defaults.draws, help="Draws of random signs.")
+    parser.add_argument(
+        "--num_images", type=int, default=defaults.num_images, help="Images of the artifact, at most, for Theorem 2."
+    )
+    parser.add_argument(
+        "--source_images",
+        type=int,
+        default=defaults.source_images,
+        help="Training images of the source, at most, for Theorem 1.",
+    )
+    parser.add_argument("--source.name", type=str, default=None, help="Where the source is, if not where it was.")
+    parser.add_argument("--output", type=str, default=None, help="Folder for the numbers; see train-student.")
+    parser.add_argument("--json", action="store_true", help="Print everything as JSON, and no table.")
+    return parser
+
+
+def _table(analysis: Mapping[str, Any]) -> Table:
+    table = Table(title=f"as {analysis['settings']['network']} sees it, T = {analysis['settings']['temperature']:g}")
+    table.add_column("term")
+    table.add_column("value", justify="right")
+    for row in _rows_of_theorem1(analysis["theorem1"]):
+        table.add_row(*row)
+    for residual in analysis["theorem2"]:
+        table.add_section()
+        table.add_row(f"Theorem 2, {_when(residual)}, {residual['num_images']} images, α = {residual['alpha']:g}", "")
+        table.add_row("Δ, mean distance of images and patches", f"{_delta(residual):.4g}")
+        for name, title in _CLASSES.items():
+            table.add_row(f"[italic]{title}[/italic]", "")
+            for row in _rows_of_class(residual[name]):
+                table.add_row(*row)
+        for name, title in (("before", "before"), ("after", "after")):
+            table.add_row(f"risk of the network {title} the residual", f"{residual['risks'][name]:.4f} nats")
+            table.add_row(f"risk + 2 B R, {title} (Eq. 12)", f"{residual['features']['bounds'][name]:.4f}")
+    return table
+
+
+def _rows_of_theorem1(found: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if found is None:
+        return
+    of = f"{found['num_images']:,} of {found['num_training_images']:,} training images"
+    yield f"H(f), the largest entropy of {of}", f"{found['max_entropy']:.4f} bits"
+    yield "their mean; the largest there can be", f"{found['mean_entropy']:.4f}; {found['largest_possible']:.4f} bits"
+    yield "|C| H(f), the bound of Theorem 1", f"{found['bound_bits']:,.0f} bits"
+    yield "the bits of the pixels of C", f"{found['pixel_bits']:,} bits"
+
+
+def _rows_of_class(terms: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    setting, found = terms["setting"], terms["complexities"]
+    for name, title in (("before", "R before"), ("after", "R after"), ("patches", "R of the patches")):
+        yield f"{title} (closed-form bound)", f"{_estimate(found[name])} ({found['ceilings'][name]:.4g})"
+    yield "B; L_h", f"{setting['loss_range']:.4g}; {setting['lipschitz']:.4g}"
+    yield (
+        "R(O) − R(C~res), and below what it has to be (Eq. 11)",
+        (f"{_estimate(found['gap'])} < {terms['needed_gap']:.4g}: {terms['condition']}"),
+    )
+    yield "how far from 0 it can be at all", f"{found['largest_gap']:.4g}"
+
+
+def _when(residual: Mapping[str, Any]) -> str:
+    after = residual["iteration"]
+    return "a residual into the finished images" if after is None else f"the residual after {after} iterations"
+
+
+def _delta(residual: Mapping[str, Any]) -> float:
+    return float(residual["pixels"]["setting"]["discrepancy"])
+
+
+def _estimate(estimate: Mapping[str, float]) -> str:
+    return f"{estimate['value']:.4g} ± {estimate['error']:.1g}"
+
+
+def _remarks(analysis: Mapping[str, Any], artifact: str) -> Iterator[str]:
+    """What the numbers do and do not show."""
+    settings = analysis["settings"]
+    if analysis["theorem1"] is not None:
+        yield (
+            "Theorem 1: the bound is the paper's, whose proof sets I(f; O) equal to the entropy of the output; that "
+            "no image holds more than its pixels is certain. A small H(f) says that f is sure, not what images lack."
+        )
+        if settings["has_taught"] and settings["num_teachers"] > 1:
+            yield f"the images were made for {settings['num_teachers']} teachers, the theorem speaks of one"
+    residuals = analysis["theorem2"]
+    if residuals:
+        met = sum(each["features"]["bounds"]["after"] < each["features"]["bounds"]["before"] for each in residuals)
+        yield (
+            f"Theorem 2: the bound of the error of a linear head is tighter after the residual (Eq. 12) in {met} of "
+            f"{len(residuals)} cases. Its condition (Eq. 11) is sufficient, not necessary; where it fails the theorem "
+            'says nothing. L_h of features is the largest stretch that was seen, a lower bound: there "fails" is '
+            'certain, "holds" is not refuted.'
+        )
+        if all(_is_out_of_reach(each[name]) for each in residuals for name in _CLASSES):
+            yield (
+                "Neither class of functions can meet Eq. 11 here: it asks for a larger gap than the distances of "
+                "these images allow, whatever the signs."
+            )
+    for name, remedy in analysis["missing"].items():
+        yield f"not measured: {_MISSING[name]}. What gives it: {remedy.replace('ARTIFACT', shlex.quote(artifact))}"
+    yield "docs/theory.md says what each term is, and what is the paper's and what is ours"
+
+
+def _is_out_of_reach(terms: Mapping[str, Any]) -> bool:
+    return bool(-terms["needed_gap"] >= terms["complexities"]["largest_gap"])
