@@ -9,6 +9,7 @@ import re
 import statistics
 import threading
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,7 @@ def swept(tmp_path_factory):
     """A folder in which a sweep of two cells lost the process of the first, and was then run again with more of them,
     while somebody else held that first one. What was told and shown of both, and the shards after the former."""
     folder = tmp_path_factory.mktemp("swept")
+    forkserver.ensure_running()  # that of the suite, which imports once what every cell needs
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         write_yaml("base.yaml", base())
