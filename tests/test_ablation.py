@@ -5,9 +5,11 @@ import csv
 import io
 import json
 import multiprocessing
+import re
 import statistics
 import threading
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from fadrm_hf.cli import main
 from fadrm_hf.commands.ablate import parse_sweep
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.pictures import draw_axis
+from fadrm_hf.results_page import render_results_page
 
 CONFIGS = Path(__file__).parent.parent / "recipes/configs"
 SWEEP = {
@@ -60,6 +63,7 @@ def swept(tmp_path_factory):
     """A folder in which a sweep of two cells lost the process of the first, and was then run again with more of them,
     while somebody else held that first one. What was told and shown of both, and the shards after the former."""
     folder = tmp_path_factory.mktemp("swept")
+    forkserver.ensure_running()  # that of the suite, which imports once what every cell needs
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         write_yaml("base.yaml", base())
@@ -178,6 +182,14 @@ def test_the_json_holds_recipes_and_results(swept):
         run = swept[0] / "runs" / cell["cell"]
         (path,) = (run / "results").glob("*.json")
         assert (cell["recipe"], cell["result"]) == (recipe_of(swept[0], cell["cell"]), json.loads(path.read_text()))
+
+
+def test_the_page_of_results_lists_each_run_once(swept):
+    smaller = render_results_page(swept[0] / "tables", CONFIGS).partition("## Smaller experiments")[2]
+    lines = [line for line in smaller.splitlines() if "(sweep.json)" in line]
+    shown = {re.search(r"\| ([\d.]+) ± [\d.]+ \(2 seeds", line)[1] for line in lines}
+    assert len(lines) == len(RUNS) and ["random real" in line for line in lines].count(True) == 1
+    assert shown == {f"{100 * float(line['top1_mean']):.1f}" for line in lines_of(swept[0])}
 
 
 def test_an_axis_is_drawn_to_scale_where_it_has_one():
