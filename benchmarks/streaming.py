@@ -23,28 +23,23 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pyarrow as pa
 import torch
+from manifests import finish_artifact, numbered_classes
 from torch import Tensor, nn
 
 from fadrm_hf.artifact.location import LocalFolder
 from fadrm_hf.artifact.manifest import (
     MANIFEST_NAME,
-    ClassRecord,
-    Manifest,
-    PixelRecord,
-    SourceRecord,
     read_manifest,
-    write_manifest,
 )
 from fadrm_hf.artifact.reading import Arrays
 from fadrm_hf.artifact.row_checks import bad_rows
 from fadrm_hf.artifact.tables import write_label_table, write_tables
 from fadrm_hf.builders.soft_labels import label_features, label_table
-from fadrm_hf.class_map import ClassMap
 from fadrm_hf.config import RelabelConfig
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.files import save_tensors, write_json
@@ -99,26 +94,12 @@ def make_artifact(folder: Path, table_bytes: int) -> None:
     save_tensors(
         work / "soft_labels/epoch00000.safetensors", views | {"logits": torch.zeros((num_images, CLASSES)).half()}
     )
-    classes = ClassMap(tuple(f"n{i:03d}" for i in range(CLASSES)), tuple(f"class {i}" for i in range(CLASSES)))
+    classes = numbered_classes(CLASSES)
     write_tables(folder, work, classes, SIZE, IPC, 1)
     for file in (folder / "soft_labels").iterdir():
         file.unlink()
     write_label_table(folder, features, map(epoch_table, range(epochs)), epochs, num_images)
-    manifest = Manifest(
-        method="benchmark",
-        ipc=IPC,
-        label_epochs=epochs,
-        config={"relabel": vars(replace(relabel, epochs=epochs))},
-        classes=ClassRecord(classes.ids, classes.names, classes.hash),
-        source=SourceRecord("benchmark", "0" * 64),
-        teachers=(),
-        pixels=PixelRecord(SIZE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
-        seeds={"run": 0},
-        versions={},
-        machine={},
-        stages={},
-    )
-    write_manifest(folder, manifest)
+    finish_artifact(folder, classes, IPC, SIZE, relabel, epochs)
 
 
 def serve(folder: Path) -> None:

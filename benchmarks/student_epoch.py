@@ -25,15 +25,14 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
+from manifests import finish_artifact, numbered_classes
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as transforms
 
 import fadrm_hf.networks  # noqa: F401 - registers the small-image architectures
-from fadrm_hf.artifact.manifest import ClassRecord, Manifest, PixelRecord, SourceRecord, write_manifest
 from fadrm_hf.artifact.tables import write_tables
-from fadrm_hf.class_map import ClassMap
 from fadrm_hf.config import RelabelConfig, StudentConfig
 from fadrm_hf.files import save_tensors, write_json
 from fadrm_hf.loader import load_distilled
@@ -130,9 +129,10 @@ def make_artifact(folder: Path, plain: Path, num_images: int, size: int, relabel
         columns = label_epoch(images, None, relabel, 0, epoch) | {"logits": logits}
         save_tensors(work / f"soft_labels/epoch{epoch:05d}.safetensors", columns)
         save_label_files(plain, epoch, columns)
-    classes = ClassMap(tuple(f"n{i}" for i in range(CLASSES)), tuple(f"class {i}" for i in range(CLASSES)))
-    write_tables(folder, work, classes, size, num_images // CLASSES, STORED_EPOCHS)
-    write_manifest(folder, manifest_of(classes, num_images // CLASSES, size, relabel))
+    classes, ipc = numbered_classes(CLASSES), num_images // CLASSES
+    write_tables(folder, work, classes, size, ipc, STORED_EPOCHS)
+    shown = replace(relabel, epochs=10**6, stored_epochs=STORED_EPOCHS)
+    finish_artifact(folder, classes, ipc, size, shown, STORED_EPOCHS, MEAN, STD)
 
 
 def save_label_files(folder: Path, epoch: int, columns: dict[str, Tensor]) -> None:
@@ -143,23 +143,6 @@ def save_label_files(folder: Path, epoch: int, columns: dict[str, Tensor]) -> No
         partner = torch.tensor([places[image] for image in label["mix_image"].tolist()])
         kept = {name: label[name].clone() for name in ("image", "crop", "flip", "logits")}
         torch.save(kept | {"partner": partner, "box": label["mix_box"][0]}, folder / f"epoch{epoch}-{step:05d}.pt")
-
-
-def manifest_of(classes: ClassMap, ipc: int, size: int, relabel: RelabelConfig) -> Manifest:
-    return Manifest(
-        method="benchmark",
-        ipc=ipc,
-        label_epochs=STORED_EPOCHS,
-        config={"relabel": vars(replace(relabel, epochs=10**6, stored_epochs=STORED_EPOCHS))},
-        classes=ClassRecord(classes.ids, classes.names, classes.hash),
-        source=SourceRecord("benchmark", "0" * 64),
-        teachers=(),
-        pixels=PixelRecord(size, MEAN, STD),
-        seeds={"run": 0},
-        versions={},
-        machine={},
-        stages={},
-    )
 
 
 def timed(steps: Iterator[None], num: int, device: torch.device) -> float:

@@ -16,14 +16,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
+from manifests import finish_artifact, numbered_classes
 
-from fadrm_hf.artifact.manifest import ClassRecord, Manifest, PixelRecord, SourceRecord, write_manifest
 from fadrm_hf.artifact.tables import write_tables
-from fadrm_hf.class_map import ClassMap
 from fadrm_hf.config import RelabelConfig
 from fadrm_hf.files import save_tensors, write_json
 from fadrm_hf.label_codec import find_codec
@@ -33,7 +31,7 @@ from fadrm_hf.randomness import generator
 from fadrm_hf.relabel import label_epoch
 
 CLASSES, IPC, SIZE = 100, 10, 32
-CLASS_MAP = ClassMap(tuple(f"n{i:03d}" for i in range(CLASSES)), tuple(f"class {i}" for i in range(CLASSES)))
+CLASS_MAP = numbered_classes(CLASSES)
 RELABEL = RelabelConfig(batch_size=100, flip_probability=0.5)
 
 
@@ -52,21 +50,7 @@ def make_shards(work: Path, epochs: int) -> None:
 def package(folder: Path, epochs: int) -> None:
     """Both tables and the manifest from the shards beside the folder."""
     write_tables(folder, folder.with_name("work"), CLASS_MAP, SIZE, IPC, epochs)
-    manifest = Manifest(
-        method="benchmark",
-        ipc=IPC,
-        label_epochs=epochs,
-        config={"relabel": vars(replace(RELABEL, epochs=epochs))},
-        classes=ClassRecord(CLASS_MAP.ids, CLASS_MAP.names, CLASS_MAP.hash),
-        source=SourceRecord("benchmark", "0" * 64),
-        teachers=(),
-        pixels=PixelRecord(SIZE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
-        seeds={"run": 0},
-        versions={},
-        machine={},
-        stages={},
-    )
-    write_manifest(folder, manifest)
+    finish_artifact(folder, CLASS_MAP, IPC, SIZE, RELABEL, epochs)
 
 
 def load(folder: Path, epochs: int) -> None:
