@@ -7,8 +7,8 @@ of noise, of which a few thousand differ. So memory is that of a real run less w
 (`fadrm-hf estimate` says that), and seconds are those of everything but the teacher. Iterations, epochs of labels and
 the pool of patches are fewer than in a real run and named in the result: seconds grow with them, memory does not.
 
-    .venv/bin/python benchmarks/full_size.py --dataset imagenet1k --ipc 10
-    .venv/bin/python benchmarks/full_size.py --dataset imagenet21k_p --ipc 20 --size 64
+    .venv/bin/python benchmarks/full_size.py --dataset imagenet1k --ipc 10 --pool 5
+    .venv/bin/python benchmarks/full_size.py --dataset imagenet21k_p --ipc 20 --size 32 --grid 1 --epochs 1
 """
 
 import argparse
@@ -110,7 +110,8 @@ def settings(asked: argparse.Namespace, folder: Path) -> list[str]:
         "--method=fadrm", f"--method.iterations={iterations}", f"--ipc={asked.ipc}", f"--source.name={folder}/source",
         f"--source.size={asked.size}", "--source.mean=[0.5,0.5,0.5]", "--source.std=[0.25,0.25,0.25]",
         f"--teachers.names=[timm/local-dir:{folder}/teacher]", "--teachers.min_accuracy=0",
-        f"--patches.pool={asked.pool}", "--patches.crops_per_image=1", f"--relabel.epochs={epochs}",
+        f"--patches.pool={asked.pool}", "--patches.crops_per_image=1", f"--patches.grid={asked.grid}",
+        f"--relabel.epochs={epochs}",
         f"--relabel.codec={asked.codec}", f"--student.epochs={epochs}", f"--output={folder}/run",
     ]  # fmt: skip
 
@@ -159,6 +160,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--pool", type=int, default=20, help="images of a class that are scored")
+    parser.add_argument("--grid", type=int, default=2, help="patches in a row of a mosaic")
     parser.add_argument("--codec", default="top10")
     parser.add_argument("--folder", type=Path, help="where to work; a temporary one if not given")
     parser.add_argument("--only", choices=("distill", "load"), help=argparse.SUPPRESS)
