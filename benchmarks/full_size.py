@@ -1,4 +1,4 @@
-"""A whole run at the size of ImageNet-1k or ImageNet-21k-P: memory and seconds of every stage.
+r"""A whole run at the size of ImageNet-1k or ImageNet-21k-P: memory and seconds of every stage.
 
 The first stage includes starting the program and reading the source; "load" is a new process that reads the artifact.
 The source, the tables, the files and the program (`fadrm-hf distill`) are real; the teacher is a stand-in of one
@@ -8,7 +8,8 @@ of noise, of which a few thousand differ. So memory is that of a real run less w
 the pool of patches are fewer than in a real run and named in the result: seconds grow with them, memory does not.
 
     .venv/bin/python benchmarks/full_size.py --dataset imagenet1k --ipc 10 --pool 5
-    .venv/bin/python benchmarks/full_size.py --dataset imagenet21k_p --ipc 20 --size 32 --grid 1 --epochs 1
+    .venv/bin/python benchmarks/full_size.py --dataset imagenet21k_p --ipc 20 --size 32 --grid 1 \
+        --epochs 1 --pool 4 --processes 2
 """
 
 import argparse
@@ -19,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,32 +118,49 @@ def settings(asked: argparse.Namespace, folder: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def usage(process: int) -> dict[str, float]:
-    """Bytes of a process that are no file's, all that are resident, and the seconds of all its threads."""
-    status = Path(f"/proc/{process}/status").read_text().splitlines()
-    lines = dict(line.split(":", 1) for line in status if ":" in line)
-    own, resident = (int(lines.get(name, "0 kB").split()[0]) * 1024 for name in ("RssAnon", "VmRSS"))
-    times = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return {"own": own, "resident": resident, "cpu": sum(map(int, times[11:13])) / os.sysconf("SC_CLK_TCK")}
+class Usage:
+    """What some processes take.
+
+    Args:
+        processes: Their numbers.
+    """
+
+    def __init__(self, processes: Sequence[int]) -> None:
+        self._processes = processes
+        self._cpu = dict.fromkeys(processes, 0.0)
+
+    def now(self) -> dict[str, float]:
+        """Bytes of the one that has most, those that are no file's and all; seconds of all, ended or not."""
+        most = {"own": 0.0, "resident": 0.0}
+        for process in self._processes:
+            with suppress(FileNotFoundError):  # it has ended
+                status = Path(f"/proc/{process}/status").read_text().splitlines()
+                lines = dict(line.split(":", 1) for line in status if ":" in line)
+                for kind, name in (("own", "RssAnon"), ("resident", "VmRSS")):
+                    most[kind] = max(most[kind], int(lines.get(name, "0 kB").split()[0]) * 1024)
+                times = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+                self._cpu[process] = sum(map(int, times[11:13])) / os.sysconf("SC_CLK_TCK")
+        return most | {"cpu": sum(self._cpu.values())}
 
 
-def watch(command: list[str], costs: Path) -> Iterator[tuple[str, dict[str, float]]]:
-    """Run a command; of each stage that ends, the most memory and the seconds since the one before ended."""
-    environment = os.environ | {"HF_DATASETS_OFFLINE": "1"}
-    process, seen = subprocess.Popen(command, env=environment), set[str]()
+def watch(command: list[str], costs: Path, count: int = 1) -> Iterator[tuple[str, dict[str, float]]]:
+    """Run a command, several times at once; of each stage that ends, the most memory and the seconds it took."""
+    environment, seen = os.environ | {"HF_DATASETS_OFFLINE": "1"}, set[str]()
+    processes = [subprocess.Popen(command, env=environment) for _ in range(count)]
+    usage = Usage([process.pid for process in processes])
     started, cpu, peak = time.monotonic(), 0.0, {"own": 0.0, "resident": 0.0}
-    while process.poll() is None:
-        now = usage(process.pid)
+    while any(process.poll() is None for process in processes):
+        now = usage.now()
         peak = {kind: max(peak[kind], now[kind]) for kind in peak}
         for stage in json.loads(costs.read_text()).keys() - seen if costs.exists() else ():
             yield stage, peak | {"seconds": time.monotonic() - started, "cpu_seconds": now["cpu"] - cpu}
             seen.add(stage)
             started, cpu, peak = time.monotonic(), now["cpu"], {kind: now[kind] for kind in peak}
-        last = now["cpu"]
         time.sleep(0.05)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    yield "end", peak | {"seconds": time.monotonic() - started, "cpu_seconds": last - cpu}
+    for process in processes:
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command)
+    yield "end", peak | {"seconds": time.monotonic() - started, "cpu_seconds": now["cpu"] - cpu}
 
 
 def load(folder: Path) -> None:
@@ -162,6 +181,7 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=20, help="images of a class that are scored")
     parser.add_argument("--grid", type=int, default=2, help="patches in a row of a mosaic")
     parser.add_argument("--codec", default="top10")
+    parser.add_argument("--processes", type=int, default=1, help="that share the run")
     parser.add_argument("--folder", type=Path, help="where to work; a temporary one if not given")
     parser.add_argument("--only", choices=("distill", "load"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -187,9 +207,10 @@ def measure(asked: argparse.Namespace, folder: Path) -> None:
     make_teacher(folder / "teacher", ClassMap(names, names), asked.size)
     given = [argument for argument in sys.argv[1:] if not argument.startswith("--folder")]
     stages = {}
-    for only, costs in (("distill", folder / "run.work/costs.json"), ("load", folder / "nowhere")):
+    costs = folder / "run.work/costs.json"
+    for only, told, count in (("distill", costs, asked.processes), ("load", Path("none"), 1)):
         command = [sys.executable, __file__, *given, f"--folder={folder}", "--only", only]
-        for stage, taken in watch(command, costs):
+        for stage, taken in watch(command, told, count):
             stages[only if stage == "end" else stage] = taken
     del stages["distill"]  # what the process does when its last stage has ended
     for name, taken in stages.items():

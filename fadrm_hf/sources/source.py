@@ -74,6 +74,11 @@ class Source:
         return table.column("label").to_numpy().astype(np.int64)
 
     @cached_property
+    def _encoded(self) -> dict[Split, Dataset]:
+        """The encoded images of splits in use; made once, for it copies the names of all classes."""
+        return {}
+
+    @cached_property
     def rows_by_class(self) -> list[np.ndarray]:
         """By class index the training images of the class, (n,) int64 rows in the source's order."""
         labels = self.labels("train")
@@ -107,7 +112,9 @@ class Source:
             SourceError: If an image cannot be decoded.
         """
         name = self._split_name(split)
-        for first, encoded in _chunks(self.rows(split), indices):
+        if split not in self._encoded:
+            self._encoded[split] = _encoded_images(self.rows(split))
+        for first, encoded in _chunks(self._encoded[split], indices):
 
             def decode(part: Sequence[int], first: int = first, encoded: list[images.Encoded] = encoded) -> None:
                 for at in part:
@@ -271,7 +278,7 @@ def _without_damaged(table: Dataset, split: str) -> Dataset:
 
 def _damaged(table: Dataset, rows: Sequence[int]) -> Iterator[tuple[tuple[int, str | None], str]]:
     """(row, path) and reason of each image that cannot be decoded."""
-    for first, encoded in _chunks(table, rows):
+    for first, encoded in _chunks(_encoded_images(table), rows):
         reasons: dict[int, str] = {}
 
         def attempt(
@@ -300,9 +307,13 @@ def _located(reason: str, split: str, row: int, path: str | None) -> str:
     return f"{where}: image {reason}; mend or remove it, or set --source.on_corrupt skip"
 
 
-def _chunks(table: Dataset, rows: Sequence[int]) -> Iterator[tuple[int, list[images.Encoded]]]:
-    """Position of the first, and the encoded images, of successive chunks of `rows`."""
-    encoded = table.select_columns("image").with_format("arrow")
+def _encoded_images(table: Dataset) -> Dataset:
+    """The images of a split as they lie in Arrow's memory."""
+    return table.select_columns("image").with_format("arrow")
+
+
+def _chunks(encoded: Dataset, rows: Sequence[int]) -> Iterator[tuple[int, list[images.Encoded]]]:
+    """Position of the first, and the encoded images, of successive chunks of `rows`; of `_encoded_images`."""
     for first in range(0, len(rows), _ROWS_READ):
         chunk = rows[first : first + _ROWS_READ]
         part = encoded[chunk] if isinstance(chunk, range) else encoded[[int(row) for row in chunk]]
@@ -326,7 +337,7 @@ def _num_bytes(table: Dataset) -> int:
 
 def _encoded_bytes(table: Dataset) -> Iterator[int]:
     """Bytes of the encoded images of each chunk of a table."""
-    for _, encoded in _chunks(table, range(len(table))):
+    for _, encoded in _chunks(_encoded_images(table), range(len(table))):
         yield sum(len(item["bytes"]) if item["bytes"] is not None else _file_size(item["path"]) for item in encoded)
 
 
@@ -344,7 +355,7 @@ def _fingerprint(class_map: ClassMap, train: Dataset, test: Dataset | None, revi
         labels = np.asarray(columns.values_of(table, "label"), dtype=np.int64)
         digest.update(labels.astype("<i8").tobytes())
         rows = range(len(table)) if whole else _sample(len(table), HASHED_SAMPLE, "fingerprint")
-        for _, encoded in _chunks(table, rows):
+        for _, encoded in _chunks(_encoded_images(table), rows):
             for item in encoded:
                 digest.update(hashlib.sha256(_content(item)).digest())  # of equal length, so bounds cannot shift
     return digest.hexdigest()
