@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 import timm
 import torch
 from datasets import ClassLabel, Features, Image
+from manifests import numbered_classes
 from PIL import Image as PillowImage
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
@@ -41,7 +42,7 @@ from fadrm_hf.config import SourceConfig
 from fadrm_hf.convnets import MapClassifier
 from fadrm_hf.files import write_json
 from fadrm_hf.loader import load_distilled
-from fadrm_hf.machine import describe_machine, library_versions
+from fadrm_hf.machine import describe_machine, library_versions, process_bytes
 from fadrm_hf.model_directory import model_config, write_model_directory
 from fadrm_hf.presets import PRESETS
 
@@ -133,11 +134,9 @@ class Usage:
         """Bytes of the one that has most, those that are no file's and all; seconds of all, ended or not."""
         most = {"own": 0.0, "resident": 0.0}
         for process in self._processes:
-            with suppress(FileNotFoundError):  # it has ended
-                status = Path(f"/proc/{process}/status").read_text().splitlines()
-                lines = dict(line.split(":", 1) for line in status if ":" in line)
-                for kind, name in (("own", "RssAnon"), ("resident", "VmRSS")):
-                    most[kind] = max(most[kind], int(lines.get(name, "0 kB").split()[0]) * 1024)
+            for kind, name in (("own", "RssAnon"), ("resident", "VmRSS")):
+                most[kind] = max(most[kind], process_bytes(name, process) or 0)
+            with suppress(OSError):  # it has ended
                 times = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
                 self._cpu[process] = sum(map(int, times[11:13])) / os.sysconf("SC_CLK_TCK")
         return most | {"cpu": sum(self._cpu.values())}
@@ -201,7 +200,7 @@ def bytes_in(folder: Path) -> int:
 def measure(asked: argparse.Namespace, folder: Path) -> None:
     """Make source and teacher, run, and write what it took."""
     num_classes = PRESETS[asked.dataset].num_classes
-    names = tuple(f"n{index:08d}" for index in range(num_classes))
+    names = numbered_classes(num_classes).ids
     num_images = asked.images or NUM_IMAGES[asked.dataset]
     make_source(folder / "source", names, num_images)
     make_teacher(folder / "teacher", ClassMap(names, names), asked.size)

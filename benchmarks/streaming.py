@@ -46,7 +46,7 @@ from fadrm_hf.files import save_tensors, write_json
 from fadrm_hf.label_codec import find_codec
 from fadrm_hf.label_stream import LabelEpochs
 from fadrm_hf.loader import Batch, Distilled, load_distilled
-from fadrm_hf.machine import describe_machine, library_versions
+from fadrm_hf.machine import describe_machine, library_versions, process_bytes
 from fadrm_hf.protocol import parameter_groups, soft_label_loss
 from fadrm_hf.randomness import generator
 from fadrm_hf.relabel import label_epoch, micro_batches
@@ -117,8 +117,7 @@ def serve(folder: Path) -> None:
 
 def data_bytes() -> int:
     """Private writable memory of this process, which is what RLIMIT_DATA counts."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData:"))
-    return int(line.split()[1]) * 1024
+    return process_bytes("VmData") or 0
 
 
 class PeakOfData:

@@ -26,7 +26,7 @@ from fadrm_hf.config import RelabelConfig
 from fadrm_hf.files import save_tensors, write_json
 from fadrm_hf.label_codec import find_codec
 from fadrm_hf.loader import load_distilled
-from fadrm_hf.machine import describe_machine, library_versions
+from fadrm_hf.machine import describe_machine, library_versions, process_bytes
 from fadrm_hf.randomness import generator
 from fadrm_hf.relabel import label_epoch
 
@@ -62,8 +62,7 @@ def load(folder: Path, epochs: int) -> None:
 
 def own_memory() -> int:
     """Bytes of this process that are no file's."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon:"))
-    return int(line.split()[1]) * 1024
+    return process_bytes("RssAnon") or 0
 
 
 def measure(work: Callable[[], None]) -> dict[str, float]:

@@ -10,8 +10,8 @@ import yaml
 from fadrm_hf.ablation import BASE, RANDOM_REAL, Axis, Cell, Sweep
 from fadrm_hf.card.text import duration, render, size
 from fadrm_hf.compare import Row, everything, machines_of
-from fadrm_hf.files import write_bytes, write_json
-from fadrm_hf.measured_tables import SCORES, as_csv, mean_and_std, with_suffix
+from fadrm_hf.files import write_bytes
+from fadrm_hf.measured_tables import SCORES, mean_and_std, with_suffix, write_table
 from fadrm_hf.methods import title_of
 from fadrm_hf.pictures import draw_axis
 from fadrm_hf.presets import preset_of
@@ -43,8 +43,6 @@ def write_sweep(sweep: Sweep, rows: Mapping[str, Row], command: str) -> None:
     }
     values = [_values(cell, rows[cell.name]) for cell in sweep.cells if cell.name in rows]
     cells = [each | everything(rows[each["cell"]]) for each in values]
-    write_json(with_suffix(output, "json"), shared | {"cells": cells})
-    write_bytes(with_suffix(output, "csv"), as_csv(values).encode())
     pictures = _write_pictures(sweep, shown, done)
     text = render(
         "ablation.md",
@@ -55,7 +53,7 @@ def write_sweep(sweep: Sweep, rows: Mapping[str, Row], command: str) -> None:
         failed=[(name, row.failure) for name, row in rows.items() if row.result is None],
         num_left=len(sweep.contenders.keys() - rows.keys()),
     )
-    write_bytes(with_suffix(output, "md"), text.encode())
+    write_table(output, shared | {"cells": cells}, values, text)
 
 
 def _values(cell: Cell, row: Row) -> dict[str, Any]:

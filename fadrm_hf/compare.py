@@ -22,9 +22,9 @@ from fadrm_hf.card.writing import machine_line
 from fadrm_hf.config import RunConfig, StudentConfig
 from fadrm_hf.distill import check_run, distill
 from fadrm_hf.errors import ConfigError, FadrmError
-from fadrm_hf.files import write_bytes, write_json
+from fadrm_hf.files import write_bytes
 from fadrm_hf.loader import load_distilled
-from fadrm_hf.measured_tables import SCORES, accuracies, as_csv, mean_and_std, with_suffix
+from fadrm_hf.measured_tables import SCORES, accuracies, mean_and_std, with_suffix, write_table
 from fadrm_hf.methods import title_of
 from fadrm_hf.pictures import draw_comparison
 from fadrm_hf.presets import resolve
@@ -182,11 +182,10 @@ def write_comparison(rows: Sequence[Row], contender: Contender, output: Path, co
         "protocol": _protocol_settings(done) or asdict(contender.protocol),
         "machines": machines_of(done),
     }
-    write_json(with_suffix(output, "json"), shared | {"methods": [everything(row) for row in rows]})
-    write_bytes(with_suffix(output, "csv"), as_csv([row.values() for row in rows]).encode())
     if done:
         write_bytes(with_suffix(output, "png"), draw_comparison([row.values() for row in done]))
-    write_bytes(with_suffix(output, "md"), _as_markdown(rows, shared, output.name).encode())
+    document, text = shared | {"methods": [everything(row) for row in rows]}, _as_markdown(rows, shared, output.name)
+    write_table(output, document, [row.values() for row in rows], text)
 
 
 def measure_apart(contender: Contender, command: str, touch: Callable[[], None] = lambda: None) -> Row:

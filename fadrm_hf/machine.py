@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-_STATUS, _CLEAR_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_CLEAR_PEAK = Path("/proc/self/clear_refs")
 LIBRARIES = (
     "accelerate",
     "datasets",
@@ -61,12 +61,20 @@ def peak_memory_bytes() -> int:
     """Largest resident size of this process since the last reset; on a GPU, the most its tensors took there."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0:
         return torch.cuda.max_memory_allocated()
-    if _STATUS.exists():
-        lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines() if ":" in line)
-        if "VmHWM" in lines:  # unlike getrusage's, it can be reset
-            return int(lines["VmHWM"].split()[0]) * 1024
+    peak = process_bytes("VmHWM")  # unlike getrusage's, it can be reset
+    if peak is not None:
+        return peak
     kilo = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilo
+
+
+def process_bytes(name: str, process: int | str = "self") -> int | None:
+    """A figure of a process's memory as Linux gives it, e.g. "RssAnon"; `None` where it gives none."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return None
 
 
 def _processor() -> str:

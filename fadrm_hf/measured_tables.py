@@ -2,11 +2,12 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fadrm_hf.card import Result
+from fadrm_hf.files import write_bytes, write_json
 
 SCORES = ("top1", "top5", "best_epoch_top1")
 
@@ -33,6 +34,20 @@ def as_csv(values: Sequence[dict[str, Any]]) -> str:
     for row in values:
         writer.writerow({name: "; ".join(value) if isinstance(value, list) else value for name, value in row.items()})
     return text.getvalue()
+
+
+def write_table(output: Path, document: Mapping[str, Any], rows: Sequence[dict[str, Any]], text: str) -> None:
+    """Write a table as JSON, CSV and Markdown.
+
+    Args:
+        output: Its name without suffix.
+        document: Every value.
+        rows: Its lines by column.
+        text: As it is read.
+    """
+    write_json(with_suffix(output, "json"), document)
+    write_bytes(with_suffix(output, "csv"), as_csv(rows).encode())
+    write_bytes(with_suffix(output, "md"), text.encode())
 
 
 def mean_and_std(mean: float | None, std: float | None) -> str:

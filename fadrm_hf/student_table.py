@@ -9,8 +9,7 @@ from fadrm_hf.architectures import find_architecture
 from fadrm_hf.card import Result
 from fadrm_hf.card.text import duration, render
 from fadrm_hf.card.writing import machine_line
-from fadrm_hf.files import write_bytes, write_json
-from fadrm_hf.measured_tables import SCORES, accuracies, as_csv, mean_and_std, with_suffix
+from fadrm_hf.measured_tables import SCORES, accuracies, mean_and_std, write_table
 from fadrm_hf.methods import METHODS, title_of
 from fadrm_hf.published import Published
 from fadrm_hf.student_settings import SETTINGS
@@ -64,8 +63,6 @@ def write_student_table(rows: Sequence[StudentRow], title: str, command: str, ou
     methods = [name for name in _COLUMNS if any(name in row.published for row in rows)]
     shared = {"title": title, "command": command}
     students = [row.values() | {"sources": _sources(row), "result": row.result} for row in rows]
-    write_json(with_suffix(output, "json"), shared | {"students": students})
-    write_bytes(with_suffix(output, "csv"), as_csv([row.values() for row in rows]).encode())
     text = render(
         "student_table.md",
         **shared,
@@ -76,7 +73,7 @@ def write_student_table(rows: Sequence[StudentRow], title: str, command: str, ou
         has_named_settings=any(row.setting[:2] in SETTINGS for row in rows),
         rows=[_line(row, methods) for row in rows],
     )
-    write_bytes(with_suffix(output, "md"), text.encode())
+    write_table(output, shared | {"students": students}, [row.values() for row in rows], text)
 
 
 def _sources(row: StudentRow) -> dict[str, str]:

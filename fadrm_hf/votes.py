@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from fadrm_hf import files
@@ -55,7 +54,7 @@ def check_votes(run: RunConfig, source: Source) -> None:
         _require_one_each(config.votes, names)
         return
     check_student(config.vote_student, len(source.class_map), source.size)
-    counts = np.array([len(rows) for rows in source.rows_by_class])
+    counts = source.images_per_class
     least = int(counts.argmin())
     left = counts[least] - num_held_out(int(counts[least]), config.held_out)
     needed = images_needed("patches", config.vote_ipc, run.patches)

@@ -18,6 +18,7 @@ from fadrm_hf.commands.measuring import only_process
 from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.config import RunConfig, StudentConfig, read_settings
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.measured_tables import with_suffix
 from fadrm_hf.progress import Reporter
 from fadrm_hf.shards import require_place
 
@@ -38,7 +39,7 @@ def ablate_command(arguments: Sequence[str]) -> int:
     only_process()
     command = as_typed("ablate", arguments)
     failed = measure_sweep(sweep, Reporter(), command, partial(write_sweep, sweep, command=command))
-    say(f"{sweep.output.with_name(sweep.output.name + '.md')}")
+    say(f"{with_suffix(sweep.output, 'md')}")
     return 1 if failed else 0
 
 

@@ -9,10 +9,9 @@ from jsonargparse import ArgumentParser
 from rich.table import Table
 
 from fadrm_hf.analysis import AnalysisRequest, analyse
-from fadrm_hf.arguments import new_parser, parse
-from fadrm_hf.commands.measuring import only_process
-from fadrm_hf.commands.output import as_typed, console, say
-from fadrm_hf.evaluation import without_folders
+from fadrm_hf.arguments import parse
+from fadrm_hf.commands.measuring import examining_parser, only_process
+from fadrm_hf.commands.output import as_typed, say, show
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.progress import Reporter
 from fadrm_hf.results import result_folder
@@ -42,24 +41,19 @@ def analyse_command(arguments: Sequence[str]) -> int:
     )
     location = open_artifact(parsed.artifact, parsed.revision)
     place = result_folder(location, parsed.output)
-    work, command = WorkFolder(location.folder).path, without_folders(as_typed("analyse", arguments))
+    work, command = WorkFolder(location.folder).path, as_typed("analyse", arguments)
     analysis = analyse(location, request, only_process().device, Reporter(), work, command)
     path = place.add_analysis(analysis)
     if parsed.json:
         say(json.dumps(analysis, ensure_ascii=False))
-        return 0
-    console.print(_table(analysis))
-    for line in _remarks(analysis, parsed.artifact):
-        say(line)
-    say(f"{path}")
+    else:
+        show(_table(analysis), _remarks(analysis, parsed.artifact), path)
     return 0
 
 
 def _parser() -> ArgumentParser:
     defaults = AnalysisRequest()
-    parser = new_parser("fadrm-hf analyse", _DESCRIPTION)
-    parser.add_argument("artifact", type=str, help="Run folder, or ORG/NAME on the Hub.")
-    parser.add_argument("--revision", type=str, default=None, help="Tag, branch or commit on the Hub.")
+    parser = examining_parser("fadrm-hf analyse", _DESCRIPTION)
     parser.add_argument(
         "--network",
         type=str,
@@ -81,9 +75,6 @@ def _parser() -> ArgumentParser:
         default=defaults.source_images,
         help="Training images of the source, at most, for Theorem 1.",
     )
-    parser.add_argument("--source.name", type=str, default=None, help="Where the source is, if not where it was.")
-    parser.add_argument("--output", type=str, default=None, help="Folder for the numbers; see train-student.")
-    parser.add_argument("--json", action="store_true", help="Print everything as JSON, and no table.")
     return parser
 
 

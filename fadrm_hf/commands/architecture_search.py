@@ -19,15 +19,15 @@ from fadrm_hf.arguments import parse
 from fadrm_hf.artifact.recorded_source import source_of
 from fadrm_hf.card.text import duration, render
 from fadrm_hf.card.writing import machine_line
-from fadrm_hf.commands.measuring import protocol_given, spell_out_online, student_options, student_parser
+from fadrm_hf.commands.measuring import protocol_given, spell_out_online, student_options, student_parser, table_place
 from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.config import SqueezeConfig, build
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.files import write_bytes, write_json
+from fadrm_hf.files import write_bytes
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.machine import describe_machine, library_versions
-from fadrm_hf.measured_tables import as_csv, mean_and_std, with_suffix
+from fadrm_hf.measured_tables import mean_and_std, with_suffix, write_table
 from fadrm_hf.pictures import draw_ranking
 from fadrm_hf.presets import WHOLE_DATASET, resolve_squeeze
 from fadrm_hf.progress import Reporter
@@ -58,12 +58,12 @@ def rank_architectures_command(arguments: Sequence[str]) -> int:
     given = [protocol_given(parser, words, location.manifest, asked.name, each) for each in architectures]
     protocols = [replace(each, student=student) for each, student in zip(given, architectures, strict=True)]
     name = f"rank-architectures-{place.folder.name}-{protocols[0].name}-{protocols[0].labels}"
-    output = Path(asked.table or place.folder.parent / name)
+    output = table_place(asked.table, place, name)
     state = join_world()
     source = source_of(location, asked.source.name)
     whole = Path(asked.whole or f"runs/whole-{Path(location.manifest.source.name).name}")
     networks = Path(asked.teachers)
-    for folder in (output.parent, whole, networks):
+    for folder in (whole, networks):
         require_place(folder)
     distilled = load_distilled(location, streaming=asked.streaming, online=asked.online)
     recipe = resolve_squeeze(build(SqueezeConfig, asked.squeeze.as_dict()), source.config)
@@ -117,9 +117,7 @@ def _write(prepared: Search, rows: Sequence[dict[str, Any]], command: str, outpu
         "num_seeds": protocol.num_seeds,
     }
     details = {"recipe": asdict(recipe), "machine": machine, "versions": library_versions()}
-    write_json(with_suffix(output, "json"), shared | {"correlations": found, "architectures": rows} | details)
     plain = [{name: value for name, value in row.items() if not name.endswith("_values")} for row in rows]
-    write_bytes(with_suffix(output, "csv"), as_csv(plain).encode())
     write_bytes(with_suffix(output, "png"), draw_ranking(rows))
     seconds = {side: duration(sum(row[f"{side}_seconds"] for row in rows)) for side in ("distilled", "whole")}
     text = render(
@@ -133,7 +131,7 @@ def _write(prepared: Search, rows: Sequence[dict[str, Any]], command: str, outpu
         seconds=seconds,
         machine=machine_line(machine),
     )
-    write_bytes(with_suffix(output, "md"), text.encode())
+    write_table(output, shared | {"correlations": found, "architectures": rows} | details, plain, text)
 
 
 def _line(row: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.compare import Contender, check_contender, compare
 from fadrm_hf.config import StudentConfig, build, read_settings, require
 from fadrm_hf.errors import ConfigError, FadrmError, unknown
+from fadrm_hf.measured_tables import with_suffix
 from fadrm_hf.methods import METHODS, find_method
 from fadrm_hf.progress import Reporter
 from fadrm_hf.shards import require_place
@@ -34,7 +35,7 @@ def compare_command(arguments: Sequence[str]) -> int:
     require_place(output.parent)
     only_process()
     rows = compare(contenders, output, as_typed("compare", arguments), Reporter())
-    say(f"{output.with_name(output.name + '.md')}")
+    say(f"{with_suffix(output, 'md')}")
     return 1 if any(row.failure is not None for row in rows) else 0
 
 

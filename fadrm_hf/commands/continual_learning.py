@@ -9,18 +9,17 @@ from fadrm_hf.arguments import parse
 from fadrm_hf.artifact.recorded_source import source_of
 from fadrm_hf.card.text import render
 from fadrm_hf.card.writing import machine_line
-from fadrm_hf.commands.measuring import protocol_given, student_options, student_parser
+from fadrm_hf.commands.measuring import protocol_given, student_options, student_parser, table_place
 from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.continual_learning import Course, learn_continually, prepare_course
-from fadrm_hf.files import write_bytes, write_json
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.machine import describe_machine, library_versions
-from fadrm_hf.measured_tables import as_csv, mean_and_std, with_suffix
+from fadrm_hf.measured_tables import mean_and_std, with_suffix, write_table
 from fadrm_hf.progress import Reporter
 from fadrm_hf.results import result_folder
 from fadrm_hf.scores import summarise
-from fadrm_hf.shards import join_world, require_place
+from fadrm_hf.shards import join_world
 
 _DESCRIPTION = """Let the classes of an artifact arrive in steps; train and test students on those seen so far.
 
@@ -42,8 +41,7 @@ def continual_learning_command(arguments: Sequence[str]) -> int:
     given = protocol_given(parser, arguments, location.manifest, asked.name, asked.student)
     student = given.student.replace("/", "_")
     name = f"continual-{place.folder.name}-{given.name}-{given.labels}-{student}-{asked.steps}steps"
-    output = Path(asked.table or place.folder.parent / name)
-    require_place(output.parent)
+    output = table_place(asked.table, place, name)
     state = join_world()
     source = source_of(location, asked.source.name)
     course = prepare_course(load_distilled(location), source, given, asked.steps, asked.orders)
@@ -72,10 +70,8 @@ def _write(course: Course, steps: Sequence[dict[str, Any]], command: str, output
         "epochs": protocol.epochs,
     }
     details = {"settings": asdict(protocol), "machine": describe_machine(), "versions": library_versions()}
-    write_json(with_suffix(output, "json"), shared | {"steps": steps, "average": average} | details)
     plain = [step | {"top1_mean": step["top1"]["mean"], "top1_std": step["top1"]["std"]} for step in steps]
     columns = ("step", "num_classes", "top1_mean", "top1_std")
-    write_bytes(with_suffix(output, "csv"), as_csv([{key: row[key] for key in columns} for row in plain]).encode())
     text = render(
         "continual_learning.md",
         **shared,
@@ -84,4 +80,5 @@ def _write(course: Course, steps: Sequence[dict[str, Any]], command: str, output
         average=mean_and_std(average["mean"], average["std"]),
         machine=machine_line(details["machine"]),
     )
-    write_bytes(with_suffix(output, "md"), text.encode())
+    document = shared | {"steps": steps, "average": average} | details
+    write_table(output, document, [{key: row[key] for key in columns} for row in plain], text)

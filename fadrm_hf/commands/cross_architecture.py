@@ -2,22 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
 from fadrm_hf.arguments import parse
 from fadrm_hf.artifact.recorded_source import source_of
-from fadrm_hf.commands.measuring import protocol_given, spell_out_online, student_options, student_parser
+from fadrm_hf.commands.measuring import protocol_given, spell_out_online, student_options, student_parser, table_place
 from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.config import require
 from fadrm_hf.cross_architecture import examine, prepare_examination
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.loader import load_distilled
+from fadrm_hf.measured_tables import with_suffix
 from fadrm_hf.progress import Reporter
 from fadrm_hf.results import result_folder
-from fadrm_hf.shards import join_world, require_place
+from fadrm_hf.shards import join_world
 
 _DESCRIPTION = """Train several students from one artifact by one protocol, and write one table with published numbers.
 
@@ -38,8 +38,7 @@ def cross_architecture_command(arguments: Sequence[str]) -> int:
     given = [protocol_given(parser, words, location.manifest, asked.name, student) for student in students]
     protocols = [replace(protocol, student=student) for protocol, student in zip(given, students, strict=True)]
     name = f"cross-architecture-{place.folder.name}-{protocols[0].name}"
-    output = Path(asked.table or place.folder.parent / name)
-    require_place(output.parent)
+    output = table_place(asked.table, place, name)
     state = join_world()
     distilled = load_distilled(location, streaming=asked.streaming, online=asked.online)
     source = source_of(location, asked.source.name)
@@ -48,7 +47,7 @@ def cross_architecture_command(arguments: Sequence[str]) -> int:
     command, together = as_typed("cross-architecture", arguments), asked.processes_per_student
     examine(examination, output, command, reporter, state, together)
     if state.is_main_process:
-        say(f"{output.with_name(output.name + '.md')}")
+        say(f"{with_suffix(output, 'md')}")
     return 0
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 from accelerate import PartialState
 from jsonargparse import ArgumentParser
@@ -23,8 +24,8 @@ from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.progress import Reporter
-from fadrm_hf.results import describe_result, result_folder
-from fadrm_hf.shards import join_world
+from fadrm_hf.results import ResultFolder, describe_result, result_folder
+from fadrm_hf.shards import join_world, require_place
 from fadrm_hf.student_settings import PROTOCOLS, protocol_section
 from fadrm_hf.train_student import require_views, train_students
 
@@ -177,6 +178,28 @@ def _named_protocol(name: str, own: StudentConfig) -> StudentConfig:
     if name not in PROTOCOLS:
         raise ConfigError(f"{unknown('protocol', name, PROTOCOLS)}; set --protocol")
     return build(StudentConfig, protocol_section(name) | {"student": own.student, "num_seeds": own.num_seeds})
+
+
+def examining_parser(program: str, description: str) -> ArgumentParser:
+    """A parser of what every command takes that measures an artifact and trains nothing."""
+    parser = new_parser(program, description)
+    parser.add_argument("artifact", type=str, help="Run folder, or ORG/NAME on the Hub.")
+    parser.add_argument("--revision", type=str, default=None, help="Tag, branch or commit on the Hub.")
+    parser.add_argument("--source.name", type=str, default=None, help="Where the source is, if not where it was.")
+    parser.add_argument("--output", type=str, default=None, help="Folder for the numbers; see train-student.")
+    parser.add_argument("--json", action="store_true", help="Print everything as JSON, and no table.")
+    return parser
+
+
+def table_place(asked: str | None, place: ResultFolder, name: str) -> Path:
+    """A table's name without suffix: the one that is asked for, or `name` beside the results.
+
+    Raises:
+        RunFolderError: If nothing can be written there.
+    """
+    output = Path(asked or place.folder.parent / name)
+    require_place(output.parent)
+    return output
 
 
 def protocol_given(

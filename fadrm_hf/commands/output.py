@@ -2,21 +2,29 @@
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
 console = Console()
 
-_INSIDE = re.compile(
-    r"""(?<=[\[,:"'\s])(?:/(?!/)|\.\.)[^,\]"']+"""
-)  # a path within a list or after a prefix; "hf://" is none
+# A path within a list or after a prefix; "hf://" is none.
+_INSIDE = re.compile(r"""(?<=[\[,:"'\s])(?:/(?!/)|\.\.)[^,\]"']+""")
 
 
 def say(line: str) -> None:
     """Print a line as it is: what is piped or copied must not be broken at the width of a terminal."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def show(table: Table, remarks: Iterable[str], path: Path) -> None:
+    """Print a table, what it does not say, and where its numbers lie."""
+    console.print(table)
+    for line in remarks:
+        say(line)
+    say(f"{path}")
 
 
 def fail(message: str) -> None:

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser
 from rich.table import Table
 
-from fadrm_hf.arguments import new_parser, parse
+from fadrm_hf.arguments import parse
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.card import Result, read_results
 from fadrm_hf.card.scores import KINDS, Scores, course_rows, score_rows
-from fadrm_hf.commands.measuring import only_process
-from fadrm_hf.commands.output import as_typed, console, say
-from fadrm_hf.evaluation import without_folders
+from fadrm_hf.commands.measuring import examining_parser, only_process
+from fadrm_hf.commands.output import as_typed, say, show
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.progress import Reporter
@@ -38,24 +37,19 @@ def score_command(arguments: Sequence[str]) -> int:
     )
     location = open_artifact(parsed.artifact, parsed.revision)
     place = result_folder(location, parsed.output)
-    work, command = WorkFolder(location.folder).path, without_folders(as_typed("score", arguments))
+    work, command = WorkFolder(location.folder).path, as_typed("score", arguments)
     device, reporter = only_process().device, Reporter()
     scores = measure_scores(location, request, _results(place), device, reporter, work, command)
     path = place.add_scores(scores)
     if parsed.json:
         say(json.dumps(scores.as_plain(), ensure_ascii=False))
-        return 0
-    console.print(_table(scores, location))
-    for line in _remarks(scores, parsed.artifact):
-        say(line)
-    say(f"{path}")
+    else:
+        show(_table(scores, location), _remarks(scores, parsed.artifact), path)
     return 0
 
 
 def _parser() -> ArgumentParser:
-    parser = new_parser("fadrm-hf score", _DESCRIPTION)
-    parser.add_argument("artifact", type=str, help="Run folder, or ORG/NAME on the Hub.")
-    parser.add_argument("--revision", type=str, default=None, help="Tag, branch or commit on the Hub.")
+    parser = examining_parser("fadrm-hf score", _DESCRIPTION)
     parser.add_argument(
         "--student", type=str, default=None, help="Whose evaluations; the artifact's own if not given."
     )
@@ -68,9 +62,6 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--label_weight", type=float, default=0.5, help="w of LRS, the weight of IOR against HLR.")
     parser.add_argument("--augmentation_weight", type=float, default=0.5, help="gamma of ARS.")
     parser.add_argument("--bins", type=int, default=256, help="Bins of the histogram of grey levels; 10 in Fig. 3.")
-    parser.add_argument("--source.name", type=str, default=None, help="Where the source is, if not where it was.")
-    parser.add_argument("--output", type=str, default=None, help="Folder for the scores; see train-student.")
-    parser.add_argument("--json", action="store_true", help="Print everything as JSON, and no table.")
     return parser
 
 

@@ -8,18 +8,17 @@ from fadrm_hf.arguments import parse
 from fadrm_hf.artifact.recorded_source import source_of
 from fadrm_hf.card.text import render
 from fadrm_hf.card.writing import machine_line
-from fadrm_hf.commands.measuring import protocol_given, spell_out_online, student_options, student_parser
+from fadrm_hf.commands.measuring import protocol_given, spell_out_online, student_options, student_parser, table_place
 from fadrm_hf.commands.output import as_typed, say
-from fadrm_hf.files import write_bytes, write_json
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.machine import describe_machine, library_versions
-from fadrm_hf.measured_tables import as_csv, mean_and_std, with_suffix
+from fadrm_hf.measured_tables import mean_and_std, with_suffix, write_table
 from fadrm_hf.network_slimming import STAGES, Slimming, describe, prepare_slimming, slim, usual_student
 from fadrm_hf.progress import Reporter
 from fadrm_hf.results import result_folder
 from fadrm_hf.scores import summarise
-from fadrm_hf.shards import join_world, require_place
+from fadrm_hf.shards import join_world
 
 _DESCRIPTION = """Train a VGG on an artifact with a penalty on the scales of BatchNorm, take out its least channels,
 and train what is left on the artifact again; accuracies and parameters before and after, in one table.
@@ -55,8 +54,7 @@ def slim_command(arguments: Sequence[str]) -> int:
     student = asked.student or usual_student(manifest.pixels.size)
     given = protocol_given(parser, words, manifest, asked.name, student)
     name = f"slim-{place.folder.name}-{given.name}-{given.labels}-{given.student.replace('/', '_')}-{asked.ratio:g}"
-    output = Path(asked.table or place.folder.parent / name)
-    require_place(output.parent)
+    output = table_place(asked.table, place, name)
     state = join_world()
     distilled = load_distilled(location, streaming=asked.streaming, online=asked.online)
     source = source_of(location, asked.source.name)
@@ -79,9 +77,7 @@ def _write(slimming: Slimming, seeds: Sequence[dict[str, Any]], command: str, ou
     } | describe(slimming)
     machine = describe_machine()
     details = {"seeds": seeds, "machine": machine, "versions": library_versions()}
-    write_json(with_suffix(output, "json"), shared | details)
     stages = [_stage(name, seeds) for name in STAGES]
-    write_bytes(with_suffix(output, "csv"), as_csv(stages).encode())
     rows = [
         [
             _TITLES[stage["stage"]],
@@ -100,7 +96,7 @@ def _write(slimming: Slimming, seeds: Sequence[dict[str, Any]], command: str, ou
         num_seeds=len(seeds),
         machine=machine_line(machine),
     )
-    write_bytes(with_suffix(output, "md"), text.encode())
+    write_table(output, shared | details, stages, text)
 
 
 def _stage(name: str, seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:

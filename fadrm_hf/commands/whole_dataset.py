@@ -9,6 +9,7 @@ from fadrm_hf.arguments import new_parser, parse
 from fadrm_hf.commands.measuring import student_options
 from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.config import SourceConfig, SqueezeConfig, build, require
+from fadrm_hf.measured_tables import with_suffix
 from fadrm_hf.presets import WHOLE_DATASET, resolve_squeeze
 from fadrm_hf.progress import Reporter
 from fadrm_hf.shards import WorkFolder, join_world, require_place
@@ -52,5 +53,5 @@ def whole_dataset_command(arguments: Sequence[str]) -> int:
     reporter = Reporter(WorkFolder(output).log, quiet=not state.is_main_process)
     measure_bound(bound, as_typed("whole-dataset", arguments), reporter, state)
     if state.is_main_process:
-        say(f"{output.with_name(output.name + '.md')}")
+        say(f"{with_suffix(output, 'md')}")
     return 0

@@ -15,12 +15,14 @@ length. Images travel as PNG, without loss.
 from collections.abc import Sequence
 from pathlib import Path
 
+import datasets
+import evaluate
 import torch
 
 from fadrm_hf.errors import ScoreError, unknown
 from fadrm_hf.scores import accuracy_of_guesses
 
-DD_RANKING = """\
+_DD_RANKING = """\
 @article{li2025ddranking,
   title = {DD-Ranking: Rethinking the Evaluation of Dataset Distillation},
   author = {Li, Zekai and Zhong, Xinhao and others},
@@ -45,6 +47,21 @@ def path(name: str) -> str:
     if name not in NAMES:
         raise ScoreError(unknown("metric", name, NAMES))
     return str(_FOLDER / name)
+
+
+def of_classes(description: str, inputs: str, *others: str) -> evaluate.MetricInfo:
+    """What `evaluate` is told of a score of DD-Ranking, which takes the classes that several students name.
+
+    Args:
+        description: What it is.
+        inputs: What its columns hold.
+        others: Its columns besides `predictions` and `references`.
+    """
+    columns = ("predictions", "references", *others)
+    features = datasets.Features({name: datasets.Value("int64") for name in columns})
+    return evaluate.MetricInfo(
+        description=description, citation=_DD_RANKING, inputs_description=inputs, features=features
+    )
 
 
 def accuracy(guessed: Sequence[int], references: Sequence[int]) -> float:

@@ -85,6 +85,11 @@ class Source:
         counts = np.bincount(labels, minlength=len(self.class_map))
         return np.split(np.argsort(labels, kind="stable"), counts.cumsum()[:-1])
 
+    @property
+    def images_per_class(self) -> np.ndarray:
+        """By class index the number of training images, (C,) int64."""
+        return np.array([len(rows) for rows in self.rows_by_class])
+
     def image(self, split: Split, index: int) -> Image.Image:
         """One image, RGB at its own size."""
         return _decode(self.rows(split)[int(index)]["image"], self._split_name(split), int(index))
@@ -158,7 +163,7 @@ class Source:
         Raises:
             SourceError: If a class has too few images to be divided.
         """
-        counts = np.array([len(rows) for rows in self.rows_by_class])
+        counts = self.images_per_class
         if counts.min() < 2:
             few = self.class_map.names[int(counts.argmin())]
             raise SourceError(
@@ -228,7 +233,7 @@ def check_source(source: Source, ipc: int, images_per_class_needed: int) -> int:
             f"source {source.config.name!r} has the single class {source.class_map.names[0]!r}, expected at least 2 "
             "classes; add images of others, or set --source.label_column"
         )
-    counts = np.array([len(rows) for rows in source.rows_by_class])
+    counts = source.images_per_class
     least = int(counts.argmin())
     if counts[least] < images_per_class_needed:
         short = int((counts < images_per_class_needed).sum())

@@ -1,9 +1,8 @@
 """ARS of DD-Ranking: improvement over random with and without augmentation, in [0, 1]; more is better."""
 
-import datasets
 import evaluate
 
-from fadrm_hf.metrics import DD_RANKING, accuracy
+from fadrm_hf.metrics import accuracy, of_classes
 from fadrm_hf.scores import augmentation_robust_score, improvement_over_random
 
 _INPUTS = """
@@ -21,20 +20,7 @@ class AugmentationRobustScore(evaluate.Metric):
     """Augmentation-robust score."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation=DD_RANKING,
-            inputs_description=_INPUTS,
-            features=datasets.Features(
-                {
-                    "predictions": datasets.Value("int64"),
-                    "references": datasets.Value("int64"),
-                    "random": datasets.Value("int64"),
-                    "unaugmented": datasets.Value("int64"),
-                    "random_unaugmented": datasets.Value("int64"),
-                }
-            ),
-        )
+        return of_classes(__doc__, _INPUTS, "random", "unaugmented", "random_unaugmented")
 
     def _compute(
         self,

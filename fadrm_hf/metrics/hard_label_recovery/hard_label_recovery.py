@@ -1,9 +1,8 @@
 """HLR of DD-Ranking: accuracy that hard labels lose on a distilled dataset against the whole; less is better."""
 
-import datasets
 import evaluate
 
-from fadrm_hf.metrics import DD_RANKING, accuracy
+from fadrm_hf.metrics import accuracy, of_classes
 from fadrm_hf.scores import hard_label_recovery
 
 _INPUTS = """
@@ -18,18 +17,7 @@ class HardLabelRecovery(evaluate.Metric):
     """Hard-label recovery."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation=DD_RANKING,
-            inputs_description=_INPUTS,
-            features=datasets.Features(
-                {
-                    "predictions": datasets.Value("int64"),
-                    "references": datasets.Value("int64"),
-                    "whole": datasets.Value("int64"),
-                }
-            ),
-        )
+        return of_classes(__doc__, _INPUTS, "whole")
 
     def _compute(self, predictions: list[int], references: list[int], whole: list[int]) -> dict[str, float]:
         on_whole, distilled = accuracy(whole, references), accuracy(predictions, references)

@@ -1,9 +1,8 @@
 """IOR of DD-Ranking: accuracy gained over random real images under the same labels; more is better."""
 
-import datasets
 import evaluate
 
-from fadrm_hf.metrics import DD_RANKING, accuracy
+from fadrm_hf.metrics import accuracy, of_classes
 from fadrm_hf.scores import improvement_over_random
 
 _INPUTS = """
@@ -18,18 +17,7 @@ class ImprovementOverRandom(evaluate.Metric):
     """Improvement over random."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation=DD_RANKING,
-            inputs_description=_INPUTS,
-            features=datasets.Features(
-                {
-                    "predictions": datasets.Value("int64"),
-                    "references": datasets.Value("int64"),
-                    "random": datasets.Value("int64"),
-                }
-            ),
-        )
+        return of_classes(__doc__, _INPUTS, "random")
 
     def _compute(self, predictions: list[int], references: list[int], random: list[int]) -> dict[str, float]:
         distilled, at_random = accuracy(predictions, references), accuracy(random, references)

@@ -1,9 +1,8 @@
 """LRS of DD-Ranking: improvement over random against hard-label recovery, in [0, 1]; more is better."""
 
-import datasets
 import evaluate
 
-from fadrm_hf.metrics import DD_RANKING, accuracy
+from fadrm_hf.metrics import accuracy, of_classes
 from fadrm_hf.scores import hard_label_recovery, improvement_over_random, label_robust_score
 
 _INPUTS = """
@@ -21,20 +20,7 @@ class LabelRobustScore(evaluate.Metric):
     """Label-robust score."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation=DD_RANKING,
-            inputs_description=_INPUTS,
-            features=datasets.Features(
-                {
-                    "predictions": datasets.Value("int64"),
-                    "references": datasets.Value("int64"),
-                    "random": datasets.Value("int64"),
-                    "hard": datasets.Value("int64"),
-                    "whole": datasets.Value("int64"),
-                }
-            ),
-        )
+        return of_classes(__doc__, _INPUTS, "random", "hard", "whole")
 
     def _compute(
         self,
