@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -31,7 +30,7 @@ def write_sweep(sweep: Sweep, rows: Mapping[str, Row], command: str) -> None:
     output, contender = sweep.output, sweep.cells[0].contender
     run, done = contender.run, {name: row for name, row in rows.items() if row.result is not None}
     shown = [cell for cell in sweep.cells if cell.name in done]
-    source = Path(run.source.name).name
+    source = run.source.title
     shared: dict[str, Any] = {
         "title": f"{title_of(contender.method)} on {source}, {run.ipc} image{'s' if run.ipc > 1 else ''} per class",
         "command": command,

@@ -172,7 +172,7 @@ def write_comparison(rows: Sequence[Row], contender: Contender, output: Path, co
         command: What was typed.
     """
     run, done = contender.run, [row for row in rows if row.result is not None]
-    source = Path(run.source.name).name
+    source = run.source.title
     shared = {
         "title": f"{source}, {run.ipc} image{'s' if run.ipc > 1 else ''} per class, under `{contender.protocol.name}`",
         "command": command,

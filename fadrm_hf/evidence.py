@@ -17,7 +17,7 @@ from fadrm_hf.arguments import run_from_recipe
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, StageRecord, read_manifest
 from fadrm_hf.card import Result
 from fadrm_hf.card.scores import SCORES_NAME
-from fadrm_hf.config import RunConfig, SourceConfig, SqueezeConfig, StudentConfig, read_settings
+from fadrm_hf.config import RunConfig, SourceConfig, SqueezeConfig, StudentConfig, build, read_settings
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.presets import PRESETS, WHOLE_DATASET, Preset, preset_of, resolve, resolve_squeeze
 from fadrm_hf.student_settings import nearest
@@ -211,9 +211,9 @@ def _of_bound(folder: Path, path: Path) -> Iterator[Measurement]:
     """A result of `whole-dataset`; those of a run folder are found with it."""
     result = _read(path)
     if not (path.parent / MANIFEST_NAME).exists() and "source" in result:
-        known = {name: result["source"][name] for name in ("name", "preset", "size")}
+        known = {name: result["source"].get(name) for name in ("name", "preset", "size", "classes")}
         file = path.relative_to(folder).as_posix()
-        yield Measurement(file, SourceConfig(**known), result["source"]["revision"], result)
+        yield Measurement(file, build(SourceConfig, known), result["source"]["revision"], result)
 
 
 def _of_table(folder: Path, path: Path) -> Iterator[Measurement]:

@@ -184,7 +184,8 @@ def _source_record(source: Source) -> dict[str, Any]:
     """What the dataset is, for who reads the result by itself."""
     preset = preset_of(source.config)
     name, known = public_source(source.config.name), preset.name if preset else None
-    return {"name": name, "revision": source.revision, "preset": known, "size": source.size}
+    classes = None if source.config.classes is None else list(source.config.classes)
+    return {"name": name, "revision": source.revision, "preset": known, "size": source.size, "classes": classes}
 
 
 def _file_of(bound: Bound, student: str) -> Path:

@@ -18,7 +18,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from fadrm_hf.config import SourceConfig
-from fadrm_hf.errors import SourceError
+from fadrm_hf.errors import ConfigError, SourceError
 from fadrm_hf.sources import Source, check_source, images, load_source
 from fadrm_hf.sources import source as sources
 
@@ -107,6 +107,29 @@ def test_tables_have_exactly_an_encoded_image_and_a_label(tmp_path):
         assert dict(split.features) == {"image": datasets.Image(decode=False), "label": datasets.Value("int64")}
     assert source.labels("train").dtype == np.int64
     assert source.labels("train").tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_classes_are_those_that_are_named_numbered_in_that_order(tmp_path):
+    folder = image_folder(tmp_path, classes=("ant", "bee", "cat", "dog"))
+    whole, part = load(folder), load(folder, classes=("dog", "bee"))
+    assert part.class_map.names == ("dog", "bee")
+    for split in ("train", "test"):
+        assert part.labels(split).tolist() == [1, 1, 1, 0, 0, 0]
+        assert torch.equal(part.pixels(split, range(6)), whole.pixels(split, [3, 4, 5, 9, 10, 11]))
+    assert part.fingerprint == load(folder, classes=("dog", "bee")).fingerprint
+    assert part.fingerprint not in (whole.fingerprint, load(folder, classes=("bee", "dog")).fingerprint)
+
+
+def test_a_class_that_the_source_lacks_is_named_with_those_that_are_near(tmp_path):
+    folder = image_folder(tmp_path, classes=("ant", "bee", "beetle"))
+    with pytest.raises(SourceError, match=r"unknown class 'beetel'.*did you mean 'beetle'.*--source.classes"):
+        load(folder, classes=("ant", "beetel"))
+
+
+@pytest.mark.parametrize("classes", [(), ("ant",), ("ant", "ant")])
+def test_classes_are_at_least_two_and_each_is_named_once(classes):
+    with pytest.raises(ConfigError, match="source.classes"):
+        SourceConfig(classes=classes)
 
 
 def test_pixels_are_the_images_in_the_order_asked_for(tmp_path):

@@ -1,6 +1,7 @@
 """Where real images come from, who looks at them, and which of them a distilled image starts from."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from fadrm_hf.config.checks import Colour, Interval, require, require_area, require_probability
@@ -20,6 +21,8 @@ class SourceConfig:
         test_split: Split to test on; found ("test", "validation", "valid", "val") when not named.
         image_column: Column of images; found from the features when not named.
         label_column: Column of class labels; found from the features when not named.
+        classes: Names of the classes that are used, in the order in which they are numbered here; images of others are
+            left out. All classes, as the source orders them, when not given.
         preset: Name of the preset whose values fill what is left open; found from `name` when not given.
         size: Side of the square images.
         mean: Channel means of the normalisation, on pixels in [0, 1].
@@ -35,6 +38,7 @@ class SourceConfig:
     test_split: str | None = None
     image_column: str | None = None
     label_column: str | None = None
+    classes: tuple[str, ...] | None = None
     preset: str | None = None
     size: int | None = None
     mean: Colour | None = None
@@ -47,6 +51,14 @@ class SourceConfig:
         fits = self.size is None or 8 <= self.size <= LARGEST_SIDE
         require(fits, "source.size", self.size, f"at least 8 and at most {LARGEST_SIDE} pixels")
         require(self.std is None or min(self.std) > 0, "source.std", self.std, "three positive numbers")
+        once = self.classes is None or len(set(self.classes)) == len(self.classes) >= 2
+        require(once, "source.classes", self.classes, "two or more names of classes, each once")
+
+    @property
+    def title(self) -> str:
+        """What a table of results calls it: its name without folders, and how many of its classes where not all."""
+        name = Path(self.name).name
+        return name if self.classes is None else f"{len(self.classes)} classes of {name}"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict
 
 from fadrm_hf.config import SourceConfig
-from fadrm_hf.errors import SourceError
+from fadrm_hf.errors import SourceError, unknown
 from fadrm_hf.presets import preset_of
 from fadrm_hf.sources.readers import LABEL_COLUMNS, TEST_SPLITS
 
@@ -90,6 +90,16 @@ def class_names(table: Dataset, column: str) -> tuple[str, ...]:
     if isinstance(feature, ClassLabel):
         return tuple(feature.names)
     return tuple(str(value) for value in sorted({value for value in values_of(table, column) if value is not None}))
+
+
+def used_classes(config: SourceConfig, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes that a run uses, in its order: those that it names, or all of the source."""
+    for name in config.classes or ():
+        if name not in names:
+            raise SourceError(
+                f"{unknown('class', name, names)} of source {config.name!r}; set --source.classes to some of these"
+            )
+    return names if config.classes is None else config.classes
 
 
 def class_indices(table: Dataset, column: str, split: str, names: tuple[str, ...]) -> np.ndarray:

@@ -209,10 +209,11 @@ def load_source(config: SourceConfig) -> Source:
     tables, revision = read_tables(config)
     config = columns.with_columns(columns.with_train_split(config, tables), tables)
     names = columns.class_names(tables[str(config.train_split)], str(config.label_column))
-    train = _numbered(tables, str(config.train_split), config, names)
+    used = columns.used_classes(config, names)
+    train = _numbered(tables, str(config.train_split), config, names, used)
     config = columns.with_test_split(config, tables)
-    test = _numbered(tables, config.test_split, config, names) if config.test_split else None
-    class_map = ClassMap(names, names)
+    test = _numbered(tables, config.test_split, config, names, used) if config.test_split else None
+    class_map = ClassMap(used, used)
     return Source(config, class_map, train, test, revision, _fingerprint(class_map, train, test, revision))
 
 
@@ -256,8 +257,10 @@ def check_source(source: Source, ipc: int, images_per_class_needed: int) -> int:
     return scanned
 
 
-def _numbered(tables: DatasetDict, split: str, config: SourceConfig, names: tuple[str, ...]) -> Dataset:
-    """The split with columns `image` (encoded) and `label` (index into `names`), without skipped rows."""
+def _numbered(
+    tables: DatasetDict, split: str, config: SourceConfig, names: tuple[str, ...], used: tuple[str, ...]
+) -> Dataset:
+    """The split with columns `image` (encoded) and `label` (index into `used`), without rows that are left out."""
     table, image_column, label_column = tables[split], str(config.image_column), str(config.label_column)
     for column in (image_column, label_column):
         if column not in table.features:
@@ -267,6 +270,10 @@ def _numbered(tables: DatasetDict, split: str, config: SourceConfig, names: tupl
             )
     labels = columns.class_indices(table, label_column, split, names)
     rows = table.select_columns(image_column)
+    if used != names:
+        places = {name: place for place, name in enumerate(used)}
+        labels = np.array([places.get(name, -1) for name in names], dtype=np.int64)[labels]
+        rows, labels = rows.select(np.flatnonzero(labels >= 0)), labels[labels >= 0]
     if image_column != "image":
         rows = rows.rename_column(image_column, "image")
     rows = rows.cast_column("image", datasets.Image(decode=False)).add_column("label", labels)
