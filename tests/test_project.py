@@ -111,7 +111,16 @@ GROUPS = (
         "stand_ins",
         "estimate",
     ),
-    ("evidence", "results_page", "evaluation", "reproduce", "student_card", "student_repository", "contribute"),
+    (
+        "evidence",
+        "results_pictures",
+        "results_page",
+        "evaluation",
+        "reproduce",
+        "student_card",
+        "student_repository",
+        "contribute",
+    ),
     ("commands", "cli"),
 )
 ORDER = [module for group in GROUPS for module in group]
