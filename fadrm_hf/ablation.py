@@ -5,27 +5,20 @@ in a process of its own, and what is finished under the same settings is not mad
 number of commands with the same sweep share them.
 """
 
-import hashlib
 import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from fadrm_hf.artifact.manifest import read_manifest
-from fadrm_hf.card import Result
-from fadrm_hf.claims import Claims
-from fadrm_hf.compare import Contender, Row, check_contender, measure_apart
+from fadrm_hf.compare import Contender, Row, check_contender, measure_shared
 from fadrm_hf.config import RunConfig, StudentConfig, build, require
 from fadrm_hf.errors import ConfigError, FadrmError, unknown
-from fadrm_hf.files import read_json, write_json
-from fadrm_hf.line import recipe_of
 from fadrm_hf.methods import find_method
 from fadrm_hf.progress import Reporter
-from fadrm_hf.results import result_name
 
 Value = TypeVar("Value")
 
@@ -197,7 +190,9 @@ def prepare_sweep(config: SweepConfig, base: RunConfig, protocol: StudentConfig,
     return Sweep(Path(config.base).name, axes, config.mode, tuple(cells), runs, output)
 
 
-def measure_sweep(sweep: Sweep, reporter: Reporter, command: str, show: Callable[[dict[str, Row]], None]) -> list[Row]:
+def measure_sweep(
+    sweep: Sweep, reporter: Reporter, command: str, show: Callable[[Mapping[str, Row]], None]
+) -> list[Row]:
     """Distil and measure the cells that nobody has finished or is at work on, until all are done.
 
     Args:
@@ -209,57 +204,8 @@ def measure_sweep(sweep: Sweep, reporter: Reporter, command: str, show: Callable
     Returns:
         The rows of cells that failed here.
     """
-    contenders, failed = sweep.contenders, dict[str, Row]()
-    claims = Claims(sweep.runs / "claims", reporter.say, reporter.say)
-
-    def is_done(name: str) -> bool:
-        return name in failed or _file_of_result(contenders[name]) is not None
-
-    for name in claims.share("cells", {name: name for name in contenders}, is_done):
-        reporter.say(f"{name}: {sum(map(is_done, contenders)) + 1}/{len(contenders)}")
-        row = measure_apart(contenders[name], command, claims.touch)
-        if row.result is None:
-            failed[name] = row
-            reporter.say(f"{name} failed: {row.failure}")
-        else:
-            _remember(contenders[name], row.result)
-        show(rows_of(sweep) | failed)
-    show(rows_of(sweep) | failed)
-    return list(failed.values())
-
-
-def rows_of(sweep: Sweep) -> dict[str, Row]:
-    """The cells that are finished, by whomever, by the name of the run folder."""
-    files = {name: _file_of_result(contender) for name, contender in sweep.contenders.items()}
-    return {name: _row(file) for name, file in files.items() if file is not None}
-
-
-def _row(file: Path) -> Row:
-    manifest = read_manifest(file.parent.parent)
-    return Row(manifest.method, str(file.parent.parent), manifest, json.loads(file.read_text("utf-8")))
-
-
-def _file_of_result(contender: Contender) -> Path | None:
-    """The result of a cell, if it was measured under these very settings; cheap enough to be asked all the time."""
-    folder = Path(contender.run.output)
-    note = read_json(_note_of(contender)) or {}
-    file = folder / "results" / str(note.get("result"))
-    return file if note.get("identity") == _identity(contender) and file.is_file() else None
-
-
-def _remember(contender: Contender, result: Result) -> None:
-    note = {"identity": _identity(contender), "result": f"{result_name(result)}.json"}
-    write_json(_note_of(contender), note)
-
-
-def _note_of(contender: Contender) -> Path:
-    folder = Path(contender.run.output)
-    return folder.parent / "measured" / f"{folder.name}.json"
-
-
-def _identity(contender: Contender) -> str:
-    settings = [recipe_of(contender.run), asdict(contender.protocol)]
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    rows = measure_shared(sweep.contenders, command, reporter, show)
+    return [row for row in rows.values() if row.failure is not None]
 
 
 def _axis(name: str, given: Any, base: RunConfig) -> Axis:

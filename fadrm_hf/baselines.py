@@ -77,7 +77,7 @@ def measure_baselines(
             beside, seeds = folder.parent / "teachers", run.student.num_seeds
             result = train_on_everything(source, run.student.student, run.squeeze, beside, seeds, reporter, state)
         else:
-            trained_on = _random_real_artifact(run, quiet) if images == "random_real" else folder
+            trained_on = random_real_artifact(run, quiet) if images == "random_real" else folder
             work = WorkFolder(trained_on).path
             distilled = load_distilled(trained_on)
             result = train_students(distilled, source, protocol, work, reporter, state.device, state=state)
@@ -107,8 +107,20 @@ def comparison_table(folder: Path, student: str, protocol: str) -> Table:
     return table
 
 
-def _random_real_artifact(run: RunConfig, quiet: bool) -> Path:
-    """Random images labelled by the artifact's own teachers, wherever these were trained."""
+def random_real_artifact(run: RunConfig, quiet: bool) -> Path:
+    """Random images labelled by the artifact's own teachers, wherever these were trained; made if it is not there.
+
+    Args:
+        run: The artifact's own resolved run; `output` is the artifact.
+        quiet: Show no progress.
+
+    Returns:
+        Its folder, `RUN.random_real`.
+
+    Raises:
+        RunFolderError: If the folder holds something else.
+        TeacherError: If a teacher cannot be loaded.
+    """
     folder = Path(run.output)
     manifest = read_manifest(folder)
     teachers = replace(run.teachers, names=names_of_recorded(folder, manifest))

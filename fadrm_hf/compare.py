@@ -2,12 +2,14 @@
 
 Every method has a run folder of its own and works in a process of its own, so that its peak memory is its own and a
 method that fails, by an error or by taking all the memory, ends nothing but itself. What a run folder holds already,
-images, labels or the result of the same protocol, is not made again.
+images, labels or the result of the same protocol, is not made again. Runs are claimed, so that any number of commands
+share the methods of one comparison, or the cells of one sweep (`fadrm_hf.ablation`).
 """
 
+import hashlib
 import json
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,10 +21,12 @@ from fadrm_hf.artifact.manifest import Manifest, read_manifest
 from fadrm_hf.card import Result
 from fadrm_hf.card.text import duration, render, size
 from fadrm_hf.card.writing import machine_line
+from fadrm_hf.claims import Claims
 from fadrm_hf.config import RunConfig, StudentConfig
 from fadrm_hf.distill import check_run, distill
 from fadrm_hf.errors import ConfigError, FadrmError
-from fadrm_hf.files import write_bytes
+from fadrm_hf.files import read_json, sha256, write_bytes, write_json
+from fadrm_hf.line import recipe_of
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.measured_tables import SCORES, accuracies, mean_and_std, with_suffix, write_table
 from fadrm_hf.methods import title_of
@@ -30,7 +34,7 @@ from fadrm_hf.pictures import draw_comparison
 from fadrm_hf.presets import resolve
 from fadrm_hf.progress import Reporter
 from fadrm_hf.protocol import protocol_of
-from fadrm_hf.results import find_result, record_result
+from fadrm_hf.results import find_result, record_result, result_name
 from fadrm_hf.shards import WorkFolder, join_world
 from fadrm_hf.sources import load_source
 from fadrm_hf.students import check_student
@@ -118,6 +122,8 @@ def check_contender(run: RunConfig, protocol: StudentConfig) -> Contender:
 def compare(contenders: Sequence[Contender], output: Path, command: str, reporter: Reporter) -> list[Row]:
     """Distil and measure what is missing; the table is written after each method, with those that are done by then.
 
+    Several commands with the same methods share them, and all write the same table in the end.
+
     Args:
         contenders: The methods, each from `check_contender`, in the order of the table.
         output: The table's name without suffix; `.md`, `.csv`, `.png` and `.json` are written.
@@ -127,15 +133,56 @@ def compare(contenders: Sequence[Contender], output: Path, command: str, reporte
     Returns:
         A row for each method.
     """
-    rows: list[Row] = []
-    for number, contender in enumerate(contenders, start=1):
-        reporter.say(f"{number}/{len(contenders)} {contender.method}: {contender.run.output}")
-        row = measure_apart(contender, command)
-        if row.failure is not None:
-            reporter.say(f"{row.method} failed: {row.failure}")
-        rows.append(row)
-        write_comparison(rows, contenders[0], output, command)
+    by_name = {Path(contender.run.output).name: contender for contender in contenders}
+
+    def show(rows: Mapping[str, Row]) -> None:
+        write_comparison([rows[name] for name in by_name if name in rows], contenders[0], output, command)
+
+    rows = measure_shared(by_name, command, reporter, show)
+    return [rows[name] for name in by_name]
+
+
+def measure_shared(
+    contenders: Mapping[str, Contender],
+    command: str,
+    reporter: Reporter,
+    show: Callable[[Mapping[str, Row]], None],
+) -> dict[str, Row]:
+    """Distil and measure the runs that nobody has finished or is at work on, until all are done.
+
+    Args:
+        contenders: By the name of the run folder; the folders lie side by side.
+        command: What was typed, for the record.
+        reporter: Says which run is worked on, which failed and why, and who is waited for.
+        show: Given the rows by name that are there by now, after each run that is done here and in the end.
+
+    Returns:
+        A row for each run, of whoever measured it; runs that failed elsewhere are tried here too.
+    """
+    own: dict[str, Row] = {}
+    runs = Path(next(iter(contenders.values())).run.output).parent
+    claims = Claims(runs / "claims", reporter.say, reporter.say)
+
+    def is_done(name: str) -> bool:
+        return name in own or _file_of_result(contenders[name]) is not None
+
+    for name in claims.share("runs", {name: name for name in contenders}, is_done):
+        reporter.say(f"{name}: {sum(map(is_done, contenders)) + 1}/{len(contenders)}")
+        own[name] = row = measure_apart(contenders[name], command, claims.touch)
+        if row.result is None:
+            reporter.say(f"{name} failed: {row.failure}")
+        else:
+            _remember(contenders[name], row.result)
+        show(finished_rows(contenders) | own)
+    rows = finished_rows(contenders) | own
+    show(rows)
     return rows
+
+
+def finished_rows(contenders: Mapping[str, Contender]) -> dict[str, Row]:
+    """The runs that have been measured under these very settings, by whomever, by name."""
+    files = {name: _file_of_result(contender) for name, contender in contenders.items()}
+    return {name: _row(file) for name, file in files.items() if file is not None}
 
 
 def measure(contender: Contender, command: str) -> Path:
@@ -240,6 +287,32 @@ def _answer(contender: Contender, command: str, question: Connection) -> None:
             return
         raise
     question.send_bytes(json.dumps(told).encode())
+
+
+def _row(file: Path) -> Row:
+    """The row of a run from the file of its result."""
+    folder = file.parent.parent
+    manifest = read_manifest(folder)
+    return Row(manifest.method, str(folder), manifest, json.loads(file.read_text("utf-8")))
+
+
+def _file_of_result(contender: Contender) -> Path | None:
+    """The result of a run, if it is that of these very settings; cheap enough to be asked all the time."""
+    note = read_json(_note_of(contender)) or {}
+    file = Path(contender.run.output) / "results" / str(note.get("result"))
+    return file if file.is_file() and sha256(file) == note.get("sha256") else None
+
+
+def _remember(contender: Contender, result: Result) -> None:
+    file = Path(contender.run.output) / "results" / f"{result_name(result)}.json"
+    write_json(_note_of(contender), {"result": file.name, "sha256": sha256(file)})
+
+
+def _note_of(contender: Contender) -> Path:
+    """Where it is noted what a run has reached under these settings: beside the run, one file for each protocol."""
+    folder, settings = Path(contender.run.output), [recipe_of(contender.run), asdict(contender.protocol)]
+    identity = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return folder.parent / "measured" / f"{folder.name}-{identity[:16]}.json"
 
 
 def _costs(manifest: Manifest) -> dict[str, Any]:

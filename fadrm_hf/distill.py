@@ -117,9 +117,9 @@ def _check_folder(run: RunConfig) -> None:
     work = WorkFolder(folder)
     require_place(work.path)
     if (folder / MANIFEST_NAME).exists():
-        refuse_other_run(read_manifest(folder).config, recipe, folder)
+        refuse_other_run(read_manifest(folder).config, recipe, vars(run), folder)
         return
-    work.check(recipe)
+    work.check(recipe, vars(run))
     held = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
     if held and not work.is_claimed:
         raise RunFolderError(

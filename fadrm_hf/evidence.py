@@ -203,14 +203,14 @@ def _of_run(folder: Path, run_folder: Path) -> Iterator[Measurement]:
     files = [path for place in (run_folder, run_folder / "results") for path in sorted(place.glob("*.json"))]
     for path in files:
         if path.name not in (MANIFEST_NAME, SCORES_NAME):
-            file, result = path.relative_to(folder).as_posix(), _read(path)
+            file, result = path.relative_to(folder).as_posix(), read_document(path)
             revision, gpu = manifest.source.revision, manifest.machine.get("gpu")
             yield Measurement(file, run.source, revision, result, run, manifest.stages, gpu)
 
 
 def _of_bound(folder: Path, path: Path) -> Iterator[Measurement]:
     """A result of `whole-dataset`; those of a run folder are found with it."""
-    result = _read(path)
+    result = read_document(path)
     if not (path.parent / MANIFEST_NAME).exists() and "source" in result:
         known = {name: result["source"].get(name) for name in ("name", "preset", "size", "classes")}
         file = path.relative_to(folder).as_posix()
@@ -219,7 +219,7 @@ def _of_bound(folder: Path, path: Path) -> Iterator[Measurement]:
 
 def _of_table(folder: Path, path: Path) -> Iterator[Measurement]:
     """The rows of a table, each run once."""
-    document, seen = _read(path), set()
+    document, seen = read_document(path), set()
     rows = [row for name in _TABLES if isinstance(document, dict) for row in document.get(name, [])]
     for row in rows:
         if row.get("result") is None or row["artifact"] in seen:
@@ -232,7 +232,8 @@ def _of_table(folder: Path, path: Path) -> Iterator[Measurement]:
         yield Measurement(file, run.source, revision, row["result"], run, stages, gpu)
 
 
-def _read(path: Path) -> Any:
+def read_document(path: Path) -> Any:
+    """A JSON file; `ArtifactError` if it is damaged."""
     try:
         return json.loads(path.read_text("utf-8"))
     except ValueError as error:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.config import StudentConfig, require
@@ -33,6 +34,7 @@ from fadrm_hf.students import check_student, create_student
 from fadrm_hf.train_student import StudentTraining, TestImages, forget, require_views
 
 STAGES = ("trained", "pruned", "tuned")  # what accuracies are measured after
+SIZES = ("parameters", "multiply_adds", "widths")  # what is told of a network before and after
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def slim(slimming: Slimming, work: Path, reporter: Reporter, state: PartialState
         state: The processes, each with the device that its students train on.
 
     Returns:
-        For each seed "seed", "top1" and "top5" by stage, "parameters" and "widths" before and after, and "seconds".
+        For each seed "seed", "top1" and "top5" by stage, `SIZES` before and after, and "seconds".
 
     Raises:
         StudentError: If a training diverges.
@@ -138,7 +140,7 @@ def _slim_one(
     slimming: Slimming, seed: int, file: Path, test: TestImages, task: Task, device: torch.device
 ) -> dict[str, Any]:
     first, second = _checkpoints(file)
-    name = slimming.protocol.student
+    name, size = slimming.protocol.student, slimming.distilled.manifest.pixels.size
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         stage = Stage(scale_penalty=slimming.scale_penalty)
         student, seconds = _train(slimming, slimming.protocol, seed, stage, first, test, task, device)
@@ -152,6 +154,7 @@ def _slim_one(
         "seed": seed,
         **{f"top{k}": {stage: topk_accuracy(each, test.labels, k) for stage, each in logits.items()} for k in (1, 5)},
         "parameters": {"before": _num_parameters(student), "after": _num_parameters(small)},
+        "multiply_adds": {"before": multiply_adds(student, size), "after": multiply_adds(small, size)},
         "widths": {"before": chain_of(student, name).widths, "after": chain_of(small, name).widths},
         "seconds": seconds + more,
     }
@@ -183,6 +186,19 @@ def _num_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+def multiply_adds(network: nn.Module, size: int) -> int:
+    """Multiplications, each with its addition, of the convolutions and linear layers of a network for one image.
+
+    Args:
+        network: In evaluation mode.
+        size: Side of the image in pixels.
+    """
+    image = torch.zeros(1, 3, size, size, device=next(network.parameters()).device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(image)
+    return int(counter.get_total_flops()) // 2  # it counts additions apart
+
+
 def _fingerprint(slimming: Slimming, seed: int) -> str:
     """Of everything that decides what is measured."""
     manifest = slimming.distilled.manifest
@@ -191,7 +207,7 @@ def _fingerprint(slimming: Slimming, seed: int) -> str:
     teachers = [teacher.sha256 for teacher in manifest.teachers]
     settings = [replace(each, num_workers=0, num_seeds=1) for each in (slimming.protocol, slimming.tuning)]
     labels = (slimming.distilled.online, teachers)
-    key = (files, labels, slimming.source.fingerprint, settings, slimming.ratio, slimming.scale_penalty, seed)
+    key = (files, labels, slimming.source.fingerprint, settings, slimming.ratio, slimming.scale_penalty, SIZES, seed)
     return hashlib.sha256(repr(key).encode()).hexdigest()[:16]
 
 

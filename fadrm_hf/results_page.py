@@ -20,6 +20,7 @@ from fadrm_hf.published import (
     published_accuracies,
     published_bound,
 )
+from fadrm_hf.results_pictures import Picture
 
 _DATASETS = {
     "cifar100": "CIFAR-100",
@@ -52,12 +53,13 @@ class Table:
     rows: Sequence[Sequence[str]]
 
 
-def render_results_page(results: Path, configs: Path) -> str:
+def render_results_page(results: Path, configs: Path, pictures: Sequence[Picture] = ()) -> str:
     """The page, from what is on file.
 
     Args:
         results: The folder of results, which the page will lie in.
         configs: The folder `recipes/configs`, whose runs are the published ones.
+        pictures: What it shows (`fadrm_hf.results_pictures.find_pictures`), from files in the same folder.
 
     Raises:
         ArtifactError: If a file of results is damaged.
@@ -72,7 +74,12 @@ def render_results_page(results: Path, configs: Path) -> str:
     ]
     smaller = [_smaller(book, found) for found in book.measurements if found not in book.used]
     return render(
-        "results_page.md", tables=tables, smaller=smaller, num_cells=book.num_cells, num_measured=book.num_measured
+        "results_page.md",
+        tables=tables,
+        smaller=smaller,
+        num_cells=book.num_cells,
+        num_measured=book.num_measured,
+        pictures=pictures,
     )
 
 

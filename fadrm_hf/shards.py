@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from accelerate.utils import gather_object, parse_flag_from_env
 from torch import Tensor
 
 from fadrm_hf import files
-from fadrm_hf.config import RecoverConfig
+from fadrm_hf.config import RecoverConfig, with_defaults
 from fadrm_hf.errors import ConfigError, RunFolderError
 
 Unit = TypeVar("Unit")
@@ -189,21 +189,22 @@ class WorkFolder:
         """Whether a run has begun here."""
         return self._recipe.exists()
 
-    def check(self, recipe: dict[str, Any]) -> None:
+    def check(self, recipe: dict[str, Any], sections: Mapping[str, Any]) -> None:
         """Refuse another run than the one that has begun here, if one has.
 
         Args:
             recipe: The resolved run as plain data.
+            sections: As of `refuse_other_run`.
 
         Raises:
             RunFolderError: If it holds shards of another recipe; the settings that differ are named.
         """
         if self.is_claimed:
-            refuse_other_run(_read_recipe(self._recipe), recipe, self.path)
+            refuse_other_run(_read_recipe(self._recipe), recipe, sections, self.path)
 
-    def claim(self, recipe: dict[str, Any]) -> None:
+    def claim(self, recipe: dict[str, Any], sections: Mapping[str, Any]) -> None:
         """Make this the folder of `recipe`, or check that it is already; see `check`."""
-        self.check(recipe)
+        self.check(recipe, sections)
         if not self.is_claimed:
             files.write_json(self._recipe, recipe)
 
@@ -241,9 +242,19 @@ class WorkFolder:
         return [name for name in names if not files.is_complete(self.shard(stage, name))]
 
 
-def refuse_other_run(held: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
-    """Raise `RunFolderError` naming the settings in which the recipe in a folder differs from the wanted one."""
-    before, after = _flatten(held), _flatten(wanted)
+def refuse_other_run(held: dict[str, Any], wanted: dict[str, Any], sections: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a folder whose recipe is another than the wanted one.
+
+    Args:
+        held: The recipe in the folder. Settings that are younger than it have their defaults (`with_defaults`).
+        wanted: The recipe that is to be run.
+        sections: Its sections by name as the dataclasses they are, such as `vars` of a run.
+        folder: Named in the message.
+
+    Raises:
+        RunFolderError: It names the settings that differ.
+    """
+    before, after = _flatten(_completed(held, sections)), _flatten(wanted)
     names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     if names:
         shown = "; ".join(f"{name} is {before.get(name)!r} there, {after.get(name)!r} here" for name in names[:5])
@@ -302,6 +313,16 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(recipe, dict):
         raise RunFolderError(f"{path} is damaged: it is no JSON object; remove {path.parent} to start the run again")
     return recipe
+
+
+def _completed(held: dict[str, Any], sections: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe with the settings that are younger than it; a section that is none stays as it is."""
+    settings = {name: section for name, section in sections.items() if is_dataclass(section)}
+    plain = {name: held.get(name, {}) for name in settings}
+    return held | {
+        name: with_defaults(plain[name], section) if isinstance(plain[name], dict) else plain[name]
+        for name, section in settings.items()
+    }
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import multiprocessing
+import re
 import statistics
 import threading
 import time
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fixtures.runs import EPOCHS, RECIPE, STUDENT, distill, files_of, identities, work_of
+from fixtures.runs import EPOCHS, PROCESSES, RECIPE, STUDENT, distill, files_of, identities, run_in, work_of
 
 from fadrm_hf.cli import main
 from fadrm_hf.commands.compare import parse_comparison
+from fadrm_hf.compare import finished_rows
 from fadrm_hf.config import StudentConfig
 from fadrm_hf.methods import find_method
 
@@ -162,6 +164,50 @@ def test_another_protocol_trains_students_only(there):
     assert (row["labels"], result_of(run, "fadrm")["labels"]) == ("hard", "soft")
 
 
+# Several commands share the methods
+
+
+def test_two_commands_share_the_methods_and_both_write_the_table(tmp_path):
+    words = [*WORDS, f"--settings.fadrm.method.sizes={SIZES}", "--num_seeds=1", "--student.epochs=1"]
+    given = [(tmp_path, f"{name}.txt", ["compare", *words, f"--output={name}"]) for name in ("one", "two")]
+    commands = [PROCESSES.Process(target=run_in, args=arguments) for arguments in given]
+    for process in commands:
+        process.start()
+    for process in commands:
+        process.join()
+    said = "".join((tmp_path / name).read_text() for name in ("one.txt", "two.txt"))
+    assert [process.exitcode for process in commands] == [0, 0], said
+    assert sorted(re.findall(r"^(.+): [12]/2$", said, re.MULTILINE)) == sorted(RUNS.values()), "each by one of them"
+    one, two = (rows_of(tmp_path / f"{name}.csv") for name in ("one", "two"))
+    assert list(one) == list(RUNS) and one == two
+    for method, run in RUNS.items():
+        assert float(one[method]["top1_mean"]) == pytest.approx(result_of(tmp_path / "runs" / run)["top1"]["mean"])
+    logs = [(tmp_path / f"runs/{run}.work/log.jsonl").read_text() for run in RUNS.values()]
+    assert "".join(logs).count('"squeeze"') == 2, "the epochs of one teacher"
+    before = files_of(tmp_path / "runs")
+    assert main(["compare", *words, f"--runs={tmp_path / 'runs'}", f"--output={tmp_path / 'three'}"]) == 0
+    assert files_of(tmp_path / "runs") == before and rows_of(tmp_path / "three.csv") == one
+
+
+def test_a_result_that_is_there_counts_for_its_own_settings_only(there):
+    words = (*WORDS, f"--settings.fadrm.method.sizes={SIZES}", "--runs=runs")
+
+    def done(*more: str) -> list[str]:
+        contenders, _ = parse_comparison([*words, *more])
+        return list(finished_rows({Path(each.run.output).name: each for each in contenders}))
+
+    run, both = RUNS["random_real"], list(RUNS.values())
+    assert (done(), done("--student.epochs=1")) == (both, [])
+    (file,) = (there / "runs" / run / "results").glob("*-fadrm-*.json")
+    content = file.read_bytes()
+    try:
+        file.write_bytes(content.replace(b'"num_seeds": 2', b'"num_seeds": 1'))  # as a shorter protocol of that name
+        assert done() == both[1:]
+    finally:
+        file.write_bytes(content)
+    assert done() == both
+
+
 # What fails
 
 
@@ -172,7 +218,7 @@ def test_methods_that_fail_are_named_and_the_others_go_on(failed_first):
     for method, reason in (("random_real", "ended with code -9"), ("fadrm", "below the bar of 100.0%")):
         assert reason in rows[method]["failure"]
         assert f"- `{method}`: {rows[method]['failure']}" in tables["two.methods.md"].decode()
-        assert f"{method} failed: {rows[method]['failure']}" in shown
+        assert f"{RUNS[method]} failed: {rows[method]['failure']}" in shown
     assert "No method is finished." in tables["two.methods.md"].decode() and "two.methods.png" not in tables
 
 
@@ -234,7 +280,9 @@ def test_settings_of_one_method_win_and_those_of_methods_that_are_not_compared_w
 def test_a_comparison_that_comes_along_can_run(path, place):
     (place / "recipes").symlink_to(CONFIGS.parent)
     here = ["--source.name=digits", "--source.preset=digits" if path.stem == "digits" else "--source.preset=cifar10"]
+    here.append("--source.classes=null")
     contenders, output = parse_comparison(["--config", str(path), *here])
     assert [contender.method for contender in contenders] == yaml.safe_load(path.read_text())["methods"]
     assert len({contender.run.output for contender in contenders}) == len(contenders)
-    assert output.name == f"compare-{path.stem.removesuffix('_small')}-{contenders[0].protocol.name}"
+    assert str(output) == yaml.safe_load(path.read_text())["output"]
+    assert output.name.startswith("compare-") and output.name.endswith(f"-{contenders[0].protocol.name}")

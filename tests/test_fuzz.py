@@ -164,7 +164,7 @@ def test_any_record_of_an_unfinished_run(tmp_path, held):
     work = WorkFolder(tmp_path / "run")
     work.path.mkdir(exist_ok=True)
     (work.path / "recipe.json").write_bytes(held if isinstance(held, bytes) else json.dumps(held).encode())
-    is_handled(lambda: work.check(RECIPE))
+    is_handled(lambda: work.check(RECIPE, vars(run_from_recipe(RECIPE, "run"))))
 
 
 # Artifacts

@@ -111,7 +111,16 @@ GROUPS = (
         "stand_ins",
         "estimate",
     ),
-    ("evidence", "results_page", "evaluation", "reproduce", "student_card", "student_repository", "contribute"),
+    (
+        "evidence",
+        "results_pictures",
+        "results_page",
+        "evaluation",
+        "reproduce",
+        "student_card",
+        "student_repository",
+        "contribute",
+    ),
     ("commands", "cli"),
 )
 ORDER = [module for group in GROUPS for module in group]
@@ -280,7 +289,7 @@ def test_a_run_leaves_no_value_to_a_default(path: Path):
     # `null` is a value where it means that there is none, or that all are meant.
     none = {"relabel.stored_epochs", "student.hard_phase", "student.ema", "student.relabel"}
     as_labelled = {"student.batch_size", "student.accumulation"}
-    every = {"statistics.images_per_class", "relabel.num_teachers", "source.classes"}
+    every = {"source.classes", "statistics.images_per_class", "relabel.num_teachers"}
     by_size = {"statistics.patch_side", "recover.form"}
     assert open_values <= {"source.config_name", "source.revision"} | none | as_labelled | every | by_size
 

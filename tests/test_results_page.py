@@ -17,6 +17,7 @@ from fadrm_hf.errors import ArtifactError
 from fadrm_hf.line import recipe_of
 from fadrm_hf.presets import PRESETS, WHOLE_DATASET, resolve
 from fadrm_hf.results_page import render_results_page
+from fadrm_hf.results_pictures import Picture, find_pictures
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "recipes/configs"
@@ -83,7 +84,9 @@ def test_the_committed_page_is_what_the_committed_results_make(tmp_path):
     runpy.run_path(str(ROOT / "recipes/results_page.py"))["main"](tmp_path / "results")
     made = (tmp_path / "results/TABLES.md").read_text("utf-8")
     assert made == (ROOT / "results/TABLES.md").read_text("utf-8"), "make results"
-    assert [file for file in re.findall(r"\[json\]\((.+?)\)", made) if not (ROOT / "results" / file).exists()] == []
+    assert [
+        file for file in re.findall(r"\]\((\S+?\.(?:json|png))\)", made) if not (ROOT / "results" / file).exists()
+    ] == []
 
 
 def test_every_table_is_there_with_nothing_measured_where_nothing_is_on_file(tmp_path):
@@ -239,3 +242,88 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "measured.json").write_text("{")
     with pytest.raises(ArtifactError, match=r"measured\.json is damaged .* remove it"):
         render_results_page(tmp_path, CONFIGS)
+
+
+# Its pictures
+
+
+def compared(method: str, ipc: int, top1: float, teacher: str = "0", seeds: int = 3) -> dict:
+    """A row as `compare` files it, with the numbers that it draws."""
+    made = row("cifar100", method, f"--ipc={ipc}")
+    return made | {
+        "artifact": f"{method}-{ipc}-{teacher}",
+        "method": method,
+        "title": method,
+        "student": made["result"]["student"],
+        "num_seeds": seeds,
+        "top1_mean": top1,
+        "top1_std": 0.01,
+        "distillation_seconds": 10.0,
+        "teacher_records": [{"sha256": teacher * 64}],
+    }
+
+
+def comparison(folder: Path, name: str, ipc: int, *rows: dict) -> None:
+    (folder / name).write_text(json.dumps({"source": "cifar100", "ipc": ipc, "methods": list(rows)}))
+
+
+def along(folder: Path) -> list[Picture]:
+    return [picture for picture in find_pictures(folder) if picture.file.startswith("images-per-class")]
+
+
+def test_tables_of_several_images_per_class_make_one_picture(tmp_path):
+    comparison(tmp_path, "ten.json", 10, compared("fadrm", 10, 0.4), compared("fadrm_plus", 10, 0.45))
+    assert along(tmp_path) == []
+    comparison(tmp_path, "one.json", 1, compared("fadrm", 1, 0.2), compared("fadrm_plus", 1, 0.21))
+    (picture,) = along(tmp_path)
+    assert picture.file == "images-per-class-cifar100-fadrm-timm-resnet18.png"
+    assert picture.sources == ("one.json", "ten.json")
+    assert "(1, 10)" in picture.shows and picture.shows.endswith("FADRM, FADRM+")
+    page = render_results_page(tmp_path, CONFIGS, find_pictures(tmp_path))
+    assert f"![{picture.shows}]({picture.file})" in page and "[one.json](one.json), [ten.json](ten.json)" in page
+
+
+def test_what_differs_in_more_than_images_per_class_is_no_series(tmp_path):
+    comparison(tmp_path, "ten.json", 10, compared("fadrm", 10, 0.4))
+    comparison(tmp_path, "one.json", 1, compared("fadrm", 1, 0.2, teacher="1"))
+    assert along(tmp_path) == []
+    other = compared("fadrm", 1, 0.2)
+    comparison(tmp_path, "one.json", 1, other | {"result": other["result"] | {"protocol": "rd3"}})
+    assert along(tmp_path) == []
+
+
+def test_of_two_tables_of_the_same_the_one_with_more_seeds_is_drawn(tmp_path):
+    comparison(tmp_path, "a.json", 10, compared("fadrm", 10, 0.4, seeds=1))
+    comparison(tmp_path, "b.json", 10, compared("fadrm", 10, 0.5, seeds=3))
+    comparison(tmp_path, "c.json", 1, compared("fadrm", 1, 0.2))
+    (both,) = along(tmp_path)
+    (tmp_path / "a.json").unlink()
+    (better,) = along(tmp_path)
+    assert both.draw() == better.draw()
+
+
+def test_the_whole_dataset_is_a_line_of_the_picture(tmp_path):
+    comparison(tmp_path, "ten.json", 10, compared("fadrm", 10, 0.4))
+    comparison(tmp_path, "one.json", 1, compared("fadrm", 1, 0.2))
+    (without,) = along(tmp_path)
+    bound = row("cifar100")["result"] | {
+        "images": "whole", "labels": "hard", "protocol": "squeeze",
+        "source": {"name": "uoft-cs/cifar100", "revision": "0123", "preset": "cifar100", "size": 32},
+    }  # fmt: skip
+    file = tmp_path / "whole-cifar100/whole-hard-squeeze-timm_resnet18.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(bound))
+    (with_bound,) = along(tmp_path)
+    assert with_bound.draw() != without.draw()
+    file.write_text(json.dumps(bound | {"student": "timm/resnet50"}))
+    (other_student,) = along(tmp_path)
+    assert other_student.draw() == without.draw()
+
+
+def test_the_committed_pictures_are_drawn_from_committed_files_and_told_in_words():
+    pictures = find_pictures(ROOT / "results")
+    assert {"compare-cifar10-fadrm.png", "label-codecs-fadrm-cifar100-ipc5-small.png"} <= {p.file for p in pictures}
+    for picture in pictures:
+        assert (ROOT / "results" / picture.file).is_file(), "make results"
+        assert all((ROOT / "results" / source).is_file() for source in picture.sources)
+        assert len(picture.shows) > 40 and len({picture.file, picture.title, picture.shows}) == 3

@@ -221,7 +221,16 @@ def test_snapshots_follow_the_optimisation_and_change_nothing(finished, tmp_path
     course = stored(run)["course"]
     assert [look["iteration"] for look in course] == [0, 2, 2, 4, 4, 6, 6, 8]
     assert {look["num_images"] for look in course} == {4}
-    assert (run / "README.md").read_text().count("\n| 2 | 4 | ") == 2
+    card = (run / "README.md").read_text()
+    assert card.count("\n| 2 | 4 | ") == 2
+    assert "![Entropy of pixels and of features along the optimisation](assets/information.png)" in card
+    with Image.open(run / "assets/information.png") as picture:
+        assert picture.width > picture.height
+    assert "assets/information.png" in read_manifest(run).files and main(["verify", str(run)]) == 0
+    shutil.rmtree(work_of(run) / "snapshots")
+    assert main(["score", str(run)]) == 0  # of start and end alone there is no picture
+    assert not (run / "assets/information.png").exists()
+    assert "information.png" not in (run / "README.md").read_text()
 
 
 def test_an_artifact_on_the_hub_is_scored_beside_its_cache(hub, scored, finished, place, tmp_path_factory):

@@ -1,14 +1,20 @@
 """Units of work: all of them, once each, whoever does them; and whose folder it is."""
 
+import copy
 import json
+from dataclasses import replace
+from functools import reduce
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from fadrm_hf.config import RecoverConfig
+from fadrm_hf.arguments import parse_run
+from fadrm_hf.config import RecoverConfig, RelabelConfig, RunConfig
 from fadrm_hf.errors import RunFolderError
 from fadrm_hf.files import save_tensors
+from fadrm_hf.line import recipe_of
 from fadrm_hf.shards import (
     Shard,
     WorkFolder,
@@ -97,18 +103,67 @@ def test_a_claimed_folder_takes_the_same_run_only(tmp_path):
     folder = WorkFolder(tmp_path / "run")
     recipe = {"ipc": 2, "method": {"alpha": 0.5, "sizes": [12, 16]}}
     assert not folder.is_claimed
-    folder.claim(recipe)
+    folder.claim(recipe, {})
     assert folder.is_claimed
-    folder.claim(recipe)
+    folder.claim(recipe, {})
     other = {"ipc": 3, "method": {"alpha": 0.5, "sizes": [16, 16]}}
     with pytest.raises(RunFolderError, match=r"ipc is 2 there, 3 here; method.sizes is \[12, 16\] there"):
-        folder.claim(other)
+        folder.claim(other, {})
     assert json.loads((folder.path / "recipe.json").read_text())["ipc"] == 2
 
 
 def test_settings_that_only_one_run_has_differ_too(tmp_path):
     with pytest.raises(RunFolderError, match=r"a\.c is None there, 2 here"):
-        refuse_other_run({"a": {"b": 1}}, {"a": {"b": 1, "c": 2}}, tmp_path)
+        refuse_other_run({"a": {"b": 1}}, {"a": {"b": 1, "c": 2}}, {}, tmp_path)
+
+
+def without(document: dict, *names: str) -> dict:
+    """A recipe as a version wrote it that did not have some settings, or sections, yet."""
+    earlier = copy.deepcopy(document)
+    for name in names:
+        *sections, last = name.split(".")
+        del reduce(dict.__getitem__, sections, earlier)[last]
+    return earlier
+
+
+def run_of(**changed: object) -> RunConfig:
+    """A run with the labels of a protocol, so that it has a section inside a section."""
+    run = parse_run(["--config", "recipes/configs/digits/fadrm_ipc10.yaml"])
+    return replace(run, student=replace(run.student, relabel=RelabelConfig(epochs=4)), **changed)
+
+
+def accept(held: dict, run: RunConfig, folder: Path) -> None:
+    refuse_other_run(held, recipe_of(run), vars(run), folder)
+
+
+def test_a_folder_of_an_earlier_version_is_the_same_run_where_settings_that_it_lacks_have_their_defaults(tmp_path):
+    run = run_of(seed=3)
+    recipe = recipe_of(run)
+    accept(without(recipe, "squeeze.cutmix", "method.retrieval", "statistics", "student.relabel.shuffle_tiles"), run,
+           tmp_path)  # fmt: skip
+    assert recipe["squeeze"]["cutmix"] is False and recipe["student"]["relabel"]["shuffle_tiles"] == 1
+    work = WorkFolder(tmp_path / "run")
+    work.claim(without(recipe, "squeeze.cutmix"), {})
+    work.claim(recipe, vars(run))
+
+
+def test_a_folder_of_an_earlier_version_is_another_run_where_a_setting_that_it_lacks_is_not_the_default(tmp_path):
+    run = run_of()
+    for name, section in {
+        "squeeze.cutmix": replace(run, squeeze=replace(run.squeeze, cutmix=True)),
+        "method.retrieval": replace(run, method=replace(run.method, retrieval=0.1)),
+        "statistics.patch_side": replace(run, statistics=replace(run.statistics, patch_side=8)),
+        "student.relabel.shuffle_tiles": replace(
+            run, student=replace(run.student, relabel=RelabelConfig(epochs=4, shuffle_tiles=2))
+        ),
+    }.items():
+        earlier = without(recipe_of(section), name)
+        with pytest.raises(RunFolderError, match=rf"{name} is .* there, .* here"):
+            accept(earlier, section, tmp_path)
+    with pytest.raises(RunFolderError, match=r"student\.relabel\.accumulation is None there, 2 here"):
+        accept(without(recipe_of(run), "student.relabel"), run, tmp_path)
+    with pytest.raises(RunFolderError, match="ipc is None there, 10 here"):
+        accept(without(recipe_of(run), "ipc"), run, tmp_path)
 
 
 def test_missing_are_those_that_are_absent_or_cut_short(tmp_path):

@@ -19,7 +19,7 @@ from torchvision.models import vgg as torchvision_vgg
 import fadrm_hf.networks  # noqa: F401 (registers the small VGGs)
 from fadrm_hf.cli import main
 from fadrm_hf.errors import StudentError
-from fadrm_hf.network_slimming import usual_student
+from fadrm_hf.network_slimming import multiply_adds, usual_student
 from fadrm_hf.slimming import Stage, chain_of, channels_to_keep, slimmed
 
 STUDENT = "timm/vgg11_bn_narrow"
@@ -101,6 +101,24 @@ def test_parameters_are_those_of_the_channels_that_are_left():
     small = slimmed(network, kept)
     assert sum(parameter.numel() for parameter in small.parameters()) == expected
     assert (small.num_features, small.head_hidden_size) == (9, 9)
+
+
+def test_multiply_adds_are_those_of_every_place_of_every_map(network):
+    """A multiplication for each weight at each place, counted by hand from what each layer gives."""
+    small = slimmed(network, channels_to_keep([norm.weight for norm in chain_of(network, "it").norms], 0.5)).eval()
+    for module in (network, small):
+        counted = []
+
+        def count(layer: nn.Module, _: object, given: torch.Tensor, counted: list[int] = counted) -> None:
+            counted.append(layer.weight.numel() * (given.shape[2] * given.shape[3] if given.ndim == 4 else 1))
+
+        layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+        handles = [layer.register_forward_hook(count) for layer in layers]
+        with torch.no_grad():
+            module(torch.zeros(1, 3, 16, 16, dtype=torch.float64))
+        for handle in handles:
+            handle.remove()
+        assert multiply_adds(module.float(), 16) == sum(counted) > 0
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.25, 0.5, 0.9])
@@ -215,6 +233,28 @@ def test_without_penalty_and_pruning_it_is_what_train_student_trains(finished, t
     assert json.loads(result.read_text())["top1"]["values"] == [round(seed["top1"]["trained"], 6)]
 
 
+def test_a_control_is_slimmed_alike_and_the_table_says_what_the_images_are_worth(finished, tmp_path):
+    artifact = copy_artifact(finished, tmp_path)
+    words = (f"--student={STUDENT}", "--num_seeds=1", "--epochs=1")
+    assert main(["slim", str(artifact), *words, "--control=random_real"]) == 0
+    values, text = values_of(artifact), Path(f"{table(artifact)}.md").read_text()
+    with open(f"{table(artifact)}.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["images"] for row in rows] == ["FADRM, 2 per class"] * 3 + ["Random real images, 2 per class"] * 3
+    control = artifact.with_name("run.random_real")
+    assert json.loads((control / "fadrm.json").read_text())["method"] == "random_real"
+    assert main(["slim", str(control), *words, f"--table={tmp_path / 'alone'}"]) == 0  # trained again, by itself
+    alone = json.loads((tmp_path / "alone.json").read_text())["seeds"]
+    (own,), (held_against,), (again,) = values["seeds"], values["control"]["seeds"], alone
+    assert {**held_against, "seconds": 0} == {**again, "seconds": 0}
+    worth = own["top1"]["tuned"] - again["top1"]["tuned"]  # of one seed no spread is known
+    assert f"these images are worth {100 * worth:+.1f} points" in text
+    before = Path(f"{table(artifact)}.json").read_text()
+    assert main(["slim", str(artifact), *words, f"--control={control}"]) == 0
+    after = Path(f"{table(artifact)}.json").read_text()
+    assert json.loads(before)["control"] == json.loads(after)["control"], "an artifact by its name does as well"
+
+
 def test_killed_in_the_second_training_it_goes_on_and_ends_alike(slim_run, finished, tmp_path):
     artifact = copy_artifact(finished, tmp_path)
     assert run_and_die(["slim", str(artifact), *WORDS], "*/slim-*-tuning.safetensors") == -9
@@ -237,6 +277,7 @@ def test_killed_in_the_second_training_it_goes_on_and_ends_alike(slim_run, finis
         (["--scale_penalty=-0.1"], ["scale_penalty must be in [0, 1), got -0.1"]),
         (["--tuning_epochs=0"], ["tuning_epochs must be at least 1, got 0"]),
         (["--tuning_epochs=9"], ["9 epochs are asked for", "labels for 4"]),
+        (["--control=nowhere"], ["nowhere"]),
         (["--student=resnet10_narrow"], ["'timm/resnet10_narrow' cannot be slimmed", "--student"]),
         (["--student=timm/vgg11_bm"], ["unknown student 'timm/vgg11_bm'", "vgg11_bn"]),
     ],

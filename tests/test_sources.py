@@ -120,6 +120,22 @@ def test_classes_are_those_that_are_named_numbered_in_that_order(tmp_path):
     assert part.fingerprint not in (whole.fingerprint, load(folder, classes=("bee", "dog")).fingerprint)
 
 
+def test_some_classes_are_chosen_without_a_copy_of_their_images(tmp_path, monkeypatch, capfd):
+    """Neither in memory nor in the cache of `datasets`, and without the bar that it shows while it copies."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    feature = datasets.ClassLabel(names=["ant", "bee", "cat"])
+    labels = [0, 1, 2] * 20
+    folder = saved(tmp_path / "source", train=table(labels, feature), test=table(labels, feature))
+    capfd.readouterr()
+    before = pa.total_allocated_bytes()
+    part = load(folder, classes=("cat", "ant"))
+    assert part.labels("train").tolist() == [1, 0] * 20
+    assert "Flattening" not in capfd.readouterr().err
+    assert pa.total_allocated_bytes() - before < part.num_bytes("train") / 2
+    written = sorted(path.name for path in (tmp_path / "cache").rglob("*.arrow"))
+    assert written == ["source-test.arrow", "source-train.arrow"]
+
+
 def test_a_class_that_the_source_lacks_is_named_with_those_that_are_near(tmp_path):
     folder = image_folder(tmp_path, classes=("ant", "bee", "beetle"))
     with pytest.raises(SourceError, match=r"unknown class 'beetel'.*did you mean 'beetle'.*--source.classes"):

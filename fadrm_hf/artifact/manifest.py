@@ -170,7 +170,7 @@ class Manifest:
 
     @property
     def source_title(self) -> str:
-        """What a table of results calls the source; see `SourceConfig.title`."""
+        """What a table of results calls the source; errors as of `settings`."""
         return self.settings("source", SourceConfig).title
 
     @property

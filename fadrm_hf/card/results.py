@@ -79,12 +79,15 @@ def replace_results(card_text: str, results: Sequence[Result]) -> str:
 
 
 def accuracy_bars(results: Sequence[Result]) -> list[tuple[str, float, float]]:
-    """(text, mean, standard deviation) of the top-1 accuracies that the authors measured, in the table's order."""
+    """(text, mean, standard deviation) of the top-1 accuracies that the authors measured, in the table's order.
+
+    Texts name students and protocols where there are several.
+    """
     shown = [result for result in _in_order(results) if not result.get("contributed")]
-    several = len({result["protocol"] for result in shown}) > 1
+    several = [key for key in ("student", "protocol") if len({result[key] for result in shown}) > 1]
     return [
         (
-            f"{_kind_name(result)} ({result['student']}{', ' + result['protocol'] if several else ''})",
+            _kind_name(result) + (f" ({', '.join(str(result[key]) for key in several)})" if several else ""),
             float(result["top1"]["mean"]),
             float(result["top1"]["std"]),
         )

@@ -10,6 +10,7 @@ from typing import Any
 from fadrm_hf.errors import ArtifactError
 
 SCORES_NAME = "scores.json"
+_LOOK = {"iteration": ".0f", "num_images": ".0f", "pixel_entropy": ".3f", "feature_entropy": ".3f"}
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,11 @@ def read_scores(folder: Path) -> Scores | None:
         ArtifactError: If the file holds none.
     """
     path = folder / "results" / SCORES_NAME
-    if not path.is_file():
-        return None
+    return read_scores_file(path) if path.is_file() else None
+
+
+def read_scores_file(path: Path) -> Scores:
+    """The scores in a file; see `read_scores`."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         return Scores(
@@ -103,7 +107,7 @@ def read_scores(folder: Path) -> Scores | None:
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(
-            f"results/{SCORES_NAME} does not hold scores ({error!r}); remove it, or run fadrm-hf score again"
+            f"{path.parent.name}/{path.name} does not hold scores ({error!r}); remove it, or run fadrm-hf score again"
         ) from error
 
 
@@ -118,9 +122,12 @@ def score_rows(scores: Scores) -> list[tuple[str, str, str]]:
 
 def course_rows(scores: Scores) -> list[tuple[str, ...]]:
     """(iteration, images, entropy of pixels, entropy of features) of every look at the optimisation."""
-    formats = {"iteration": ".0f", "num_images": ".0f", "pixel_entropy": ".3f", "feature_entropy": ".3f"}
-    whole = (look for look in scores.course if formats.keys() <= look.keys())
-    return [tuple(format(look[name], shown) for name, shown in formats.items()) for look in whole]
+    return [tuple(format(look[name], shown) for name, shown in _LOOK.items()) for look in whole_looks(scores)]
+
+
+def whole_looks(scores: Scores) -> list[Mapping[str, float]]:
+    """The looks at the optimisation that have all values."""
+    return [look for look in scores.course if _LOOK.keys() <= look.keys()]
 
 
 def _score(found: Mapping[str, Any]) -> Score:

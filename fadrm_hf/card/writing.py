@@ -21,7 +21,7 @@ from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.builders.soft_labels import label_features
 from fadrm_hf.card.metadata import card_metadata, card_title, method_name, nested_ipc, public_source
 from fadrm_hf.card.results import Result, accuracy_bars, read_results, render_results
-from fadrm_hf.card.scores import KINDS, Scores, course_rows, read_scores, score_rows
+from fadrm_hf.card.scores import KINDS, Scores, course_rows, read_scores, score_rows, whole_looks
 from fadrm_hf.card.text import quoted, render, size
 from fadrm_hf.files import write_bytes
 from fadrm_hf.label_codec import find_codec
@@ -43,7 +43,8 @@ def write_card(folder: Path, manifest: Manifest, work: Path | None = None, name:
             the folder's name.
     """
     results, scores = read_results(folder), read_scores(folder)
-    write_pictures(folder, manifest.classes.names, accuracy_bars(results), work)
+    course = whole_looks(scores) if scores else []
+    write_pictures(folder, manifest.classes.names, accuracy_bars(results), course, work)
     pictures = [file.stem for file in sorted((folder / "assets").glob("*.png"))]
     manifest = replace(manifest, bytes=_sizes(folder, manifest))
     rows = _first_row(folder, IMAGES_FOLDER), _first_label_row(folder, manifest)
@@ -66,7 +67,7 @@ def render_card(
         manifest: What the artifact is and how it was made.
         results: Its evaluations.
         rows: A row of the images table and one of the soft-label table, as text; an empty one is left out.
-        pictures: Which of "grid", "recovery" and "accuracy" there are.
+        pictures: Which of "grid", "recovery", "accuracy" and "information" there are.
         name: What the examples load: a repository id, or the name of a folder.
         scores: What `fadrm-hf score` found, if it was run.
     """

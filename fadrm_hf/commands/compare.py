@@ -26,7 +26,8 @@ _DESCRIPTION = """Distil by several methods, train students on each by one proto
 
 Any other option of fadrm-hf distill holds for all methods (--method.X for those that have X), and
 --settings.METHOD.OPTION for one. --student.X changes the protocol of the students, never the artifacts: comparisons
-under several protocols share them. What is finished is used again."""
+under several protocols share them. What is finished is used again. The same command, started as often as you like,
+here or on other machines that see the folder of the runs, shares the methods."""
 
 
 def compare_command(arguments: Sequence[str]) -> int:

@@ -5,7 +5,16 @@ preset says" (`fadrm_hf.presets`); `fadrm_hf.presets.resolve` fills these in, an
 to the artifact's `recipe.yaml`. Areas, probabilities and accuracies are fractions; sizes are pixels.
 """
 
-from fadrm_hf.config.checks import Colour, Interval, Precision, build, filled, require, require_probability
+from fadrm_hf.config.checks import (
+    Colour,
+    Interval,
+    Precision,
+    build,
+    filled,
+    require,
+    require_probability,
+    with_defaults,
+)
 from fadrm_hf.config.evaluation import RelabelConfig, StudentConfig
 from fadrm_hf.config.file import read_settings
 from fadrm_hf.config.real_images import LARGEST_SIDE, PatchConfig, SourceConfig, SqueezeConfig, TeacherConfig
@@ -33,4 +42,5 @@ __all__ = [
     "read_settings",
     "require",
     "require_probability",
+    "with_defaults",
 ]

@@ -1,8 +1,9 @@
 """What every section checks its values with, and the types that sections share."""
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import MISSING, Field, asdict, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -66,6 +67,35 @@ def filled(section: Section, **values: Any) -> Section:
     """`section` with `values` where it is open, which is where it has `None`."""
     is_open = {name: value for name, value in values.items() if getattr(section, name) is None}
     return replace(section, **is_open)  # type: ignore[type-var]
+
+
+def with_defaults(held: Mapping[str, Any], section: Any) -> dict[str, Any]:
+    """What an earlier version wrote of a section, with the settings that it did not have yet.
+
+    A new setting's default is what was done before there was the setting, so that is what they were.
+
+    Args:
+        held: The section as plain data, as JSON holds it.
+        section: The same section of today, which says what settings there are, also in sections inside.
+    """
+    whole = dict(held)
+    for item in fields(section):
+        value = getattr(section, item.name)
+        if item.name not in whole:
+            whole |= _default_of(item)
+        elif is_dataclass(value) and isinstance(whole[item.name], Mapping):
+            whole[item.name] = with_defaults(whole[item.name], value)
+    return whole
+
+
+def _default_of(item: "Field[Any]") -> dict[str, Any]:
+    """A field's default by its name, as JSON holds it; nothing of a field that has none."""
+    if item.default is MISSING and item.default_factory is MISSING:
+        return {}
+    default = item.default if item.default_factory is MISSING else item.default_factory()
+    settings: Any = asdict(default) if is_dataclass(default) and not isinstance(default, type) else default
+    plain: dict[str, Any] = json.loads(json.dumps({item.name: settings}))
+    return plain
 
 
 def _fits(hint: Any, value: Any) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -87,13 +88,14 @@ def import_release(config: ImportConfig, quiet: bool = False) -> Path:
     relabel = _resolve_relabel(config, release)
     recipe = _recipe(config, source, release, relabel)
     reporter = Reporter(work.log, quiet)
-    if _is_finished(folder, work, recipe):
+    sections = {"source": config.source, "relabel": relabel, "student": config.student}
+    if _is_finished(folder, work, recipe, sections):
         reporter.say(f"{folder} is finished already")
         return folder
     require_space(folder, _expected_bytes(release, source, relabel) - work.num_bytes())
     started = time.monotonic()
     teachers = _check_order(config, source, release, relabel, reporter)
-    work.claim(recipe)
+    work.claim(recipe, sections)
     _convert_images(release, source, work, reporter)
     _convert_labels(release, relabel, work, reporter)
     costs = {"import": StageRecord(round(time.monotonic() - started, 1), peak_memory_bytes())}
@@ -157,12 +159,12 @@ def _fingerprint(folder: Path, release: Release) -> str:
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
 
-def _is_finished(folder: Path, work: WorkFolder, recipe: dict[str, Any]) -> bool:
+def _is_finished(folder: Path, work: WorkFolder, recipe: dict[str, Any], sections: Mapping[str, Any]) -> bool:
     """Whether the folder holds this import already; a folder that holds something else is refused."""
     if (folder / MANIFEST_NAME).exists():
-        refuse_other_run(read_manifest(folder).config, recipe, folder)
+        refuse_other_run(read_manifest(folder).config, recipe, sections, folder)
         return True
-    work.check(recipe)
+    work.check(recipe, sections)
     if folder.exists() and any(folder.iterdir()) and not work.is_claimed:
         raise RunFolderError(f"{folder} holds other files, expected a new or an empty folder; set --output")
     return False

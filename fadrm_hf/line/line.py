@@ -110,7 +110,7 @@ class Line:
         with cost("teachers"), job.state.main_process_first():
             teachers = self._given_teachers or self._prepare_teachers()
             # Not before: a run whose teachers are refused leaves nothing behind, and may be given other settings.
-            job.work.claim(recipe_of(job.run))
+            job.work.claim(recipe_of(job.run), vars(job.run))
         measured = self._gather_statistics(teachers)
         if self._vote is not None:
             with cost("votes"):

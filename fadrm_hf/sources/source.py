@@ -273,10 +273,11 @@ def _numbered(
     if used != names:
         places = {name: place for place, name in enumerate(used)}
         labels = np.array([places.get(name, -1) for name in names], dtype=np.int64)[labels]
-        rows, labels = rows.select(np.flatnonzero(labels >= 0)), labels[labels >= 0]
     if image_column != "image":
         rows = rows.rename_column(image_column, "image")
     rows = rows.cast_column("image", datasets.Image(decode=False)).add_column("label", labels)
+    if used != names:
+        rows = rows.select(np.flatnonzero(labels >= 0))  # last: a column added to chosen rows copies their images
     return _without_damaged(rows, split) if config.on_corrupt == "skip" else rows
 
 
