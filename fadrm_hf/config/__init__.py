@@ -7,7 +7,7 @@ to the artifact's `recipe.yaml`. Areas, probabilities and accuracies are fractio
 
 from fadrm_hf.config.checks import Colour, Interval, Precision, build, filled, require, require_probability
 from fadrm_hf.config.evaluation import RelabelConfig, StudentConfig
-from fadrm_hf.config.file import read_settings
+from fadrm_hf.config.file import find_settings, read_settings, recipes
 from fadrm_hf.config.real_images import LARGEST_SIDE, PatchConfig, SourceConfig, SqueezeConfig, TeacherConfig
 from fadrm_hf.config.recovery import RecoverConfig, StatisticsConfig
 from fadrm_hf.config.run import RunConfig
@@ -30,7 +30,9 @@ __all__ = [
     "VoteConfig",
     "build",
     "filled",
+    "find_settings",
     "read_settings",
+    "recipes",
     "require",
     "require_probability",
 ]
