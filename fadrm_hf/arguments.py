@@ -138,7 +138,7 @@ def run_from_recipe(recipe: dict[str, Any], output: str) -> RunConfig:
 def new_parser(program: str, description: str) -> ArgumentParser:
     """A parser whose values may come from `--config FILE` and then from the command line."""
     parser = ArgumentParser(prog=program, description=description, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="YAML file with any of the values below, or a recipe by its name.")
+    parser.add_argument("--config", action="config", help="YAML file with any of the values below, or a recipe.")
     return parser
 
 

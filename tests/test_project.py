@@ -88,6 +88,7 @@ GROUPS = (
         "metrics",
         "scorecard",
         "results",
+        "display",
         "label_stream",
         "loader",
         "students",

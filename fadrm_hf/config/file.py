@@ -64,9 +64,7 @@ def read_settings(file: Path, option: str = "--config") -> dict[str, Any]:
         raise
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"{option} {file} is not readable YAML: {reason}; {_RECIPES} holds examples"
-        ) from error
+        raise ConfigError(f"{option} {file} is not readable YAML: {reason}; {_RECIPES} holds examples") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{option} {file} holds {type(document).__name__}, expected sections of settings")
     return document
