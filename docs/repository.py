@@ -63,7 +63,7 @@ def _linked(page: File, root: Path) -> Iterator[str]:
 
 
 def _target(page: File, link: str, root: Path) -> str:
-    """The path in the repository that a link means; of a folder, the README.md that describes it, perhaps from above."""
+    """The path in the repository that a link means; of a folder, the nearest README.md, in it or above."""
     place = os.path.relpath(str(page.abs_src_path), root)
     path = Path(posixpath.normpath(posixpath.join(posixpath.dirname(place), link)))
     if not (root / path).is_dir():

@@ -16,10 +16,15 @@ from fixtures.runs import ROOT
 from packaging.version import Version
 
 import fadrm_hf
-from fadrm_hf.config import recipes
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.methods.fadrm import PAPER
 
+PLACES = {  # where folders of the repository are in the installed library
+    "fadrm_hf/": "fadrm_hf/",
+    "builders/": "fadrm_hf/builders/",
+    "cards/": "fadrm_hf/cards/",
+    "recipes/configs/": "fadrm_hf/recipes/",
+}
 SMALL = (
     "--squeeze.epochs=1", "--teachers.min_accuracy=0", "--teachers.gate_images=20", "--patches.pool=20",
     "--patches.crops_per_image=1", "--method.iterations=4", "--relabel.epochs=1", "--student.epochs=1",
@@ -53,15 +58,17 @@ def test_the_source_distribution_is_the_repository(built):
     assert of_the_repository() - names == set()
 
 
-def test_the_wheel_holds_the_library_and_its_recipes_and_nothing_else(built):
-    names = set(zipfile.ZipFile(built[1]).namelist())
-    packaged = {f"fadrm_hf/{path.relative_to(ROOT / 'fadrm_hf')}" for path in (ROOT / "fadrm_hf").rglob("*.py")}
-    packaged |= {f"fadrm_hf/recipes/{name}.yaml" for name in recipes()}
-    packaged |= {
-        f"fadrm_hf/{folder}/{path.name}" for folder in ("builders", "cards") for path in (ROOT / folder).glob("*.*")
+def test_the_wheel_is_the_library_with_its_recipes_and_nothing_else(built):
+    files = {
+        f"{place}{name.removeprefix(folder)}"
+        for folder, place in PLACES.items()
+        for name in of_the_repository()
+        if name.startswith(folder)
     }
-    assert packaged | {"fadrm_hf/py.typed", "fadrm_hf/methods/README.md", "fadrm_hf/recipes/__init__.py"} <= names
-    assert {name.partition("/")[0] for name in names} == {"fadrm_hf", f"fadrm_hf-{fadrm_hf.__version__}.dist-info"}
+    about = f"fadrm_hf-{fadrm_hf.__version__}.dist-info/"
+    names = zipfile.ZipFile(built[1]).namelist()
+    assert {name for name in names if not name.startswith(about)} == files
+    assert {"fadrm_hf/py.typed", "fadrm_hf/recipes/digits/fadrm_ipc10.yaml"} <= files
 
 
 def test_what_an_index_would_show_is_in_order(built):
