@@ -172,6 +172,7 @@ def test_a_command_that_is_not_run_is_read_by_its_parser(words, place):
 
 @pytest.mark.parametrize("words", commands(run=True), ids=" ".join)
 def test_a_command_runs(words, desk, hub, monkeypatch, capsys):
+    """In the order of the pages, on one desk: what a command makes, a later one may take."""
     monkeypatch.setenv("HF_TOKEN", "hf_alice")
     more = list(SIZES[words[0]])
     if words[0] == "distill" and "timm/" not in " ".join(words):
