@@ -57,7 +57,9 @@ def test_every_link_leads_to_what_is_there(site):
     folder, pages = site
     dead = []
     for path, page in pages.items():
-        for link in page.links if path.name != "404.html" else []:  # whose links are those of a server's root
+        for link in (
+            page.links + page.fetched if path.name != "404.html" else []
+        ):  # whose links are those of a server's root
             target, _, anchor = unquote(link).partition("#")
             if re.match(r"[a-z]+:", target):
                 continue
