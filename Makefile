@@ -6,10 +6,10 @@ INSTALLED := $(VENV)/.installed
 DEMO := runs/fadrm-digits-ipc10
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help demo test results soak quality style clean-demo
+.PHONY: help demo test docs results soak quality style release-check clean-demo
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed: make PYTHON=python3.11 ...")'
@@ -27,6 +27,9 @@ clean-demo: ## forget the demo, so that the next one starts anew (its teachers i
 
 test: $(INSTALLED) ## all tests (no GPU, no network)
 	$(BIN)/pytest -q
+
+docs: $(INSTALLED) ## the documents as a site, in site/; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 results: $(INSTALLED) ## the page of results, from the files beside it
 	$(BIN)/python recipes/results_page.py
@@ -47,3 +50,9 @@ quality: $(INSTALLED) ## lint, format, types and spelling, as CI checks them
 style: $(INSTALLED) ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+release-check: $(INSTALLED) ## what is released, in dist/: built, checked, installed alone and run
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/pytest -q tests/test_release.py

@@ -1,18 +1,46 @@
 """Distil an image-classification dataset, share it as a `datasets` repository, train students from it."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fadrm_hf.loader import load_distilled
+    from fadrm_hf.arguments import parse_run
+    from fadrm_hf.config import RunConfig
+    from fadrm_hf.errors import FadrmError
+    from fadrm_hf.loader import Batch, Distilled, load_distilled
+    from fadrm_hf.method import Method
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_distilled"]
+__all__ = [
+    "Batch",
+    "Distilled",
+    "FadrmError",
+    "Method",
+    "RunConfig",
+    "__version__",
+    "load_distilled",
+    "parse_run",
+]
+
+# Imported when they are asked for: most bring torch and datasets with them, which take seconds.
+_PLACES = {
+    "Batch": "loader",
+    "Distilled": "loader",
+    "FadrmError": "errors",
+    "Method": "method",
+    "RunConfig": "config",
+    "load_distilled": "loader",
+    "parse_run": "arguments",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """`load_distilled`, imported when it is asked for: it brings torch and datasets with it."""
-    if name == "load_distilled":
-        from fadrm_hf.loader import load_distilled
-
-        return load_distilled
+    """One of `__all__`, from the module that it is in."""
+    if name in _PLACES:
+        return getattr(import_module(f"fadrm_hf.{_PLACES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What there is, also before it is imported."""
+    return sorted({*globals(), *__all__})

@@ -5,7 +5,7 @@ before anything else is parsed. The method's published settings for the source a
 """
 
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from fadrm_hf.config import (
     StudentConfig,
     TeacherConfig,
     build,
+    find_settings,
     read_settings,
     require,
 )
@@ -137,21 +138,22 @@ def run_from_recipe(recipe: dict[str, Any], output: str) -> RunConfig:
 def new_parser(program: str, description: str) -> ArgumentParser:
     """A parser whose values may come from `--config FILE` and then from the command line."""
     parser = ArgumentParser(prog=program, description=description, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="YAML file with any of the values below.")
+    parser.add_argument("--config", action="config", help="YAML file with any of the values below, or a recipe.")
     return parser
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     """Parse, turning what jsonargparse says of a mistake into a `ConfigError`.
 
-    It reads the files that are named once more; they are looked at here first, by what `read_settings` allows.
+    It reads the files that are named once more; they are looked at here first, by what `read_settings` allows. A
+    `--config` that names a recipe becomes the recipe's file.
     """
     for option in ("--config", *(f"--{name}" for name in parser.groups or ())):
         for file in _values_of(option, arguments):
             if option == "--config" or Path(file).exists():
                 read_settings(Path(file), option)
     try:
-        return parser.parse_args(list(arguments))
+        return parser.parse_args(list(_with_files(arguments)))
     except ArgumentError as error:
         lists = "a list is written '[A, B]'; " if "tuple" in str(error) or "list[" in str(error) else ""
         reason = " ".join(str(error).split())
@@ -173,6 +175,17 @@ def _spell_out(arguments: Sequence[str]) -> list[str]:
         else:
             spelled.append(argument)
     return spelled
+
+
+def _with_files(arguments: Sequence[str]) -> Iterator[str]:
+    """The command line with every `--config` as the file that it means."""
+    previous = ""
+    for argument in arguments:
+        if argument.startswith("--config="):
+            yield f"--config={find_settings(argument.partition('=')[2])}"
+        else:
+            yield str(find_settings(argument)) if previous == "--config" else argument
+        previous = argument
 
 
 def _method_name(arguments: Sequence[str]) -> str:

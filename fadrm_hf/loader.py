@@ -29,6 +29,7 @@ from fadrm_hf.artifact.recorded_teachers import recorded_labeller
 from fadrm_hf.artifact.tables import IMAGES_FOLDER
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES
 from fadrm_hf.config import Colour, RelabelConfig
+from fadrm_hf.display import Displayed
 from fadrm_hf.errors import ArtifactError, StudentError
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.image_table import ImageTable
@@ -63,8 +64,8 @@ class Batch:
     mix_shares: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class Distilled:
+@dataclass(frozen=True, eq=False, repr=False)
+class Distilled(Displayed):
     """A distilled dataset: its images in memory, its soft labels read as they are needed.
 
     Attributes:

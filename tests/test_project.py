@@ -88,6 +88,7 @@ GROUPS = (
         "metrics",
         "scorecard",
         "results",
+        "display",
         "label_stream",
         "loader",
         "students",
@@ -179,7 +180,7 @@ def test_the_wheel_holds_every_package():
     section = (ROOT / "pyproject.toml").read_text().partition("\npackages = [")[2].partition("]")[0]
     listed = re.findall(r'"([\w.]+)"', section)
     inside = (path.parent.relative_to(ROOT) for path in (ROOT / "fadrm_hf").rglob("__init__.py"))
-    expected = {".".join(path.parts) for path in inside} | {"fadrm_hf.builders", "fadrm_hf.cards"}
+    expected = {".".join(path.parts) for path in inside} | {"fadrm_hf.builders", "fadrm_hf.cards", "fadrm_hf.recipes"}
     assert sorted(listed) == sorted(expected)
 
 

@@ -16,7 +16,7 @@ from fadrm_hf.config.checks import (
     with_defaults,
 )
 from fadrm_hf.config.evaluation import RelabelConfig, StudentConfig
-from fadrm_hf.config.file import read_settings
+from fadrm_hf.config.file import find_settings, read_settings, recipes
 from fadrm_hf.config.real_images import LARGEST_SIDE, PatchConfig, SourceConfig, SqueezeConfig, TeacherConfig
 from fadrm_hf.config.recovery import RecoverConfig, StatisticsConfig
 from fadrm_hf.config.run import RunConfig
@@ -39,7 +39,9 @@ __all__ = [
     "VoteConfig",
     "build",
     "filled",
+    "find_settings",
     "read_settings",
+    "recipes",
     "require",
     "require_probability",
     "with_defaults",

@@ -1,9 +1,11 @@
-"""Files of settings: YAML that is plain data, of a size that settings have.
+"""Files of settings: YAML that is plain data, of a size that settings have; by path, or by name of a recipe.
 
 What YAML can do beyond that is refused before it is done: tags name Python objects, aliases let a thousand bytes stand
 for any amount of memory, and of a key that is written twice one value would be lost.
 """
 
+import difflib
+from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +16,55 @@ from fadrm_hf.errors import ConfigError
 MAX_SETTINGS_BYTES = 1 << 16  # a complete run has 5,000
 MAX_SETTINGS_DEPTH = 32  # a complete run has 3
 
+_RECIPES = "recipes/configs/"  # where they lie in the repository
+_EXAMPLE = "digits/fadrm_ipc10"
 _OPENING = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
 _CLOSING = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes that come with the library: complete runs, comparisons, sweeps and protocols.
+
+    Returns:
+        Name, such as "digits/fadrm_ipc10" -> its file.
+    """
+    folder = Path(str(resources("fadrm_hf.recipes")))
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.glob("*/*.yaml"))}
+
+
+def find_settings(file: str | Path) -> Path:
+    """The file that is meant: one of this disk, or else the recipe of that name.
+
+    Args:
+        file: A path, or the name of a recipe: `digits/fadrm_ipc10`, with or without `.yaml`, also as its path in the
+            repository. What is neither is given back as it is.
+    """
+    if Path(file).exists():
+        return Path(file)
+    return recipes().get(_recipe_name(file), Path(file))
+
+
+def _recipe_name(file: str | Path) -> str:
+    return Path(file).as_posix().removeprefix(_RECIPES).removesuffix(".yaml")
 
 
 def read_settings(file: Path, option: str = "--config") -> dict[str, Any]:
     """What a file of settings holds.
 
     Args:
-        file: YAML or JSON.
+        file: YAML or JSON, or the name of a recipe.
         option: By what option it was named, for messages.
 
     Raises:
         ConfigError: If it is not there, too large, or no mapping of names to plain data.
     """
     try:
-        document = yaml.load(_text_of(file, option), _PlainLoader)
+        document = yaml.load(_text_of(find_settings(file), option), _PlainLoader)
     except ConfigError:
         raise
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"{option} {file} is not readable YAML: {reason}; recipes/configs/ holds examples"
-        ) from error
+        raise ConfigError(f"{option} {file} is not readable YAML: {reason}; {_RECIPES} holds examples") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{option} {file} holds {type(document).__name__}, expected sections of settings")
     return document
@@ -45,9 +73,10 @@ def read_settings(file: Path, option: str = "--config") -> dict[str, Any]:
 def _text_of(file: Path, option: str) -> str:
     """The file's text; one that is not there, no file or too large is not opened."""
     if not file.exists():
-        raise ConfigError(f"{option} {file} does not exist; recipes/configs/ holds complete ones")
+        near = difflib.get_close_matches(_recipe_name(file), recipes(), n=1) or [_EXAMPLE]
+        raise ConfigError(f"{option} {file} does not exist; {_RECIPES} holds complete ones, such as {near[0]}")
     if not file.is_file():
-        raise ConfigError(f"{option} {file} is not readable: it is no file; recipes/configs/ holds complete ones")
+        raise ConfigError(f"{option} {file} is not readable: it is no file; {_RECIPES} holds complete ones")
     if file.stat().st_size > MAX_SETTINGS_BYTES:
         raise ConfigError(
             f"{option} {file} has {file.stat().st_size:,} bytes, expected at most {MAX_SETTINGS_BYTES:,}; it is not "

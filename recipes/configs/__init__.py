@@ -1,0 +1,1 @@
+"""Complete runs, comparisons, sweeps and protocols; the installed library carries them as `fadrm_hf.recipes`."""
