@@ -27,6 +27,7 @@ from fadrm_hf.card.metadata import card_metadata, label_configs
 from fadrm_hf.card.text import render
 from fadrm_hf.errors import ArtifactError, HubError
 from fadrm_hf.files import sha256, write_bytes, write_json
+from fadrm_hf.gallery import refresh_gallery
 from fadrm_hf.hub.commit import PATIENT, Patience, insist
 from fadrm_hf.hub.delivery import Decision, Order, decide, deliver
 from fadrm_hf.hub.remote import LocalFile, Remote, look
@@ -268,7 +269,9 @@ def _link(file: Path, copy: Path) -> None:
 
 def _written_for(folder: Path, repo_id: str | None) -> dict[str, LocalFile]:
     """The files of an artifact after its card was written, for a repository or for the one that it names already."""
-    write_card(folder, read_manifest(folder), name=repo_id)
+    manifest = read_manifest(folder)
+    write_card(folder, manifest, name=repo_id)
+    refresh_gallery(folder, manifest)
     refresh_files(folder)
     return _files(folder)
 
