@@ -1,8 +1,7 @@
 """The page that shows an artifact, or several beside one another: `gallery`."""
 
+import threading
 from collections.abc import Sequence
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
@@ -13,6 +12,7 @@ from fadrm_hf.artifact.manifest import MANIFEST_NAME, refresh_files
 from fadrm_hf.commands.output import say
 from fadrm_hf.errors import ConfigError, RunFolderError
 from fadrm_hf.gallery import GALLERY, fetch_for_gallery, write_comparison, write_gallery
+from fadrm_hf.gallery.serving import served
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.results import result_folder
@@ -83,15 +83,12 @@ def _work_of(location: Location) -> Path | None:
 
 
 def _serve(folder: Path, port: int) -> None:
-    """Answer this machine's browsers, and nobody else's, until the process is asked to end."""
-    handler = partial(_Quiet, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
-        say(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")
-        server.serve_forever()
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    """Serves files without telling of each."""
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
+    """Until the process is asked to end."""
+    try:
+        with served(folder, port) as address:
+            say(f"{address} (Ctrl-C ends it)")
+            threading.Event().wait()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"port is {port}, which cannot be had ({error}); set --port to another, or leave it out"
+        ) from error

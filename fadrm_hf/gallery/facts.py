@@ -1,6 +1,7 @@
 """What the pages know besides their pictures: plain data, which they read as scripts, as a page from disk must."""
 
 import json
+import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from fadrm_hf.card import ROWS, Result, card_title, method_name, public_source, 
 from fadrm_hf.card.scores import KINDS, read_scores, score_rows
 from fadrm_hf.card.text import quoted
 from fadrm_hf.card.writing import published_name
+from fadrm_hf.errors import ArtifactError
 from fadrm_hf.gallery.sheets import Pictures
 from fadrm_hf.label_codec import find_codec
 from fadrm_hf.methods import paper_of
@@ -72,7 +74,12 @@ def _result_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     kinds = list(ROWS)
     known = {kind: place for place, kind in enumerate(kinds)}
     ordered = sorted(results, key=lambda result: known.get((result["images"], result["labels"]), len(kinds)))
-    return [_result_row(result) for result in ordered]
+    try:
+        return [_result_row(result) for result in ordered]
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise ArtifactError(
+            f"a file in results/ is not an evaluation ({error!r}); remove it, or run fadrm-hf train-student again"
+        ) from error
 
 
 def _result_row(result: Result) -> dict[str, Any]:
@@ -91,7 +98,12 @@ def _result_row(result: Result) -> dict[str, Any]:
 
 
 def _summary(found: Mapping[str, float] | None) -> dict[str, float] | None:
-    return {"mean": float(found["mean"]), "std": float(found["std"])} if found else None
+    if not found:
+        return None
+    summary = {name: float(found[name]) for name in ("mean", "std")}
+    if not all(map(math.isfinite, summary.values())):
+        raise ValueError(f"{summary} is no accuracy")
+    return summary
 
 
 def _how_to(name: str) -> list[dict[str, str]]:

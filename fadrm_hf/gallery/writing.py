@@ -8,7 +8,7 @@ data.js, views.js          classes, results, scores; a sample of stored views
 Names of classes and sources are strangers' words: they reach the page as data and are shown as text, never as markup.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ from typing import Any
 import jinja2
 import pyarrow.parquet as pq
 
-from fadrm_hf.artifact.location import Location, table_names
+from fadrm_hf.artifact.location import LocalFolder, Location, table_names
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.reading import open_table, table_files
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.card import card_title
 from fadrm_hf.files import write_bytes
 from fadrm_hf.gallery.facts import as_script, facts_of
-from fadrm_hf.gallery.sheets import GALLERY, read_record, write_record
+from fadrm_hf.gallery.sheets import GALLERY, RECORD, read_record, write_record
 from fadrm_hf.gallery.stages import draw_pictures
 from fadrm_hf.gallery.stored_views import sample_views
 
@@ -90,10 +90,17 @@ def write_page(place: Path, kind: str, title: str) -> Path:
 
 def fetch_for_gallery(location: Location) -> dict[str, Any]:
     """What `write_gallery` needs of an artifact anywhere, as its arguments; of the labels, only what is sampled."""
-    needed = (f"{IMAGES_FOLDER}/", f"{GALLERY}/", "results/", "README.md")
+    is_here = isinstance(location, LocalFolder)  # where an earlier gallery may have been removed, to be made again
     for name in location.manifest.files:
-        if name.startswith(needed):
+        is_needed = name.startswith((f"{IMAGES_FOLDER}/", "results/", "README.md"))
+        is_earlier = name == f"{GALLERY}/{RECORD}" or (name.startswith(f"{GALLERY}/") and name.endswith(".webp"))
+        if is_needed or (is_earlier and not is_here):
             location.local(name)
-    names = table_names(location.manifest, LABELS_FOLDER)
-    labels = ((Path(name), open_table(Path(name), location.stream(name))) for name in names)
-    return {"folder": location.folder, "manifest": location.manifest, "labels": labels}
+    return {"folder": location.folder, "manifest": location.manifest, "labels": _label_tables(location)}
+
+
+def _label_tables(location: Location) -> Iterator[tuple[Path, pq.ParquetFile]]:
+    """The files of soft labels, each open until the next is asked for; what is read of them travels, and no more."""
+    for name in table_names(location.manifest, LABELS_FOLDER):
+        with location.stream(name) as source:
+            yield Path(name), open_table(Path(name), source)
