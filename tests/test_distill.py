@@ -236,7 +236,8 @@ def test_one_flipped_byte_in_any_file_of_a_real_artifact_is_found_and_named(fini
     run = copy_artifact(finished, tmp_path)
     assert main(["train-student", str(run), "--student", STUDENT, "--num_seeds=1"]) == 0
     kinds = {Path(name).suffix for name in files_of(run)}
-    assert kinds == {".md", ".parquet", ".yaml", ".json", ".png", ".safetensors"}
+    page = {".html", ".css", ".js", ".webp"}
+    assert kinds == {".md", ".parquet", ".yaml", ".json", ".png", ".safetensors"} | page
     assert verified(run, capsys)[0] == 0
     for name, content in files_of(run).items():
         is_manifest = name == "fadrm.json"
