@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := runs/fadrm-digits-ipc10
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help demo test docs results soak quality style release-check clean-demo
+.PHONY: help demo test docs results soak quality style release-check clean-demo browser
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,13 @@ test: $(INSTALLED) ## all tests (no GPU, no network)
 
 docs: $(INSTALLED) ## the documents as a site, in site/; a link that leads nowhere is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+browser: ## a Chromium for the tests of pages, where there is none: Debian's, for which one must be root
+	@program=$$(command -v $${FADRM_HF_CHROMIUM:-chromium} chromium-browser google-chrome google-chrome-stable | head -n 1); \
+	if [ -n "$$program" ]; then echo "browser: $$program"; \
+	elif [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then \
+		echo "browser: none, and only root can install Debian's: tests of pages are skipped" >&2; exit 1; \
+	else apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends -y chromium; fi
 
 results: $(INSTALLED) ## the page of results, from the files beside it
 	$(BIN)/python recipes/results_page.py

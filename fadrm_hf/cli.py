@@ -16,6 +16,7 @@
     fadrm-hf score ARTIFACT                                                size, entropy, diversity, HLR, IOR, LRS, ARS
     fadrm-hf analyse ARTIFACT                                              the terms of Theorems 1 and 2
     fadrm-hf recode runs/fadrm-digits-ipc10 runs/small --codec int4        the same artifact with smaller labels
+    fadrm-hf gallery ARTIFACT                                              a page to look at it, or at several
     fadrm-hf publish runs/fadrm-digits-ipc10 ORG/NAME                      to the Hub: one commit, one tag
     fadrm-hf reproduce ORG/NAME                                            its number again, from the Hub alone
     fadrm-hf send-result RESULT.json ORG/NAME                              a number of yours, as a pull request
@@ -72,6 +73,7 @@ COMMANDS = {
     "score": "scoring:score_command",
     "analyse": "analysis:analyse_command",
     "recode": "recode:recode_command",
+    "gallery": "gallery:gallery_command",
     "publish": "publish:publish_command",
     "push-student": "contribute:push_student_command",
     "send-result": "contribute:send_result_command",

@@ -10,6 +10,7 @@ from fadrm_hf.artifact.manifest import ClassRecord, Manifest, PixelRecord, Sourc
 from fadrm_hf.artifact.recorded_teachers import record_teacher
 from fadrm_hf.artifact.tables import write_tables
 from fadrm_hf.card import write_card
+from fadrm_hf.gallery import write_gallery
 from fadrm_hf.machine import describe_machine, library_versions
 from fadrm_hf.presets import preset_of
 from fadrm_hf.sources import Source
@@ -63,4 +64,5 @@ def write_artifact(
         stages=costs,
     )
     write_card(folder, manifest, work)
+    write_gallery(folder, manifest, work)
     return write_manifest(folder, manifest)

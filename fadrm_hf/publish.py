@@ -3,6 +3,7 @@
 images and labels together     ORG/NAME
 labels apart                   ORG/NAME with the images, ORG/NAME-labels with `soft_labels/`
 online                         ORG/NAME without labels; readers make them with the teachers
+with a Space                   the gallery too, as the static Space ORG/NAME
 """
 
 import json
@@ -16,17 +17,18 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import DatasetCardData, HfApi, hf_hub_download
+from huggingface_hub import DatasetCardData, HfApi, SpaceCardData, hf_hub_download
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from fadrm_hf.artifact.location import LocalFolder
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, artifact_files, read_manifest, refresh_files
 from fadrm_hf.artifact.tables import LABELS_FOLDER
 from fadrm_hf.card import card_title, public_source, read_results, write_card
-from fadrm_hf.card.metadata import card_metadata, label_configs
+from fadrm_hf.card.metadata import card_metadata, label_configs, licence_fields
 from fadrm_hf.card.text import render
-from fadrm_hf.errors import ArtifactError, HubError
+from fadrm_hf.errors import ArtifactError, ConfigError, HubError
 from fadrm_hf.files import sha256, write_bytes, write_json
+from fadrm_hf.gallery import GALLERY, RECORD, refresh_gallery
 from fadrm_hf.hub.commit import PATIENT, Patience, insist
 from fadrm_hf.hub.delivery import Decision, Order, decide, deliver
 from fadrm_hf.hub.remote import LocalFile, Remote, look
@@ -74,6 +76,7 @@ class _Wish:
     private: bool
     labels: Labels
     dry_run: bool
+    space: bool
 
     @property
     def label_repo_id(self) -> str:
@@ -106,6 +109,7 @@ def publish(
     labels: Labels = "with",
     num_steps: int = 4,
     dry_run: bool = False,
+    space: bool = False,
     reporter: Reporter = QUIET,
     patience: Patience = PATIENT,
 ) -> Publication:
@@ -123,17 +127,21 @@ def publish(
         labels: "with" the images, "apart" in `repo_id-labels`, or "online": not at all.
         num_steps: Labelled batches that are made again to check the artifact.
         dry_run: Only say what would be sent.
+        space: Whether the gallery becomes the static Space `repo_id` as well.
         reporter: Where that is said, and the progress.
         patience: How long to go on while the Hub has trouble.
 
     Raises:
         HubError: If nobody is logged in, the version exists with other files, the Hub refuses, or its trouble lasts.
-        ArtifactError: If the artifact is damaged.
+        ArtifactError: If the artifact is damaged, or has no gallery to make a Space of.
+        ConfigError: If the Space would show to everybody what readers of the dataset have to agree to terms for.
     """
     _check_names(repo_id, tag)
+    if space:
+        _check_space(folder, private)
     session = _Session(insist("logging in", require_login, patience=patience), reporter, patience)
     _require_sound(folder, num_steps)
-    wish = _Wish(folder, repo_id, tag, private, labels, dry_run)
+    wish = _Wish(folder, repo_id, tag, private, labels, dry_run, space)
     for attempt in range(1, patience.tries + 1):
         try:
             return _publish_once(session, wish)
@@ -151,6 +159,17 @@ def _check_names(repo_id: str, tag: str | None) -> None:
         validate_repo_id(repo_id)
     if tag is not None and not _TAG.fullmatch(tag):
         raise HubError(f"{tag!r} cannot be a version, expected a tag like 'v1.0'; set --revision, or leave it out")
+
+
+def _check_space(folder: Path, private: bool) -> None:
+    source = read_manifest(folder).source
+    if not (folder / GALLERY / RECORD).is_file():
+        raise ArtifactError(f"{folder} has no gallery to make a Space of; make it with fadrm-hf gallery {folder}")
+    if source.gated and not private:
+        raise ConfigError(
+            f"space is asked for, but readers have to agree to the terms of {public_source(source.name)}, which no "
+            "Space can ask of them; add --private, or leave out --space"
+        )
 
 
 def _require_sound(folder: Path, num_steps: int) -> None:
@@ -179,7 +198,7 @@ def _publish_once(session: _Session, wish: _Wish) -> Publication:
         recode(wish.folder, folder, codec="none")
     _take_over_results(session, remote, folder)
     decision = _decide(session, wish, remote, _written_for(folder, wish.repo_id))
-    return _carry_out(session, wish, decision)
+    return _carry_out_all(session, wish, decision)
 
 
 def _publish_apart(session: _Session, wish: _Wish, remote: Remote) -> Publication:
@@ -190,7 +209,7 @@ def _publish_apart(session: _Session, wish: _Wish, remote: Remote) -> Publicatio
     sent = _carry_out(session, wish, labels)
     if sent.commit != labels.commit and sent.commit is not None:
         images = _decide(session, wish, remote, _stage_apart(wish, sent.commit))
-    return _carry_out(session, wish, images)
+    return _carry_out_all(session, wish, images)
 
 
 def _decide(session: _Session, wish: _Wish, remote: Remote, files: Mapping[str, LocalFile]) -> Decision:
@@ -206,6 +225,28 @@ def _decide_labels(session: _Session, wish: _Wish) -> Decision:
     order = Order(wish.label_repo_id, files, None, wish.private, _terms(wish.folder), (_LABELS,))
     remote = look(session.api, wish.label_repo_id, session.patience)
     return decide(session.api, order, remote, session.patience)
+
+
+def _decide_space(session: _Session, wish: _Wish, published: Decision) -> Decision:
+    """Of the Space: the gallery that is published with the dataset, and a card; private if the dataset is."""
+    card = wish.staged("space") / "README.md"
+    write_bytes(card, _space_card(read_manifest(wish.folder), wish).encode())
+    inside = f"{GALLERY}/"
+    gallery = {
+        name.removeprefix(inside): file for name, file in published.order.files.items() if name.startswith(inside)
+    }
+    is_private = wish.private or published.remote.is_private
+    files = gallery | {"README.md": _local_file(card)}
+    order = Order(wish.repo_id, files, None, is_private, None, (RECORD,), "space")
+    return decide(session.api, order, look(session.api, wish.repo_id, session.patience, "space"), session.patience)
+
+
+def _carry_out_all(session: _Session, wish: _Wish, decision: Decision) -> Publication:
+    """The dataset; then its Space, if one is asked for."""
+    done = _carry_out(session, wish, decision)
+    if wish.space:
+        _carry_out(session, wish, _decide_space(session, wish, decision))
+    return done
 
 
 def _carry_out(session: _Session, wish: _Wish, decision: Decision) -> Publication:
@@ -268,7 +309,9 @@ def _link(file: Path, copy: Path) -> None:
 
 def _written_for(folder: Path, repo_id: str | None) -> dict[str, LocalFile]:
     """The files of an artifact after its card was written, for a repository or for the one that it names already."""
-    write_card(folder, read_manifest(folder), name=repo_id)
+    manifest = read_manifest(folder)
+    write_card(folder, manifest, name=repo_id)
+    refresh_gallery(folder, manifest)
     refresh_files(folder)
     return _files(folder)
 
@@ -286,6 +329,22 @@ def _local_file(path: Path) -> LocalFile:
 def _terms(folder: Path) -> str | None:
     source = read_manifest(folder).source
     return public_source(source.name) if source.gated else None
+
+
+def _space_card(manifest: Manifest, wish: _Wish) -> str:
+    title = card_title(manifest)
+    metadata = SpaceCardData(
+        title=title,
+        sdk="static",
+        app_file="index.html",
+        colorFrom="blue",
+        colorTo="gray",
+        pinned=False,
+        license=licence_fields(manifest.source)["license"],
+        datasets=[wish.repo_id],
+        tags=["dataset-distillation", "fadrm_hf"],
+    )
+    return render("space_card.md", metadata=metadata.to_yaml(), title=title, name=wish.repo_id)
 
 
 def _label_card(manifest: Manifest, wish: _Wish) -> str:

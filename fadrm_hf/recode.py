@@ -24,11 +24,13 @@ from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features, label_t
 from fadrm_hf.card import write_card
 from fadrm_hf.errors import ArtifactError, ConfigError, RunFolderError
 from fadrm_hf.files import sha256, write_bytes
+from fadrm_hf.gallery import GALLERY, write_gallery
 from fadrm_hf.label_codec import Columns, find_codec
 
 _WRITTEN_ANEW = ("README.md", "recipe.yaml", f"{LABELS_FOLDER}/")
 _MEASURED = ("results/", "assets/accuracy.png")
-_REFRESHED = ("results/", "assets/")  # later than the rest of the artifact, perhaps a moment before the manifest is
+# Later than the rest of the artifact, perhaps a moment before the manifest is.
+_REFRESHED = ("results/", "assets/", f"{GALLERY}/")
 
 
 def recode(
@@ -74,6 +76,8 @@ def recode(
     write_bytes(output / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
     recoded = replace(manifest, config=recipe, label_codec=codec, label_epochs=epochs, label_repository=None)
     write_card(output, recoded)
+    if (output / GALLERY).exists():
+        write_gallery(output, recoded)
     return write_manifest(output, recoded)
 
 

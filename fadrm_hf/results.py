@@ -15,6 +15,7 @@ from fadrm_hf.card.scores import SCORES_NAME, Scores, read_scores
 from fadrm_hf.config import StudentConfig
 from fadrm_hf.errors import RunFolderError
 from fadrm_hf.files import write_json
+from fadrm_hf.gallery import refresh_gallery
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.scorecard import renewed
 from fadrm_hf.shards import WorkFolder, require_place
@@ -118,8 +119,10 @@ def record_result(folder: Path, result: Result) -> Path:
 
 
 def _bring_up_to_date(folder: Path) -> None:
-    """The card, and the manifest, which knows the hash of everything in `results/`."""
-    write_card(folder, read_manifest(folder))
+    """The card, the gallery, and the manifest, which knows the hash of everything in `results/`."""
+    manifest = read_manifest(folder)
+    write_card(folder, manifest)
+    refresh_gallery(folder, manifest)
     refresh_files(folder)
 
 

@@ -78,6 +78,7 @@ GROUPS = (
         "card.results",
         "card.writing",
         "card",
+        "gallery",
         "package",
         "recode",
         "legacy",

@@ -46,7 +46,7 @@ def test_a_result_is_filed_and_replaced_and_nothing_else_changes(finished, tmp_p
     path = record_result(artifact, result)
     assert json.loads(path.read_text()) == result
     after = files_of(artifact)
-    assert {name for name in before if after[name] != before[name]} == {"README.md", "fadrm.json"}
+    assert {name for name in before if after[name] != before[name]} == {"README.md", "fadrm.json", "gallery/data.js"}
     assert set(after) - set(before) == {"results/distilled-soft-fadrm-timm_resnet18.json", "assets/accuracy.png"}
     assert verify_artifact(artifact, 0) == []
     assert record_result(artifact, result | {"top1": summary(0.777)}) == path

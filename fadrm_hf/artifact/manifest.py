@@ -31,7 +31,7 @@ FORMAT_VERSION = "1.0"
 MAX_MANIFEST_BYTES = 64 << 20
 _TABLES = ("data", "soft_labels")
 # What evaluation and the card may rewrite; everything else keeps the hash it was packaged with.
-_REFRESHED = ("README.md", "results/", "assets/")
+_REFRESHED = ("README.md", "results/", "assets/", "gallery/")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ soft_labels/train-*.parquet    one row per view, one row group per epoch
 recipe.yaml                    the resolved run
 teachers/                      teachers that no reader could fetch by name, as timm model directories
 results/*.json, assets/*.png   evaluations and pictures
+gallery/                       a page that shows it all (`fadrm_hf.gallery`)
 fadrm.json                     the manifest, written last (`fadrm_hf.artifact.manifest`)
 """
 
@@ -103,6 +104,28 @@ def read_images(folder: Path) -> tuple[Tensor, Tensor]:
         ArtifactError: If a file is damaged, or the table is not what the manifest says.
     """
     manifest = read_manifest(folder)
+    tables = _image_tables(folder, manifest)
+    images = empty_images(manifest.num_images, manifest.pixels.size)
+    for row, image in enumerate(_decoded(tables, manifest)):
+        images[row] = image
+    return images, torch.arange(manifest.num_images) % len(manifest.class_map)
+
+
+def each_image(folder: Path, manifest: Manifest) -> Iterator[Tensor]:
+    """The images (3, S, S) uint8 one by one, in row order; a hundred of them are read at a time.
+
+    Args:
+        folder: Where the tables lie; the manifest need not be written yet.
+        manifest: What they should hold.
+
+    Raises:
+        ArtifactError: As `read_images`.
+    """
+    yield from _decoded(_image_tables(folder, manifest), manifest)
+
+
+def _image_tables(folder: Path, manifest: Manifest) -> dict[Path, pq.ParquetFile]:
+    """The files of the images table, opened; refused if they cannot hold what the manifest says."""
     tables = {file: open_table(file) for file in table_files(folder, IMAGES_FOLDER)}
     num_rows = sum(table.metadata.num_rows for table in tables.values())
     if num_rows != manifest.num_images:
@@ -110,13 +133,17 @@ def read_images(folder: Path) -> tuple[Tensor, Tensor]:
             f"{IMAGES_FOLDER}/ has {num_rows} rows, {MANIFEST_NAME} says {manifest.num_images};"
             " fetch the artifact again"
         )
-    size, num_classes = manifest.pixels.size, len(manifest.class_map)
+    size = manifest.pixels.size
     if num_rows * 3 * size**2 > _DEFLATE_AT_MOST * sum(file.stat().st_size for file in tables):
         raise ArtifactError(
             f"{IMAGES_FOLDER}/ is too small for {num_rows} images of {size} px; fetch the artifact again"
         )
-    images = empty_images(num_rows, size)
-    row = 0
+    return tables
+
+
+def _decoded(tables: dict[Path, pq.ParquetFile], manifest: Manifest) -> Iterator[Tensor]:
+    """The images of these files, each checked to be where its label belongs."""
+    row, size, num_classes = 0, manifest.pixels.size, len(manifest.class_map)
     for file, table in tables.items():
         require_schema(file, table, image_features(label_names(manifest.class_map)))
         for group in range(table.num_row_groups):
@@ -125,11 +152,11 @@ def read_images(folder: Path) -> tuple[Tensor, Tensor]:
                 rows = table.read_row_group(group, ["image", "label"]).to_pylist()
             for found in rows:
                 with reading(file, f"row {row}"):
-                    images[row] = decode_png((found["image"] or {}).get("bytes"), size)
+                    image = decode_png((found["image"] or {}).get("bytes"), size)
                     if found["label"] != row % num_classes:
                         raise ValueError(f"label is {found['label']}, by the order of rows it is {row % num_classes}")
+                yield image
                 row += 1
-    return images, torch.arange(num_rows) % num_classes
 
 
 def read_soft_labels(folder: Path, epoch: int) -> Arrays:

@@ -48,7 +48,7 @@ def write_card(folder: Path, manifest: Manifest, work: Path | None = None, name:
     pictures = [file.stem for file in sorted((folder / "assets").glob("*.png"))]
     manifest = replace(manifest, bytes=_sizes(folder, manifest))
     rows = _first_row(folder, IMAGES_FOLDER), _first_label_row(folder, manifest)
-    name = name or _published_name(folder / "README.md") or folder.resolve().name
+    name = name or published_name(folder / "README.md") or folder.resolve().name
     write_bytes(folder / "README.md", render_card(manifest, results, rows, pictures, name, scores).encode())
     return folder / "README.md"
 
@@ -163,7 +163,7 @@ def _sizes(folder: Path, manifest: Manifest) -> TableBytes:
     return replace(sizes, soft_labels=sum(record.bytes for record in records))
 
 
-def _published_name(card: Path) -> str | None:
+def published_name(card: Path) -> str | None:
     """The repository id that the examples of an earlier card load."""
     found = _LOADED_FROM_THE_HUB.search(card.read_text(encoding="utf-8")) if card.exists() else None
     return found[1] if found else None

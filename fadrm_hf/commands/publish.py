@@ -23,6 +23,7 @@ def publish_command(arguments: Sequence[str]) -> int:
         "--labels", type=Labels, default="with", help="With the images, apart in ORG/NAME-labels, or online: none."
     )
     parser.add_argument("--dry_run", action="store_true", help="Only say what would be sent.")
+    parser.add_argument("--space", action="store_true", help="Show its gallery as the static Space ORG/NAME, too.")
     parser.add_argument("--num_steps", type=int, default=4, help="Labelled batches that are made again as a check.")
     parsed = parse(parser, arguments)
     require(parsed.num_steps >= 0, "num_steps", parsed.num_steps, "0 or more")
@@ -35,9 +36,12 @@ def publish_command(arguments: Sequence[str]) -> int:
         labels=parsed.labels,
         num_steps=parsed.num_steps,
         dry_run=parsed.dry_run,
+        space=parsed.space,
         reporter=Reporter(),
     )
     say(f"{parsed.artifact} {_verb(done)} {done.repo_id}@{done.tag}")
+    if parsed.space and done.commit is not None:
+        say(f"its gallery is the Space {done.repo_id}")
     if done.commit is not None:
         say(f"next: fadrm-hf train-student {done.repo_id}@{done.tag}")
     return 0

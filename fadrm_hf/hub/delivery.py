@@ -1,4 +1,4 @@
-"""Files become a dataset repository in one commit, which makes everything visible at once, and a tag that never moves.
+"""Files become a repository in one commit, which makes everything visible at once, and a tag that never moves.
 
 Large files are sent ahead and belong to no commit until then, so that an interrupted publication is invisible, and the
 next one sends only what is missing.
@@ -19,7 +19,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from fadrm_hf.card.text import size
 from fadrm_hf.errors import HubError
 from fadrm_hf.hub.commit import Patience, insist
-from fadrm_hf.hub.remote import LocalFile, Plan, Remote, compare, files_at, look, next_version
+from fadrm_hf.hub.remote import Kind, LocalFile, Plan, Remote, compare, files_at, look, next_version
 from fadrm_hf.progress import Reporter
 
 _BATCH_BYTES = 256 << 20  # files that are sent, and counted, together; a larger one goes alone
@@ -37,6 +37,7 @@ class Order:
         private: Whether only its owners may see it.
         terms: The source whose terms readers have to agree to, if there is one.
         marks: The repository is one of ours if it has one of these files, or nothing but a README.md.
+        kind: What it is; a Space is one of static files.
     """
 
     repo_id: str
@@ -45,6 +46,12 @@ class Order:
     private: bool
     terms: str | None
     marks: tuple[str, ...]
+    kind: Kind = "dataset"
+
+    @property
+    def title(self) -> str:
+        """What it is called where a Space and a dataset may share a name."""
+        return self.repo_id if self.kind == "dataset" else f"Space {self.repo_id}"
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class Decision:
         order, remote = self.order, self.remote
         is_private = remote.is_private or order.private
         state = "private" if is_private else "gated" if order.terms else "public"
-        yield f"{order.repo_id} ({'new, ' if remote.commit is None else ''}{state})"
+        yield f"{order.title} ({'new, ' if remote.commit is None else ''}{state})"
         plan = self.plan
         for name, files in (("new", plan.new), ("changed", plan.changed), ("unchanged", plan.unchanged)):
             yield f"  {name:<10} {_count(files)}, {size(sum(files.values()))}"
@@ -92,7 +99,7 @@ def decide(api: HfApi, order: Order, remote: Remote, patience: Patience) -> Deci
     _refuse_foreign(order, remote)
     if order.private and remote.commit is not None and not remote.is_private:
         raise HubError(
-            f"{order.repo_id} is public already; make it private in its settings on the Hub, or leave out --private"
+            f"{order.title} is public already; make it private in its settings on the Hub, or leave out --private"
         )
     plan = compare(remote.files, order.files)
     head = remote.commit if plan.is_empty else None
@@ -102,9 +109,12 @@ def decide(api: HfApi, order: Order, remote: Remote, patience: Patience) -> Deci
     tagged = remote.tags.get(order.tag)
     if tagged is None:
         return Decision(order, remote, plan, order.tag, head, is_done=False)
-    if tagged != head and not compare(files_at(api, order.repo_id, tagged, patience), order.files).is_empty:
+    if (
+        tagged != head
+        and not compare(files_at(api, order.repo_id, tagged, patience, order.kind), order.files).is_empty
+    ):
         raise HubError(
-            f"{order.repo_id} has a version {order.tag} with other files, and versions never change; the next one is "
+            f"{order.title} has a version {order.tag} with other files, and versions never change; the next one is "
             f"{next_version(remote.tags)}: set --revision to it, or leave it out"
         )
     return Decision(order, remote, plan, order.tag, tagged, is_done=True)
@@ -121,7 +131,7 @@ def deliver(api: HfApi, decision: Decision, reporter: Reporter, patience: Patien
     remote = _prepare(api, decision, reporter, patience)
     commit = decision.commit or _commit(api, order, remote, decision.tag, reporter, patience)
     if not decision.is_done:
-        _tag(api, order.repo_id, decision.tag, commit, patience)
+        _tag(api, order, decision.tag, commit, patience)
     return commit
 
 
@@ -132,8 +142,9 @@ def _count(files: Mapping[str, int]) -> str:
 def _refuse_foreign(order: Order, remote: Remote) -> None:
     names = set(remote.files) - {"README.md"}
     if names and not any(name.startswith(order.marks) for name in names):
+        expected = "artifact" if order.kind == "dataset" else "gallery"
         raise HubError(
-            f"{order.repo_id} is no artifact (it holds {', '.join(sorted(names)[:3])}), and would lose all its files; "
+            f"{order.title} is no {expected} (it holds {', '.join(sorted(names)[:3])}), and would lose all its files; "
             "choose another name"
         )
 
@@ -142,15 +153,16 @@ def _prepare(api: HfApi, decision: Decision, reporter: Reporter, patience: Patie
     """Make the repository, and gate it if it must be, before there is anything to read in it."""
     order, remote, repo_id = decision.order, decision.remote, decision.order.repo_id
     if remote.commit is None:
-        create = partial(api.create_repo, repo_id, repo_type="dataset", private=order.private or None)
-        insist(f"creating {repo_id}", lambda: bool(create()), lambda: _exists(api, repo_id), patience)
+        sdk = "static" if order.kind == "space" else None
+        create = partial(api.create_repo, repo_id, repo_type=order.kind, private=order.private or None, space_sdk=sdk)
+        insist(f"creating {repo_id}", lambda: bool(create()), lambda: _exists(api, order), patience)
     must_gate = order.terms is not None and not (order.private or remote.is_private or remote.is_gated)
     if must_gate:
         reporter.say(f"{repo_id}: readers will have to agree to the terms of {order.terms}")
         gate = partial(api.update_repo_settings, repo_id, repo_type="dataset", gated="auto")
         insist(f"gating {repo_id}", gate, patience=patience)
     if remote.commit is None or must_gate:
-        remote = look(api, repo_id, patience)
+        remote = look(api, repo_id, patience, order.kind)
     if (order.terms and not (remote.is_private or remote.is_gated)) or (order.private and not remote.is_private):
         raise HubError(
             f"{repo_id} is open to everybody, which it must not be; nothing was sent: gate it or make it private in "
@@ -159,8 +171,8 @@ def _prepare(api: HfApi, decision: Decision, reporter: Reporter, patience: Patie
     return remote
 
 
-def _exists(api: HfApi, repo_id: str) -> bool | None:
-    return bool(api.dataset_info(repo_id)) or None
+def _exists(api: HfApi, order: Order) -> bool | None:
+    return bool(api.repo_info(order.repo_id, repo_type=order.kind)) or None
 
 
 def _commit(api: HfApi, order: Order, remote: Remote, tag: str, reporter: Reporter, patience: Patience) -> str:
@@ -173,13 +185,13 @@ def _commit(api: HfApi, order: Order, remote: Remote, tag: str, reporter: Report
             repo_id,
             [*additions, *deletions],
             commit_message=f"{tag}, published with fadrm_hf",
-            repo_type="dataset",
+            repo_type=order.kind,
             parent_commit=remote.commit,
         )
         return done.oid
 
     def landed() -> str | None:
-        info = look(api, repo_id, Patience(tries=1))  # it is asked again with every try
+        info = look(api, repo_id, Patience(tries=1), order.kind)  # it is asked again with every try
         return info.commit if compare(info.files, order.files).is_empty else None
 
     return insist(f"committing to {repo_id}", send, landed, patience)
@@ -193,7 +205,7 @@ def _upload(
     with reporter.stage("upload", len(names)) as bar, _client_without_bars():
         for batch in _batches(names, order.files):
             operations = [CommitOperationAdd(name, order.files[name].path) for name in batch]
-            send = partial(api.preupload_lfs_files, order.repo_id, operations, repo_type="dataset")
+            send = partial(api.preupload_lfs_files, order.repo_id, operations, repo_type=order.kind)
             insist(f"sending {', '.join(batch[:_SHOWN])} to {order.repo_id}", send, patience=patience)
             additions += operations
             bar.advance(len(batch), MB=sum(order.files[name].bytes for name in batch) / 1e6)
@@ -224,13 +236,15 @@ def _client_without_bars() -> Iterator[None]:
             enable_progress_bars()
 
 
-def _tag(api: HfApi, repo_id: str, tag: str, commit: str, patience: Patience) -> None:
+def _tag(api: HfApi, order: Order, tag: str, commit: str, patience: Patience) -> None:
+    repo_id = order.repo_id
+
     def send() -> bool:
-        api.create_tag(repo_id, tag=tag, revision=commit, repo_type="dataset")
+        api.create_tag(repo_id, tag=tag, revision=commit, repo_type=order.kind)
         return True
 
     def landed() -> bool | None:
-        refs = api.list_repo_refs(repo_id, repo_type="dataset")
+        refs = api.list_repo_refs(repo_id, repo_type=order.kind)
         return any((ref.name, ref.target_commit) == (tag, commit) for ref in refs.tags) or None
 
     insist(f"tagging {repo_id} as {tag}", send, landed, patience)

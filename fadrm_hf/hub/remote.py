@@ -1,12 +1,13 @@
-"""What a dataset repository holds, what is to be in it, and the difference."""
+"""What a repository of a dataset or a Space holds, what is to be in it, and the difference."""
 
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
-from huggingface_hub import HfApi
+from huggingface_hub import DatasetInfo, HfApi, SpaceInfo
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoSibling
 
@@ -15,6 +16,8 @@ from fadrm_hf.hub.session import status_of
 
 _VERSION = re.compile(r"v(\d+)\.(\d+)")
 FIRST_VERSION = "v1.0"
+
+Kind = Literal["dataset", "space"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Remote:
         files: Its files at that commit but for hidden ones (`.gitattributes`), which are the Hub's.
         tags: Tags and their commits.
         is_private: Whether only its owners see it.
-        is_gated: Whether readers have to agree to terms.
+        is_gated: Whether readers have to agree to terms; of a Space nobody can ask that.
     """
 
     id: str
@@ -82,34 +85,42 @@ class Plan:
         return sorted({**self.new, **self.changed})
 
 
-def look(api: HfApi, repo_id: str, patience: Patience) -> Remote:
-    """A dataset repository as it is now.
+def look(api: HfApi, repo_id: str, patience: Patience, kind: Kind = "dataset") -> Remote:
+    """A repository as it is now.
 
     Raises:
         HubError: If the Hub does not tell.
     """
-    return insist(f"looking at {repo_id}", lambda: _look(api, repo_id), patience=patience)
+    return insist(f"looking at {repo_id}", lambda: _look(api, repo_id, kind), patience=patience)
 
 
-def _look(api: HfApi, repo_id: str) -> Remote:
+def _look(api: HfApi, repo_id: str, kind: Kind) -> Remote:
     try:
-        info = api.dataset_info(repo_id, files_metadata=True)
+        info = _info(api, repo_id, kind)
     except RepositoryNotFoundError as error:
         if status_of(error) != 404:  # also said of a token that is no good
             raise
         return Remote(repo_id)
-    tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo_id, repo_type="dataset").tags}
+    tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo_id, repo_type=kind).tags}
     assert info.sha is not None
-    return Remote(repo_id, info.sha, _visible(info.siblings or ()), tags, bool(info.private), bool(info.gated))
+    is_gated = bool(getattr(info, "gated", False))
+    return Remote(repo_id, info.sha, _visible(info.siblings or ()), tags, bool(info.private), is_gated)
 
 
-def files_at(api: HfApi, repo_id: str, revision: str, patience: Patience) -> Mapping[str, RemoteFile]:
+def files_at(
+    api: HfApi, repo_id: str, revision: str, patience: Patience, kind: Kind = "dataset"
+) -> Mapping[str, RemoteFile]:
     """The files of a repository at a revision."""
 
     def ask() -> Mapping[str, RemoteFile]:
-        return _visible(api.dataset_info(repo_id, revision=revision, files_metadata=True).siblings or ())
+        return _visible(_info(api, repo_id, kind, revision).siblings or ())
 
     return insist(f"looking at {repo_id}@{revision}", ask, patience=patience)
+
+
+def _info(api: HfApi, repo_id: str, kind: Kind, revision: str | None = None) -> DatasetInfo | SpaceInfo:
+    ask = api.space_info if kind == "space" else api.dataset_info
+    return ask(repo_id, revision=revision, files_metadata=True)
 
 
 def compare(remote: Mapping[str, RemoteFile], local: Mapping[str, LocalFile]) -> Plan:

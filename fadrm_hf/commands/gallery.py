@@ -1,0 +1,94 @@
+"""The page that shows an artifact, or several beside one another: `gallery`."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from fadrm_hf.arguments import new_parser, parse
+from fadrm_hf.artifact.location import Location
+from fadrm_hf.artifact.manifest import MANIFEST_NAME, refresh_files
+from fadrm_hf.commands.output import say
+from fadrm_hf.errors import ConfigError, RunFolderError
+from fadrm_hf.gallery import GALLERY, fetch_for_gallery, write_comparison, write_gallery
+from fadrm_hf.gallery.serving import served
+from fadrm_hf.hub import open_artifact
+from fadrm_hf.hub.repository import pinned_repository
+from fadrm_hf.results import result_folder
+from fadrm_hf.shards import WorkFolder, require_place
+
+_DESCRIPTION = """Make the page that shows an artifact: its images beside what they came from, what was measured, and
+stored views with their labels. It opens from disk. Several artifacts are shown beside one another, class by class."""
+
+
+def gallery_command(arguments: Sequence[str]) -> int:
+    """`fadrm-hf gallery ARTIFACT [ARTIFACT ...]`."""
+    parsed = parse(_parser(), arguments)
+    locations = [open_artifact(name) for name in parsed.artifacts]
+    page = _compare(locations, parsed.output) if len(locations) > 1 else _show(locations[0], parsed.output)
+    say(f"{page}")
+    if parsed.serve:
+        _serve(page.parent, parsed.port)
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = new_parser("fadrm-hf gallery", _DESCRIPTION)
+    parser.add_argument("artifacts", type=str, nargs="+", help="Run folders, or ORG/NAME on the Hub.")
+    parser.add_argument(
+        "--output",
+        type=str,
+        default=None,
+        help="Folder of the page; gallery/ in the artifact if not given, of one on the Hub in runs/ORG--NAME.",
+    )
+    parser.add_argument("--serve", action="store_true", help="Serve the page on this machine until Ctrl-C.")
+    parser.add_argument("--port", type=int, default=0, help="Of --serve; any that is free if not given.")
+    return parser
+
+
+def _show(location: Location, output: str | None) -> Path:
+    """The gallery of one artifact; in a run folder it becomes part of the artifact."""
+    repository = pinned_repository(location)
+    place = _free(Path(output)) if output else result_folder(location).folder / GALLERY
+    name = repository.id if repository else None
+    page = write_gallery(**fetch_for_gallery(location), work=_work_of(location), output=place, name=name)
+    if repository is None and place.resolve() == (location.folder / GALLERY).resolve():
+        refresh_files(location.folder)
+    return page
+
+
+def _compare(locations: Sequence[Location], output: str | None) -> Path:
+    if output is None:
+        raise ConfigError("output is not given, expected a folder for the page of several artifacts; set --output")
+    return write_comparison(locations, _free(Path(output)), [_work_of(location) for location in locations])
+
+
+def _free(folder: Path) -> Path:
+    """A folder that a page may be written to: a new or empty one, or that of an earlier page."""
+    require_place(folder)
+    is_page = (folder / "index.html").is_file() and (folder / "page.js").is_file()
+    held = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
+    if (held and not is_page) or MANIFEST_NAME in held:
+        raise RunFolderError(
+            f"{folder} holds other files ({', '.join(held[:3])}), expected a new or an empty folder; set --output"
+        )
+    return folder
+
+
+def _work_of(location: Location) -> Path | None:
+    """The run's folder of shards, where the artifact was made."""
+    work = WorkFolder(location.folder).path
+    return work if pinned_repository(location) is None and work.is_dir() else None
+
+
+def _serve(folder: Path, port: int) -> None:
+    """Until the process is asked to end."""
+    try:
+        with served(folder, port) as address:
+            say(f"{address} (Ctrl-C ends it)")
+            threading.Event().wait()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"port is {port}, which cannot be had ({error}); set --port to another, or leave it out"
+        ) from error

@@ -1,0 +1,10 @@
+"""The gallery of an artifact: a page that shows its images, what they came from, and what was measured with them.
+
+It is a folder of static files, opened from disk as well as from a server, which asks nobody else for anything.
+"""
+
+from fadrm_hf.gallery.comparison import write_comparison
+from fadrm_hf.gallery.sheets import GALLERY, RECORD
+from fadrm_hf.gallery.writing import fetch_for_gallery, refresh_gallery, write_gallery
+
+__all__ = ["GALLERY", "RECORD", "fetch_for_gallery", "refresh_gallery", "write_comparison", "write_gallery"]

@@ -1,0 +1,115 @@
+// What all pages share: elements made of text alone, the theme, copying.
+"use strict";
+
+// An element; children are elements or text, which is never read as markup.
+function node(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== null && value !== undefined) made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+const percent = (fraction, digits = 1) => `${(100 * fraction).toFixed(digits)} %`;
+const counted = (number, what) => `${number.toLocaleString("en")} ${what}${number === 1 ? "" : /s$/.test(what) ? "es" : "s"}`;
+
+function remembered() {
+  try {
+    return localStorage.getItem("fadrm-theme");
+  } catch {
+    return null; // a page in a frame, or from disk, may keep nothing
+  }
+}
+
+function setTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+  document.getElementById("theme").setAttribute("aria-pressed", String(theme === "dark"));
+}
+
+function prepareTheme() {
+  const wished = matchMedia("(prefers-color-scheme: dark)");
+  setTheme(remembered() ?? (wished.matches ? "dark" : "light"));
+  wished.addEventListener("change", () => remembered() ?? setTheme(wished.matches ? "dark" : "light"));
+  document.getElementById("theme").addEventListener("click", () => {
+    const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+    setTheme(theme);
+    try {
+      localStorage.setItem("fadrm-theme", theme);
+    } catch {
+      // it lasts as long as the page
+    }
+  });
+}
+
+async function copy(block) {
+  try {
+    await navigator.clipboard.writeText(block.textContent);
+  } catch {
+    // Not allowed here: select it, as a hand would.
+    getSelection().selectAllChildren(block);
+    document.execCommand("copy");
+  }
+}
+
+// A block of code with a button that copies it.
+function recipe({ title, language, code }) {
+  const block = node("code", {}, code);
+  const button = node("button", { type: "button", "aria-label": `Copy: ${title}` }, "Copy");
+  const told = node("span", { role: "status", class: "unseen" });
+  button.addEventListener("click", async () => {
+    await copy(block);
+    button.textContent = told.textContent = "Copied";
+    setTimeout(() => {
+      button.textContent = "Copy";
+      told.textContent = "";
+    }, 2000);
+  });
+  const head = node("div", { class: "line" }, node("h3", {}, title), node("div", {}, button, told));
+  return node("article", { class: "recipe" }, head, node("pre", { "data-language": language }, block));
+}
+
+// Show only those classes whose name or id holds what is searched for, or the one that is chosen.
+function prepareFilter(ids, names, sections, changed) {
+  const search = document.getElementById("search");
+  const choice = document.getElementById("class");
+  choice.append(node("option", { value: "" }, "All"));
+  names.forEach((name, index) => choice.append(node("option", { value: String(index) }, name)));
+  const words = names.map((name, index) => `${name}\n${ids[index]}`.toLowerCase());
+  const filter = () => {
+    const wanted = search.value.trim().toLowerCase();
+    let shown = 0;
+    sections.forEach((section, index) => {
+      const fits = choice.value ? Number(choice.value) === index : words[index].includes(wanted);
+      section.hidden = !fits;
+      shown += fits ? 1 : 0;
+    });
+    document.getElementById("found").textContent = shown === sections.length
+      ? counted(shown, "class") : `${shown.toLocaleString("en")} of ${counted(sections.length, "class")}`;
+    changed();
+  };
+  search.addEventListener("input", () => {
+    choice.value = "";
+    filter();
+  });
+  choice.addEventListener("change", () => {
+    search.value = "";
+    filter();
+  });
+  search.form.addEventListener("submit", (event) => event.preventDefault());
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "/" && !/^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) {
+      event.preventDefault();
+      search.focus();
+    }
+  });
+  filter();
+}
+
+// Fill sections as they come near the screen, and empty them when they are far away again.
+function fillLazily(sections, fill, empty) {
+  const watch = new IntersectionObserver((entries) => {
+    for (const entry of entries) (entry.isIntersecting ? fill : empty)(entry.target);
+  }, { rootMargin: "800px 0px" });
+  sections.forEach((section) => watch.observe(section));
+}

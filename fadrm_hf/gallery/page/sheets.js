@@ -1,0 +1,75 @@
+// Where an image lies on its sheet, and how it is shown from there; see pictures.json.
+"use strict";
+
+class Sheets {
+  #images = new Map();
+
+  // `pictures` as data.js has them; `folder` is where the sheets lie.
+  constructor(pictures, folder = "") {
+    Object.assign(this, { side: pictures.side, stages: pictures.stages, folder });
+    this.ipc = pictures.ipc;
+    this.numClasses = pictures.num_classes;
+    this.perSheet = pictures.classes_per_sheet;
+    this.positions = this.stages.map((stage) => stage.rows && new Map(stage.rows.map((row, index) => [row, index])));
+    this.first = this.stages.findIndex((stage) => stage.name === "start");
+    this.last = this.stages.length - 1;
+  }
+
+  // On the page images of few pixels are enlarged by whole numbers, so that each pixel stays square.
+  scaledTo(wished) {
+    return this.side >= wished ? wished : this.side * Math.max(1, Math.round(wished / this.side));
+  }
+
+  // The place of a row of the images table at a stage; null where the stage does not show it.
+  place(stage, row) {
+    const { files, columns, rows } = this.stages[stage];
+    const label = row % this.numClasses;
+    const index = Math.floor(row / this.numClasses);
+    const sheet = rows ? 0 : Math.floor(label / this.perSheet);
+    const position = rows ? this.positions[stage].get(row) : (label % this.perSheet) * this.ipc + index;
+    if (position === undefined) return null;
+    const inSheet = rows ? rows.length : Math.min(this.perSheet, this.numClasses - sheet * this.perSheet) * this.ipc;
+    return {
+      url: this.folder + files[sheet],
+      column: position % columns,
+      line: Math.floor(position / columns),
+      columns,
+      lines: Math.ceil(inSheet / columns),
+    };
+  }
+
+  // Show an image as the background of an element; where the stage does not know it, its end, faded.
+  paint(element, stage, row) {
+    const known = this.place(stage, row);
+    const { url, column, line, columns, lines } = known ?? this.place(this.last, row);
+    const share = (index, number) => (number > 1 ? (100 * index) / (number - 1) : 0);
+    element.classList.toggle("unknown", known === null);
+    element.style.backgroundImage = `url("${url}")`;
+    element.style.backgroundSize = `${100 * columns}% ${100 * lines}%`;
+    element.style.backgroundPosition = `${share(column, columns)}% ${share(line, lines)}%`;
+  }
+
+  // A sheet as a picture to draw from, fetched once.
+  #sheet(url) {
+    if (!this.#images.has(url)) {
+      const image = new Image();
+      image.src = url;
+      this.#images.set(url, image.decode().then(() => image));
+    }
+    return this.#images.get(url);
+  }
+
+  // A canvas with four copies of an image, so that crops may go on at the opposite border.
+  async tiled(row) {
+    const { url, column, line } = this.place(this.last, row);
+    const image = await this.#sheet(url);
+    const canvas = document.createElement("canvas");
+    canvas.width = canvas.height = 2 * this.side;
+    const context = canvas.getContext("2d");
+    for (const [x, y] of [[0, 0], [1, 0], [0, 1], [1, 1]]) {
+      context.drawImage(image, column * this.side, line * this.side, this.side, this.side,
+        x * this.side, y * this.side, this.side, this.side);
+    }
+    return canvas;
+  }
+}

@@ -1,0 +1,343 @@
+"""The pages in a real browser: what they show and how they answer, to eyes, keyboards, screen readers and phones."""
+
+import os
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fixtures.browser import start_browser
+from fixtures.galleries import CLASSES, HOSTILE, LARGE_CLASSES, make_gallery, make_large_gallery, snapshot_images
+
+from fadrm_hf.artifact import read_images, read_soft_labels
+from fadrm_hf.cli import main
+from fadrm_hf.files import write_json
+from fadrm_hf.gallery.serving import served
+from fadrm_hf.views import LabelViews, render_views
+
+DESK, PHONE = {"width": 1200, "height": 900}, {"width": 360, "height": 740}
+PIXEL = """async ([selector, x, y]) => {
+  const tile = document.querySelector(selector);
+  const style = getComputedStyle(tile);
+  const image = new Image();
+  image.src = style.backgroundImage.slice(5, -2);
+  await image.decode();
+  const [columns, lines] = style.backgroundSize.split(" ").map((size) => parseFloat(size) / 100);
+  const place = style.backgroundPosition.split(" ").map((share) => parseFloat(share) / 100);
+  const side = [image.width / columns, image.height / lines];
+  const canvas = document.createElement("canvas");
+  canvas.width = image.width;
+  canvas.height = image.height;
+  const context = canvas.getContext("2d");
+  context.drawImage(image, 0, 0);
+  const left = Math.round(place[0] * (image.width - side[0])) + x;
+  const top = Math.round(place[1] * (image.height - side[1])) + y;
+  return [...context.getImageData(left, top, 1, 1).data].slice(0, 3);
+}"""
+
+# The mean colours of 8 x 8 squares of a canvas of 144 x 144 pixels.
+SQUARES = """canvas => Array.from({ length: 64 }, (_, square) => {
+  const place = [(square % 8) * 18, Math.floor(square / 8) * 18];
+  const pixels = canvas.getContext("2d").getImageData(...place, 18, 18).data;
+  return [0, 1, 2].map((channel) => {
+    let sum = 0;
+    for (let at = channel; at < pixels.length; at += 4) sum += pixels[at];
+    return sum / 324;
+  });
+})"""
+IS_DRAWN = """() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(
+  [...document.querySelectorAll(".view canvas")].every(
+    (canvas) => canvas.getContext("2d").getImageData(1, 1, 1, 1).data[3] === 255)))))"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    yield from start_browser()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make_gallery(tmp_path_factory.mktemp("page") / "trees")
+
+
+@dataclass
+class Visit:
+    """A page in a browser of its own, and what it asked for and complained of."""
+
+    page: "Page"  # noqa: F821
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def text(self, selector: str) -> str:
+        return self.page.locator(selector).inner_text()
+
+    def focused(self) -> str:
+        return self.page.evaluate("document.activeElement.getAttribute('aria-label') ?? document.activeElement.id")
+
+    def hear(self, message: str) -> None:
+        """What the browser says of the page, but for its advice to tests that read pixels often."""
+        if "willReadFrequently" not in message:
+            self.complaints.append(message)
+
+    def sections(self) -> list[str]:
+        return self.page.locator(".class:visible").evaluate_all("all => all.map(each => each.dataset.label)")
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens pages, each with a storage and a clipboard of its own."""
+    opened = []
+
+    def open_page(address, **options):
+        context = browser.new_context(**({"viewport": DESK, "color_scheme": "light"} | options))
+        found = Visit(context.new_page())
+        opened.append((context, found))
+        found.page.on("request", lambda request: found.requests.append(request.url))
+        found.page.on("console", lambda message: found.hear(message.text))
+        found.page.on("pageerror", lambda error: found.complaints.append(str(error)))
+        found.page.goto(address.as_uri() if isinstance(address, Path) else address)
+        found.page.wait_for_selector(".tile")
+        return found
+
+    yield open_page
+    complaints = [complaint for _, found in opened for complaint in found.complaints]
+    for context, _ in opened:
+        context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def page(made, visit):
+    return visit(made / "gallery/index.html")
+
+
+def audit(page) -> list[str]:
+    """What axe finds wrong, with the elements."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    # Preloaded are style sheets, by requests that the page does not allow.
+    found = Axe().run(page, options={"preload": False}).response["violations"]
+    return [f"{rule['id']}: {[node['html'][:120] for node in rule['nodes']]}" for rule in found]
+
+
+def slide(page, selector, value):
+    page.locator(selector).evaluate(
+        "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input')); }", value
+    )
+
+
+# What is shown
+
+
+def test_it_opens_from_disk_and_asks_nobody_else(page, made):
+    assert page.page.locator(".pair").count() == 8
+    assert page.page.title() == page.text("h1") == "FADRM trees, 2 images per class"
+    assert "8 images of 8 × 8 pixels in 4 classes, distilled from example/trees by FADRM" in page.text("#lede")
+    folder = (made / "gallery").as_uri()
+    asked = [request for request in page.requests if not request.startswith("data:")]
+    assert asked and all(request.startswith(folder) for request in asked)
+    assert {Path(request).name for request in asked} >= {"index.html", "start-00000.webp", "recovered-00000.webp"}
+
+
+def test_a_hostile_name_is_text(page):
+    assert page.page.locator("h3", has_text="onerror").inner_text().startswith(HOSTILE)
+    assert page.page.locator("main img, dialog img").count() == 0 and page.page.locator("main script").count() == 0
+    page.page.locator(".pair").nth(2).click()
+    assert page.text("#detail-title").startswith(HOSTILE)
+    assert "taken" not in page.page.title()
+
+
+def test_scripts_and_pictures_from_elsewhere_are_refused(made, visit):
+    found = visit(made / "gallery/index.html")
+    blocked = found.page.evaluate("""() => new Promise((done) => {
+      const refused = [];
+      document.addEventListener("securitypolicyviolation", (event) => {
+        refused.push(event.effectiveDirective);
+        if (refused.length === 3) done(refused.sort());
+      });
+      document.body.append(Object.assign(document.createElement("img"), { src: "https://example.org/a.png" }));
+      const script = Object.assign(document.createElement("script"), { textContent: "document.title = 'taken'" });
+      document.body.append(script);
+      fetch("https://example.org/").catch(() => {});
+    })""")
+    assert blocked == ["connect-src", "img-src", "script-src-elem"]
+    assert found.page.title() != "taken"
+    found.complaints.clear()  # the browser tells of each refusal
+
+
+def test_tiles_show_their_own_image_at_every_stage(made, visit):
+    """Served, since a browser tells no pixels of files from disk. Class 2, image 0: row 2."""
+    images, _ = read_images(made)
+    with served(made / "gallery") as address:
+        found = visit(address)
+        tile, origin = (f'.pair[data-row="2"] .tile.{kind}' for kind in ("now", "origin"))
+        assert found.text("#stage-name") == "recovered image"
+        for x, y in ((0, 0), (7, 3), (2, 7)):
+            assert found.page.evaluate(PIXEL, [tile, x, y]) == images[2, :, y, x].tolist()
+            assert found.page.evaluate(PIXEL, [origin, x, y]) == (255 - images[2, :, y, x]).tolist()
+        slide(found.page, "#stage", 2)
+        assert found.text("#stage-name") == "iteration 500, after the residual (kept of 4 images)"
+        assert found.page.evaluate(PIXEL, [tile, 1, 1]) == snapshot_images(2)[2, :, 1, 1].tolist()
+        assert found.page.locator(".tile.unknown").count() == 4  # of the second images nothing was kept
+        slide(found.page, "#stage", 0)
+        assert found.page.evaluate(PIXEL, [tile, 1, 1]) == (255 - images[2, :, 1, 1]).tolist()
+        assert found.page.locator(".tile.unknown").count() == 0
+
+
+def test_views_are_drawn_and_labelled_as_the_teachers_saw_them(made, visit):
+    images, _ = read_images(made)
+    with served(made / "gallery") as address:
+        found = visit(address)
+        found.page.locator('.pair[data-row="5"]').click()
+        assert found.page.locator(".view").count() == 3
+        found.page.wait_for_function(IS_DRAWN)
+        for epoch in range(3):
+            rows = read_soft_labels(made, epoch)
+            index = rows["image"].tolist().index(5)
+            columns = {name: torch.from_numpy(column[index : index + 1]) for name, column in rows.items()}
+            expected = render_views(images, LabelViews.from_columns(columns))[0].permute(1, 2, 0).numpy()
+            drawn = found.page.locator(".view canvas").nth(2 * epoch + 1).evaluate(SQUARES)
+            squares = np.array(drawn).reshape(8, 8, 3)
+            # A browser's interpolation is another; mirrored, shifted or mixed otherwise, noise is 60 levels apart.
+            assert np.abs(squares - expected).mean() < 30, epoch
+            said = found.page.locator(".said").nth(epoch).locator("li")
+            share = torch.from_numpy(rows["logits"][index]).double().softmax(0).max().item()
+            best = int(rows["logits"][index].argmax())
+            assert said.nth(0).locator(".name").inner_text() == CLASSES.names[best]
+            assert said.nth(0).locator(".number").inner_text() == f"{100 * share:.1f} %"
+            assert said.count() == 4
+
+
+def test_measured_numbers_are_on_the_page(page):
+    rows = page.page.locator("#accuracy tbody tr").all_inner_texts()
+    assert [re.search(r"\d+\.\d ± \d\.\d", row)[0] for row in rows] == ["62.0 ± 2.0", "55.0 ± 2.0", "91.0 ± 2.0"]
+    widths = page.page.locator("#accuracy .filled").evaluate_all("bars => bars.map(bar => bar.style.width)")
+    assert widths == ["62%", "55%", "91%"]
+    curves = page.page.locator("#course svg")
+    assert curves.count() == 2 and curves.nth(0).locator("circle").count() == 4
+    assert (
+        curves.nth(0).get_attribute("aria-label") == "Entropy of features (bits): 5.500 at the start, 5.200 at the end"
+    )
+    assert "6.200 ± 0.100 bits" in page.text("#scores")
+
+
+# How it answers
+
+
+def test_classes_are_searched_and_chosen(page):
+    page.page.keyboard.press("/")
+    assert page.focused() == "search"
+    page.page.keyboard.type("CED")
+    assert page.sections() == ["2"] and page.text("#found") == "1 of 4 classes"
+    page.page.locator("#search").fill("n1")
+    assert page.sections() == ["1"]
+    page.page.locator("#search").fill("nothing of the kind")
+    assert page.sections() == [] and page.text("#found") == "0 of 4 classes"
+    page.page.locator("#class").select_option("3")
+    assert page.sections() == ["3"] and page.page.locator("#search").input_value() == ""
+    page.page.locator("#class").select_option("")
+    assert page.sections() == ["0", "1", "2", "3"] and page.text("#found") == "4 classes"
+
+
+def test_a_keyboard_reaches_everything(page):
+    keys = page.page.keyboard
+    keys.press("Tab")
+    assert page.page.evaluate("document.activeElement.textContent") == "Skip to the images"
+    page.page.locator("#stage").focus()
+    keys.press("Tab")
+    assert page.focused() == "ash, image 1"
+    keys.press("ArrowRight")
+    assert page.focused() == "ash, image 2"
+    keys.press("Tab")  # one stop for each class
+    assert page.focused() == f"{HOSTILE}, image 1"
+    keys.press("Shift+Tab")
+    keys.press("Enter")
+    assert page.page.locator("#detail").is_visible() and page.text("#detail-title") == "ash, image 2"
+    keys.press("ArrowRight")
+    assert page.text("#detail-title") == f"{HOSTILE}, image 1"
+    keys.press("ArrowLeft")
+    page.page.locator("#detail-stage").focus()
+    keys.press("ArrowLeft")
+    assert page.page.locator("#detail-stage").get_attribute("aria-valuetext").startswith("iteration 500, after")
+    assert page.text("#detail-title") == "ash, image 2", "arrows on the slider move the slider"
+    keys.press("Escape")
+    assert not page.page.locator("#detail").is_visible() and page.focused() == "ash, image 2"
+
+
+def test_code_is_copied(made, visit):
+    found = visit(made / "gallery/index.html", permissions=["clipboard-read", "clipboard-write"])
+    buttons = found.page.get_by_role("button", name=re.compile("^Copy: "))
+    codes = found.page.locator("#use code").all_inner_texts()
+    assert len(codes) == buttons.count() == 3 and codes[2].startswith("fadrm-hf train-student trees")
+    for place, code in enumerate(codes):
+        buttons.nth(place).click()
+        found.page.get_by_role("status").filter(has_text="Copied").nth(place).wait_for(state="attached")
+        assert found.page.evaluate("navigator.clipboard.readText()") == code
+
+
+def test_the_theme_is_that_of_the_machine_until_one_is_chosen(made, visit):
+    found = visit(made / "gallery/index.html", color_scheme="dark")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    assert found.page.evaluate(ground) == "rgb(19, 23, 27)"
+    found.page.locator("#theme").click()
+    assert found.page.evaluate(ground) == "rgb(250, 249, 247)"
+    found.page.reload()
+    assert found.page.evaluate(ground) == "rgb(250, 249, 247)"
+    assert found.page.locator("#theme").get_attribute("aria-pressed") == "false"
+
+
+@pytest.mark.parametrize(("scheme", "viewport"), [("light", DESK), ("dark", PHONE)])
+def test_nothing_stands_in_the_way_of_screen_readers_and_phones(made, visit, scheme, viewport):
+    found = visit(made / "gallery/index.html", viewport=viewport, color_scheme=scheme)
+    assert audit(found.page) == []
+    assert found.page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+    found.page.locator(".pair").first.click()
+    found.page.wait_for_selector(".view")
+    assert audit(found.page) == []
+    assert found.page.evaluate("document.querySelector('#detail').scrollWidth <= innerWidth")
+
+
+def test_several_artifacts_stand_beside_one_another(made, visit, tmp_path):
+    other = make_gallery(tmp_path / "others", snapshots=False)
+    assert main(["gallery", str(made), str(other), "--output", str(tmp_path / "page")]) == 0
+    for viewport, scheme in ((DESK, "light"), (PHONE, "dark")):
+        found = visit(tmp_path / "page/index.html", viewport=viewport, color_scheme=scheme)
+        assert found.page.locator(".class").count() == 4
+        assert found.page.locator(".class").first.locator(".strip p").all_inner_texts() == ["trees", "others"]
+        assert found.page.locator(".class").first.locator(".tile").count() == 4
+        assert "62.0 ± 2.0 %" in found.text("#accuracy") and found.page.locator("#accuracy article").count() == 3
+        assert audit(found.page) == []
+        assert found.page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+        found.page.locator("#search").fill("elm")
+        assert found.text("#found") == "1 of 4 classes"
+
+
+def test_fifty_thousand_images_are_shown_as_they_come_into_sight(visit, tmp_path):
+    """The bounds leave much room for a machine that is busy."""
+    address = make_large_gallery(tmp_path)
+    started = time.monotonic()
+    found = visit(address)
+    opened = time.monotonic() - started
+    assert found.page.locator(".class").count() == LARGE_CLASSES
+    assert len({request for request in found.requests if request.endswith(".webp")}) <= 4, "sheets not yet needed"
+    height = found.page.evaluate("document.documentElement.scrollHeight")
+    started = time.monotonic()
+    found.page.locator("#search").fill("class 999")
+    assert found.sections() == ["999"]
+    found.page.wait_for_selector('.class[data-label="999"] .pair')
+    searched = time.monotonic() - started
+    found.page.locator("#search").fill("")
+    found.page.evaluate("document.querySelector('[data-label=\"999\"]').scrollIntoView()")
+    found.page.wait_for_selector('.class[data-label="999"] .pair')
+    found.page.wait_for_function("document.querySelectorAll('.pair').length < 2000")
+    moved = abs(found.page.evaluate("document.documentElement.scrollHeight") - height)
+    assert moved < 20, "of 700,000 pixels, nothing jumps"
+    started = time.monotonic()
+    slide(found.page, "#stage", 0)
+    slid = time.monotonic() - started
+    if path := os.environ.get("GALLERY_RESULT"):
+        write_json(Path(path), {"open_seconds": opened, "search_seconds": searched, "slide_seconds": slid})
+    assert opened < 20 and searched < 10 and slid < 5
