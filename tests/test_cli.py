@@ -13,11 +13,12 @@ import pytest
 import yaml
 from fixtures.runs import FADRM, RECIPE, STUDENT, copy_run
 
+from fadrm_hf.architectures import list_students
 from fadrm_hf.arguments import SECTIONS, parse_run
 from fadrm_hf.cli import COMMANDS, main
 from fadrm_hf.methods import METHODS, find_method
 from fadrm_hf.presets import PRESETS
-from fadrm_hf.students import create_student, list_students
+from fadrm_hf.students import create_student
 
 LISTS = ("methods", "students", "sources")
 
