@@ -150,6 +150,6 @@ def _row(examination: Examination, protocol: StudentConfig, result: Result) -> S
 
 def _title(examination: Examination) -> str:
     manifest = examination.distilled.manifest
-    source, names = manifest.source.title, {protocol.name for protocol in examination.protocols}
+    source, names = manifest.source_title, {protocol.name for protocol in examination.protocols}
     images = f"{manifest.ipc} image{'s' if manifest.ipc > 1 else ''} per class"
     return f"Students on {source}, {images} by {manifest.method}, under {', '.join(sorted(names))}"

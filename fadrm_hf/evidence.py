@@ -53,6 +53,7 @@ _IDLE = (
     "source.on_corrupt",
 )
 _FOUND = ("source.train_split", "source.test_split", "source.image_column", "source.label_column")
+_LONGEST_SHOWN = 10  # values of a list; a source may name a thousand classes
 _IDLE_OF_STUDENTS = ("num_seeds", "num_workers")
 
 
@@ -282,4 +283,6 @@ def _in_words(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[st
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, list) and len(value) > _LONGEST_SHOWN:
+        return f"{len(value)} of them, {value[0]} to {value[-1]}"
     return value if isinstance(value, str) else json.dumps(value)

@@ -281,7 +281,7 @@ def test_a_run_leaves_no_value_to_a_default(path: Path):
     # `null` is a value where it means that there is none, or that all are meant.
     none = {"relabel.stored_epochs", "student.hard_phase", "student.ema", "student.relabel"}
     as_labelled = {"student.batch_size", "student.accumulation"}
-    every = {"statistics.images_per_class", "relabel.num_teachers"}
+    every = {"statistics.images_per_class", "relabel.num_teachers", "source.classes"}
     by_size = {"statistics.patch_side", "recover.form"}
     assert open_values <= {"source.config_name", "source.revision"} | none | as_labelled | every | by_size
 

@@ -128,7 +128,7 @@ def test_a_class_that_the_source_lacks_is_named_with_those_that_are_near(tmp_pat
 
 @pytest.mark.parametrize("classes", [(), ("ant",), ("ant", "ant")])
 def test_classes_are_at_least_two_and_each_is_named_once(classes):
-    with pytest.raises(ConfigError, match="source.classes"):
+    with pytest.raises(ConfigError, match=r"source\.classes"):
         SourceConfig(classes=classes)
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fadrm_hf import __version__
 from fadrm_hf.class_map import ClassMap
-from fadrm_hf.config import LARGEST_SIDE, build
+from fadrm_hf.config import LARGEST_SIDE, SourceConfig, build
 from fadrm_hf.errors import ArtifactError, FadrmError
 from fadrm_hf.files import sha256, write_bytes
 
@@ -167,6 +167,11 @@ class Manifest:
             ArtifactError: If it is absent, or holds values that no run can have.
         """
         return parse_settings(self.config.get(section), kind, f"config.{section}")
+
+    @property
+    def source_title(self) -> str:
+        """What a table of results calls the source; see `SourceConfig.title`."""
+        return self.settings("source", SourceConfig).title
 
     @property
     def num_images(self) -> int:

@@ -115,7 +115,7 @@ def _write(prepared: Search, rows: Sequence[dict[str, Any]], command: str, outpu
     manifest, protocol = examination.distilled.manifest, examination.protocols[0]
     found, machine = correlations(rows), describe_machine()
     shared = {
-        "title": f"Architectures ranked by {manifest.source.title}, {manifest.ipc} images per class by "
+        "title": f"Architectures ranked by {manifest.source_title}, {manifest.ipc} images per class by "
         f"{manifest.method}, and by all of its images",
         "command": command,
         "protocol": protocol.name,

@@ -60,7 +60,7 @@ def _write(course: Course, steps: Sequence[dict[str, Any]], command: str, output
     by_network = zip(*(step["top1"]["values"] for step in steps), strict=True)
     average = summarise([sum(values) / len(values) for values in by_network])
     shared = {
-        "title": f"{manifest.source.title} by {manifest.method}, {manifest.ipc} images per class, "
+        "title": f"{manifest.source_title} by {manifest.method}, {manifest.ipc} images per class, "
         f"in {course.num_steps} steps",
         "command": command,
         "num_orders": course.num_orders,

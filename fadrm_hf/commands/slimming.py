@@ -79,7 +79,7 @@ def _write(slimming: Slimming, seeds: Sequence[dict[str, Any]], command: str, ou
     """The stages as Markdown and CSV, and every value as JSON."""
     manifest = slimming.distilled.manifest
     shared = {
-        "title": f"{manifest.source.title} by {manifest.method}, {manifest.ipc} images per class: a network "
+        "title": f"{manifest.source_title} by {manifest.method}, {manifest.ipc} images per class: a network "
         "slimmed by the distilled images alone",
         "command": command,
     } | describe(slimming)
