@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from fadrm_hf.files import naming
 from fadrm_hf.terminal import duration
@@ -125,11 +126,11 @@ class Reporter:
             yield Task(name, None, total, self._log, images, self._curves)
             return
         columns = (
-            TextColumn("{task.description:<12}"),
+            TextColumn("{task.description:<12}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         )
-        with Progress(*columns, console=console) as bar:
+        with Progress(*columns, console=console, expand=True) as bar:
             yield Task(name, bar, total, self._log, images, self._curves)

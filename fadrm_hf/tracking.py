@@ -45,8 +45,7 @@ class Curves:
     @property
     def place(self) -> str:
         """Where the curves are, for people."""
-        name = str(self._kind.name)
-        return f"{name} --logdir {self._folder}" if name == "tensorboard" else f"{name}, run {self._run}"
+        return str(self._folder) if self._kind.requires_logging_directory else f"{self._kind.name}, run {self._run}"
 
     @contextmanager
     def recording(self, settings: Mapping[str, Any]) -> Iterator[None]:

@@ -29,7 +29,7 @@ def distill_command(arguments: Sequence[str]) -> Summary:
     folder = Path(run.output)
     curves = None if tracker is None else Curves(tracker, folder.name, WorkFolder(folder).path / "curves")
     distill(run, share=share, snapshots=words != rest, curves=curves)
-    return _summary(folder, words)
+    return _summary(folder, words, curves)
 
 
 def package_command(arguments: Sequence[str]) -> Summary:
@@ -40,11 +40,12 @@ def package_command(arguments: Sequence[str]) -> Summary:
     return _summary(Path(run.output), words)
 
 
-def _summary(folder: Path, words: Sequence[str]) -> Summary:
+def _summary(folder: Path, words: Sequence[str], curves: Curves | None = None) -> Summary:
     """What was made and what uses it; of a run whose images others still recover, what finishes it."""
+    recorded: dict[str, Path | str] = {} if curves is None else {"curves": curves.place}
     if not (folder / MANIFEST_NAME).exists():
-        return Summary({"work": WorkFolder(folder).path}, following=["package", *words])
-    paths = {"artifact": folder, "card": folder / "README.md", "pictures": folder / "assets"}
+        return Summary({"work": WorkFolder(folder).path, **recorded}, following=["package", *words])
+    paths = {"artifact": folder, "card": folder / "README.md", "pictures": folder / "assets", **recorded}
     return Summary(paths, described(read_manifest(folder)), ["train-student", str(folder)])
 
 

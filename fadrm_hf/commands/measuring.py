@@ -87,7 +87,8 @@ def train_student_command(arguments: Sequence[str]) -> Summary:
     say(f"{path}")
     sharing.share(first[0], result, path, place)
     is_local = pinned_repository(location) is None
-    return Summary({"result": path}, result, ["baselines" if is_local else "score", asked.artifact])
+    paths = {"result": path} | ({} if curves is None else {"curves": curves.place})
+    return Summary(paths, result, ["baselines" if is_local else "score", asked.artifact])
 
 
 @student_options()
