@@ -159,8 +159,9 @@ def _paper(module: ast.Module) -> str:
 def _trained_here() -> Iterator[Entry]:
     """The teachers that earlier runs have trained, with their accuracy."""
     for config in sorted(_TRAINED_HERE.glob("*/config.json")):
-        record = json.loads(config.read_text("utf-8")).get("fadrm")
-        if record is None:
+        try:
+            record = json.loads(config.read_text("utf-8"))["fadrm"]
+        except (ValueError, KeyError):  # damaged, or not trained here: who names it in a run is told
             continue
         about = f"{record['accuracy']:.1%} on {record['source']}, {record['epochs']} epochs"
         entry = {"name": f"timm/local-dir:{config.parent}", "kind": "trained here", "about": about}
