@@ -53,18 +53,32 @@ class Curves:
 
         Args:
             settings: What the run was asked for, nested as in a configuration file.
+
+        Raises:
+            ConfigError: If the tracker does not start, whatever its reason.
         """
+        try:
+            tracker = self._started(settings)
+        except Exception as error:  # every tracker has errors of its own
+            raise ConfigError(
+                f"--tracker {self._kind.name} does not start ({type(error).__name__}: {error}); log in to it, see "
+                f"that {self._folder} can be written to, or choose another tracker"
+            ) from error
+        self._tracker = tracker
+        try:
+            yield
+        finally:
+            self._tracker = None
+            tracker.finish()
+
+    def _started(self, settings: Mapping[str, Any]) -> GeneralTracker:
         where = {"logging_dir": str(self._folder)} if self._kind.requires_logging_directory else {}
         if where:
             self._folder.mkdir(parents=True, exist_ok=True)
-        self._tracker = self._kind(self._run, **where)
-        self._tracker.start()
-        try:
-            self._tracker.store_init_configuration(dict(_flat(settings)))
-            yield
-        finally:
-            self._tracker.finish()
-            self._tracker = None
+        tracker = self._kind(self._run, **where)
+        tracker.start()
+        tracker.store_init_configuration(dict(_flat(settings)))
+        return tracker
 
     def log(self, curve: str, step: int, values: Mapping[str, float]) -> None:
         """Add a point to the curves `curve/NAME`; nothing happens where nothing is recorded."""
