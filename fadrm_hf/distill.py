@@ -4,7 +4,6 @@ Everything that can be refused is refused here, before long work starts; `fadrm_
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from fadrm_hf.shards import WHOLE, Share, WorkFolder, join_world, refuse_other_r
 from fadrm_hf.sources import Source, check_source, load_source
 from fadrm_hf.students import check_student
 from fadrm_hf.teachers import check_names
-from fadrm_hf.tracking import Curves
+from fadrm_hf.tracking import Curves, recording
 from fadrm_hf.votes import check_votes, measure_votes, needs_votes, with_votes
 
 
@@ -52,7 +51,7 @@ def distill(
     state = join_world()
     run, source = check_run(run, votes)
     line = Line(run, source, state, quiet, _vote_of(run, votes), share=share, snapshots=snapshots, curves=curves)
-    with curves.recording(recipe_of(run)) if curves is not None else nullcontext():
+    with recording(curves, recipe_of(run)):
         return line.run()
 
 

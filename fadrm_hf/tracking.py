@@ -6,7 +6,7 @@ from a device for them, by the main process alone.
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,8 @@ class Curves:
         if where:
             self._folder.mkdir(parents=True, exist_ok=True)
         tracker = self._kind(self._run, **where)
-        tracker.start()
+        if hasattr(tracker, "start"):  # older trackers of accelerate start as they are made
+            tracker.start()
         tracker.store_init_configuration(dict(_flat(settings)))
         return tracker
 
@@ -89,6 +90,16 @@ class Curves:
             self._tracker.log(points | {f"{curve}/step": step})
         else:
             self._tracker.log(points, step=step)
+
+
+def curves_of(tracker: str | None, work: Path) -> Curves | None:
+    """The curves of the run whose work lies in `work`, if a tracker is asked for; see `Curves`."""
+    return None if tracker is None else Curves(tracker, work.name.removesuffix(".work"), work / "curves")
+
+
+def recording(curves: Curves | None, settings: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """`Curves.recording`, if there are any."""
+    return nullcontext() if curves is None else curves.recording(settings)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -16,7 +16,7 @@ from fadrm_hf.progress import Reporter
 from fadrm_hf.shards import Share, WorkFolder, join_world
 from fadrm_hf.sources import load_source
 from fadrm_hf.teachers.squeeze import squeeze
-from fadrm_hf.tracking import Curves
+from fadrm_hf.tracking import Curves, curves_of
 
 
 def distill_command(arguments: Sequence[str]) -> Summary:
@@ -27,7 +27,7 @@ def distill_command(arguments: Sequence[str]) -> Summary:
     share = Share() if shards is None else Share.parse(shards)
     run = parse_run(with_recipe_from_hub(list(words)))
     folder = Path(run.output)
-    curves = None if tracker is None else Curves(tracker, folder.name, WorkFolder(folder).path / "curves")
+    curves = curves_of(tracker, WorkFolder(folder).path)
     distill(run, share=share, snapshots=words != rest, curves=curves)
     return _summary(folder, words, curves)
 

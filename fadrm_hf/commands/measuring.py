@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from fadrm_hf.progress import Reporter
 from fadrm_hf.results import ResultFolder, describe_result, result_folder
 from fadrm_hf.shards import join_world, require_place
 from fadrm_hf.student_settings import PROTOCOLS, protocol_section
-from fadrm_hf.tracking import Curves
+from fadrm_hf.tracking import curves_of, recording
 from fadrm_hf.train_student import require_views, train_students
 
 
@@ -65,7 +65,7 @@ def train_student_command(arguments: Sequence[str]) -> Summary:
     parsed = asked.as_dict()
     sharing.check(location, config)
     place = result_folder(location, parsed["output"])
-    curves = None if asked.tracker is None else Curves(asked.tracker, place.folder.name, place.work.path / "curves")
+    curves = curves_of(asked.tracker, place.work.path)
     state = join_world()
     distilled = load_distilled(location, streaming=parsed["streaming"], online=parsed["online"])
     source = source_of(location, parsed["source"]["name"])
@@ -77,7 +77,8 @@ def train_student_command(arguments: Sequence[str]) -> Summary:
 
     reporter = Reporter(place.work.log, not state.is_main_process, curves if state.is_main_process else None)
     work, together = place.work.path, parsed["processes_per_student"]
-    with curves.recording(asdict(config)) if curves is not None else nullcontext():
+    reporter.say(f"{config.student} on {location.name}; its accuracy will be in {place.folder / 'results'}")
+    with recording(curves, asdict(config)):
         result = train_students(distilled, source, config, work, reporter, state.device, keep, state, together)
     if not state.is_main_process:
         return Summary()
