@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         summary = explained or _unforeseen(error)
     # Not above: while the error is handled, bars are still shown and would be drawn once more, below the message.
-    if summary.error or _speaks():
-        conclude(summary, manner, as_typed(command, words), time.monotonic() - started)
+    manner = manner if _speaks() else Manner(quiet=True)
+    conclude(summary, manner, as_typed(command, words), time.monotonic() - started)
     if summary.error and arguments is None:  # nothing else is to be done, and Python would take a second to end torch
         sys.stdout.flush()
         os._exit(summary.code)

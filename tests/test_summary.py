@@ -130,7 +130,9 @@ def test_smaller_labels_are_told_with_their_size(finished, tmp_path, capsys):
 def test_of_a_launch_one_process_speaks(capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     assert main(["methods", "--json"]) == 0
-    assert capsys.readouterr().out == ""
+    assert main(["methods", "more", "--json"]) == 2
+    printed, told = capsys.readouterr()
+    assert printed == "" and "error: unrecognized arguments: more" in told  # a mistake is told by whoever meets it
 
 
 @pytest.mark.parametrize("word", ["--json=estimate.json", "--quiet=yes"])

@@ -91,7 +91,7 @@ def _options_of(name: str) -> Iterator[Action]:
 
 def _copied(parser: ArgumentParser, action: Action) -> Action:
     """An option or argument of the same name, with the values that it may have where these are few."""
-    text = (action.help or "").replace("%", "%%") if isinstance(action.help, str) else ""
+    text = str(action.help or "").replace("%", "%%")
     if not action.option_strings:
         return parser.add_argument(action.dest, help=text)
     takes_none = action.nargs == 0
