@@ -92,3 +92,19 @@ def full_name(student: str) -> str:
 def find_architecture(student: str) -> Architecture | None:
     """The table's entry for a student, by its short or full name in either library, if there is one."""
     return _BY_STUDENT.get(full_name(student))
+
+
+def list_students() -> dict[str, str]:
+    """The students of the papers' tables and of the demo by full name, with a line on each."""
+    return {architecture.student: _describe(architecture) for architecture in _TABLE}
+
+
+def _describe(architecture: Architecture) -> str:
+    classes, size = architecture.measured_at
+    parts = [
+        f"{architecture.name}: {architecture.title}",
+        f"{architecture.parameters / 1e6:.3g} M parameters ({classes:,} classes, {size} px)",
+        *(["3x3 stem up to 64 px"] if architecture.has_small_stem else []),
+        ", ".join(architecture.occurs),
+    ]
+    return "; ".join(parts)

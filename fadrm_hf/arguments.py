@@ -44,10 +44,12 @@ SECTIONS: dict[str, type] = {
     "student": StudentConfig,
 }
 DEFAULT_METHOD = "fadrm"
+HAND_OVER = "--hand_over_parser"  # no option for people: a command gives its parser away, for completion
 _DESCRIPTION = (
     "Distil an image-classification dataset into an artifact. With --shards K:N, the K-th of N equal shares of its "
     "images is recovered, for jobs without a launcher: the last of them, or fadrm-hf package, makes the artifact. "
-    "--snapshots keeps what the first images look like along their optimisation, for fadrm-hf score."
+    "--snapshots keeps what the first images look like along their optimisation, for fadrm-hf score. --tracker NAME "
+    "shows losses as they fall in tensorboard, wandb, trackio or another tracker of accelerate."
 )
 _ADDED: dict[str, dict[str, Any]] = {"statistics": {}}  # sections that recipes of version 0.1 do not have
 
@@ -142,6 +144,25 @@ def new_parser(program: str, description: str) -> ArgumentParser:
     return parser
 
 
+class HandedOver(Exception):  # noqa: N818  # no error: it carries a parser to who asked for it
+    """The parser of a command that was given `HAND_OVER`, for completion.
+
+    Args:
+        parser: The parser, with every option.
+    """
+
+    def __init__(self, parser: ArgumentParser) -> None:
+        super().__init__(parser.prog)
+        self.parser = parser
+
+
+def show_if_asked(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    """Print the help, or hand the parser over, if that is among the arguments of a command that reads them itself."""
+    for word in ("-h", "--help", HAND_OVER):
+        if word in arguments:
+            parse(parser, [word])
+
+
 def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     """Parse, turning what jsonargparse says of a mistake into a `ConfigError`.
 
@@ -152,6 +173,8 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
         for file in _values_of(option, arguments):
             if option == "--config" or Path(file).exists():
                 read_settings(Path(file), option)
+    if HAND_OVER in arguments:
+        raise HandedOver(parser)
     try:
         return parser.parse_args(list(_with_files(arguments)))
     except ArgumentError as error:

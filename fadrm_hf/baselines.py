@@ -19,7 +19,7 @@ from rich.table import Table
 
 from fadrm_hf.artifact import read_manifest
 from fadrm_hf.artifact.recorded_teachers import names_of_recorded
-from fadrm_hf.card import ROWS, read_results
+from fadrm_hf.card import ROWS, Result, read_results
 from fadrm_hf.config import RunConfig, StudentConfig
 from fadrm_hf.distill import distill
 from fadrm_hf.errors import ConfigError, unknown
@@ -86,14 +86,19 @@ def measure_baselines(
     state.wait_for_everyone()
 
 
+def compared_results(folder: Path, student: str, protocol: str) -> list[Result]:
+    """The rows that have been measured with a student by a protocol, as they are filed."""
+    wanted = {(student, name) for name in (protocol, _WHOLE_PROTOCOL)}
+    return [result for result in read_results(folder) if (result["student"], result["protocol"]) in wanted]
+
+
 def comparison_table(folder: Path, student: str, protocol: str) -> Table:
-    """The rows that have been measured with a student by a protocol, for the terminal."""
+    """`compared_results` for the terminal."""
     table = Table(title=f"{folder.name}, {student}: accuracy of the last epoch")
     table.add_column("trained on")
     for column in ("images", "top-1 (%)", "seeds", "seconds"):
         table.add_column(column, justify="right")
-    wanted = {(student, name) for name in (protocol, _WHOLE_PROTOCOL)}
-    results = [result for result in read_results(folder) if (result["student"], result["protocol"]) in wanted]
+    results = compared_results(folder, student, protocol)
     for (images, labels), title in ROWS.items():
         for result in (r for r in results if (r["images"], r["labels"]) == (images, labels)):
             top1 = result["top1"]

@@ -1,33 +1,8 @@
 """`fadrm-hf COMMAND`: the same programs as `accelerate launch recipes/COMMAND.py`.
 
-    fadrm-hf distill --config recipes/configs/digits/fadrm_ipc10.yaml     source -> artifact
-    fadrm-hf estimate --config recipes/configs/digits/fadrm_ipc10.yaml    what that takes: seconds, memory, disk
-    fadrm-hf package --config recipes/configs/digits/fadrm_ipc10.yaml     what jobs with --shards K:N have recovered
-    fadrm-hf train-teacher --architecture resnet18 --source.name DATASET   a teacher of your own
-    fadrm-hf train-student ARTIFACT --student timm/resnet18                artifact -> accuracy
-    fadrm-hf baselines runs/fadrm-digits-ipc10                             what to compare it with
-    fadrm-hf cross-architecture ARTIFACT --students '[resnet18,swin_tiny]'  many students: one table
-    fadrm-hf whole-dataset --source.name DATASET --students '[resnet18]'    the bound: students trained on everything
-    fadrm-hf continual-learning ARTIFACT --steps 5                         classes that arrive in steps
-    fadrm-hf slim ARTIFACT --ratio 0.5                                     a VGG with half its channels
-    fadrm-hf rank-architectures ARTIFACT                                   does it rank them as everything does?
-    fadrm-hf compare --methods '[random_real,fadrm]'                       methods beside one another: one table
-    fadrm-hf ablate --config SWEEP.yaml                                    one run, some settings changed: one table
-    fadrm-hf score ARTIFACT                                                size, entropy, diversity, HLR, IOR, LRS, ARS
-    fadrm-hf analyse ARTIFACT                                              the terms of Theorems 1 and 2
-    fadrm-hf recode runs/fadrm-digits-ipc10 runs/small --codec int4        the same artifact with smaller labels
-    fadrm-hf gallery ARTIFACT                                              a page to look at it, or at several
-    fadrm-hf publish runs/fadrm-digits-ipc10 ORG/NAME                      to the Hub: one commit, one tag
-    fadrm-hf reproduce ORG/NAME                                            its number again, from the Hub alone
-    fadrm-hf send-result RESULT.json ORG/NAME                              a number of yours, as a pull request
-    fadrm-hf push-student DIR ORG/MODEL                                    a student, as a model repository
-    fadrm-hf verify ARTIFACT                                               hashes, tables, sampled labels, leakage
-    fadrm-hf import --images DIR --labels DIR                              an older release becomes an artifact
-    fadrm-hf methods | students | sources                                  what there is, by name
-
-An ARTIFACT is a run folder, or ORG/NAME on the Hub, perhaps with @REVISION.
-Exit codes: 0 done; 1 verify or reproduce found a difference, or a part of compare or ablate failed; 2 a mistake in the
-input, named; 130 interrupted (Ctrl-C); 143 ended by SIGTERM.
+`fadrm_hf.commands.catalogue` lists the commands; a command's module is imported when it is called, since torch and
+datasets take seconds. What every command has in common is here: `--quiet` and `--json`, how mistakes are told, and
+what a command ends with (`fadrm_hf.commands.exit_code`).
 """
 
 import errno
@@ -36,12 +11,19 @@ import importlib
 import os
 import signal
 import sys
+import time
+import traceback
 from collections.abc import Sequence
 from types import ModuleType
 
+from fadrm_hf import __version__
+from fadrm_hf.commands.catalogue import COMMANDS, help_text
 from fadrm_hf.commands.ending import Ended, ends_when_asked, told_of
-from fadrm_hf.commands.output import fail, say
+from fadrm_hf.commands.exit_code import ExitCode
+from fadrm_hf.commands.output import as_typed, say
+from fadrm_hf.commands.summary import Manner, Summary, conclude, manner_of
 from fadrm_hf.errors import ConfigError, FadrmError, is_lack_of_memory, unknown
+from fadrm_hf.terminal import results, speaking
 
 # What a disk may refuse, and what to do about it.
 _SPACE, _RIGHTS = "free some space", "make that folder writable, or set --output to another one"
@@ -55,86 +37,90 @@ _REMEDIES = {
     errno.EIO: "look after the disk",
 }
 
-# Where each command is; its module is imported when it is called, since torch and datasets take seconds.
-COMMANDS = {
-    "distill": "making:distill_command",
-    "package": "making:package_command",
-    "estimate": "estimate:estimate_command",
-    "train-teacher": "making:train_teacher_command",
-    "train-student": "measuring:train_student_command",
-    "baselines": "measuring:baselines_command",
-    "cross-architecture": "cross_architecture:cross_architecture_command",
-    "whole-dataset": "whole_dataset:whole_dataset_command",
-    "continual-learning": "continual_learning:continual_learning_command",
-    "slim": "slimming:slim_command",
-    "rank-architectures": "architecture_search:rank_architectures_command",
-    "compare": "compare:compare_command",
-    "ablate": "ablate:ablate_command",
-    "score": "scoring:score_command",
-    "analyse": "analysis:analyse_command",
-    "recode": "recode:recode_command",
-    "gallery": "gallery:gallery_command",
-    "publish": "publish:publish_command",
-    "push-student": "contribute:push_student_command",
-    "send-result": "contribute:send_result_command",
-    "reproduce": "reproduce:reproduce_command",
-    "verify": "checking:verify_command",
-    "import": "import_legacy:import_command",
-    "methods": "listing:methods_command",
-    "students": "listing:students_command",
-    "sources": "listing:sources_command",
-}
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is returned."""
-    command, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
-    if command in ("-h", "--help"):
-        say((__doc__ or "").strip())
-        return 0
+    command, *words = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
+    if command in _ALONE:
+        return _ALONE[command]()
+    manner, started = Manner(), time.monotonic()
     try:
-        with ends_when_asked():
-            return _run(command, rest)
-    except (FadrmError, OSError, MemoryError, RuntimeError, KeyboardInterrupt) as error:
+        manner, words = manner_of(words)
+        with speaking(quiet=manner.quiet, document=manner.document), ends_when_asked():
+            summary = _run(command, words)
+    except (Exception, KeyboardInterrupt) as error:
         explained = _explain(error)
-        if explained is None:
+        if explained is None and arguments is not None:
             raise
+        summary = explained or _unforeseen(error)
     # Not above: while the error is handled, bars are still shown and would be drawn once more, below the message.
-    message, code = explained
-    fail(message)
-    if arguments is None:  # nothing else is to be done here, and Python would take a second to take torch apart
+    manner = manner if _speaks() else Manner(quiet=True)
+    conclude(summary, manner, as_typed(command, words), time.monotonic() - started)
+    if summary.error and arguments is None:  # nothing else is to be done, and Python would take a second to end torch
         sys.stdout.flush()
-        os._exit(code)
-    return code
+        os._exit(summary.code)
+    return int(summary.code)
 
 
-def _explain(error: BaseException) -> tuple[str, int] | None:
+def _speaks() -> bool:
+    """Whether this process tells how the command has ended: of those of a launch, the first does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _show_help() -> int:
+    results.print(help_text(), highlight=False, soft_wrap=True)
+    return ExitCode.DONE
+
+
+def _show_version() -> int:
+    say(f"fadrm-hf {__version__}")
+    return ExitCode.DONE
+
+
+_ALONE = {"-h": _show_help, "--help": _show_help, "--version": _show_version}
+
+
+def _explain(error: BaseException) -> Summary | None:
     """Why a command ends, with the remedy, and its exit code; `None` for an error that nobody foresaw."""
     if isinstance(error, FadrmError):
-        return str(error), 2
+        return Summary(code=ExitCode.MISTAKE, error=str(error))
     if isinstance(error, KeyboardInterrupt):
-        return told_of(error.number if isinstance(error, Ended) else signal.SIGINT)
+        message, code = told_of(error.number if isinstance(error, Ended) else signal.SIGINT)
+        return Summary(code=code, error=message)
     if isinstance(error, OSError) and error.errno in _REMEDIES:
         where = f" at {error.filename}" if error.filename else ""
-        return (
+        message = (
             f"{os.strerror(error.errno)}{where}; what is finished is kept: {_REMEDIES[error.errno]}, then run the "
             "same command again to go on"
-        ), 2
+        )
+        return Summary(code=ExitCode.MISTAKE, error=message)
     if is_lack_of_memory(error):
-        return (
+        message = (
             f"out of memory ({(str(error).splitlines() or ['no more is told'])[0][:200]}); what is finished is kept: "
             "fadrm-hf estimate names the largest recover.batch_size that fits; else launch fewer processes, end other "
             "programs or take smaller images or teachers, then run the same command again to go on"
-        ), 2
+        )
+        return Summary(code=ExitCode.MISTAKE, error=message)
     return None
 
 
-def _run(command: str, arguments: Sequence[str]) -> int:
-    if command not in COMMANDS:
-        raise ConfigError(unknown("command", command, COMMANDS))
-    module, function = COMMANDS[command].split(":")
-    code: int = getattr(_load(f"fadrm_hf.commands.{module}"), function)(arguments)
-    return code
+def _unforeseen(error: BaseException) -> Summary:
+    """The error with its traceback, and an exit code that no other ending has."""
+    traceback.print_exception(error)
+    return Summary(code=ExitCode.UNFORESEEN, error=f"{type(error).__name__}: {error}; please report this")
+
+
+def _run(command: str, words: Sequence[str]) -> Summary:
+    option, has_value, value = command.partition("=")
+    if option == "--print_completion":
+        place, words = "completion:print_completion", [value, *words] if has_value else words
+    elif command in COMMANDS:
+        place = COMMANDS[command].place
+    else:
+        raise ConfigError(f"{unknown('command', command, COMMANDS)}; fadrm-hf --help")
+    module, function = place.split(":")
+    ending: Summary | int = getattr(_load(f"fadrm_hf.commands.{module}"), function)(words)
+    return ending if isinstance(ending, Summary) else Summary(code=ExitCode(ending))
 
 
 def _load(name: str) -> ModuleType:

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from fadrm_hf import terminal
 from fadrm_hf.artifact.manifest import Manifest, read_manifest
 from fadrm_hf.card import Result
 from fadrm_hf.card.text import duration, render, size
@@ -250,7 +251,7 @@ def measure_apart(contender: Contender, command: str, touch: Callable[[], None] 
     if _START == "forkserver":
         context.set_forkserver_preload([__name__])
     answers, question = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(contender, command, question))
+    process = context.Process(target=_answer, args=(contender, command, question, terminal.progress.quiet))
     process.start()
     question.close()
     try:
@@ -274,10 +275,11 @@ def measure_apart(contender: Contender, command: str, touch: Callable[[], None] 
     return replace(row, manifest=manifest, result=result)
 
 
-def _answer(contender: Contender, command: str, question: Connection) -> None:
+def _answer(contender: Contender, command: str, question: Connection, quiet: bool) -> None:
     """`measure`, and tell the file of the result, or why there is none. An unforeseen error is also shown in full."""
     try:
-        told = {"result": str(measure(contender, command))}
+        with terminal.speaking(quiet=quiet):
+            told = {"result": str(measure(contender, command))}
     except KeyboardInterrupt:
         return
     except Exception as error:

@@ -20,6 +20,7 @@ from fadrm_hf.shards import WHOLE, Share, WorkFolder, join_world, refuse_other_r
 from fadrm_hf.sources import Source, check_source, load_source
 from fadrm_hf.students import check_student
 from fadrm_hf.teachers import check_names
+from fadrm_hf.tracking import Curves, recording
 from fadrm_hf.votes import check_votes, measure_votes, needs_votes, with_votes
 
 
@@ -29,6 +30,7 @@ def distill(
     votes: Sequence[float] | None = None,
     share: Share = WHOLE,
     snapshots: bool = False,
+    curves: Curves | None = None,
 ) -> Path:
     """Run the line, or what is left of it.
 
@@ -38,6 +40,7 @@ def distill(
         votes: What each teacher is worth, as a fraction, where the run asks for that and it is known already.
         share: Which images are recovered here; the artifact is made by the job that finds all there, or by `package`.
         snapshots: Keep what the images of the first shard look like along their optimisation (`fadrm_hf.snapshots`).
+        curves: Tracker that the run's losses go to, or `None`.
 
     Returns:
         The artifact's folder.
@@ -47,7 +50,9 @@ def distill(
     """
     state = join_world()
     run, source = check_run(run, votes)
-    return Line(run, source, state, quiet, _vote_of(run, votes), share=share, snapshots=snapshots).run()
+    line = Line(run, source, state, quiet, _vote_of(run, votes), share=share, snapshots=snapshots, curves=curves)
+    with recording(curves, recipe_of(run)):
+        return line.run()
 
 
 def package(run: RunConfig, quiet: bool = False) -> Path:

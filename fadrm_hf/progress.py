@@ -1,4 +1,8 @@
-"""What a long stage shows: one bar over its work units on a terminal, and one JSON line per unit in the run's log."""
+"""What a long stage shows: one bar over its work units, and one JSON line per unit in the run's log.
+
+Where there is no terminal, a line now and then takes the place of the bar. The same numbers are the curves of a
+tracker (`fadrm_hf.tracking`), if there is one.
+"""
 
 import json
 import time
@@ -6,12 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from fadrm_hf.files import naming
+from fadrm_hf.terminal import duration
+from fadrm_hf.terminal import progress as console
+from fadrm_hf.tracking import Curves
 
-console = Console(stderr=True)
+_SAY_EVERY = 60.0  # seconds between two lines where there is no terminal
+_PLACES = ("epoch", "iteration")  # metrics that say where on a curve a point is
 
 
 class Task:
@@ -23,14 +31,28 @@ class Task:
         total: Number of work units.
         log: The run's log, or `None`.
         images: Images that all units together deal with; 0 if speed in images says nothing.
+        curves: The run's tracker, or `None`.
     """
 
-    def __init__(self, stage: str, bar: Progress | None, total: int, log: Path | None, images: int = 0) -> None:
-        self._stage, self._bar, self._log = stage, bar, log
+    def __init__(
+        self,
+        stage: str,
+        bar: Progress | None,
+        total: int,
+        log: Path | None,
+        images: int = 0,
+        curves: Curves | None = None,
+    ) -> None:
+        self._stage, self._bar, self._log, self._total = stage, bar, log, total
+        self._curves, self._curve, self._curve_start = curves, stage, 0
         self._images_per_unit = images / total if total else 0.0
-        self._started = time.monotonic()
+        self._started = self._said = time.monotonic()
         self._units = self._skipped = 0
         self._id = bar.add_task(stage, total=total, note="") if bar else None
+
+    def begin(self, name: str) -> None:
+        """Let the units from here on be a curve of their own, `STAGE/name`, whose first is 1."""
+        self._curve, self._curve_start = f"{self._stage}/{name}", self._units
 
     def skip(self, units: int) -> None:
         """Count units that an earlier start has finished."""
@@ -48,16 +70,34 @@ class Task:
         self.note(**metrics)
         if self._bar is not None and self._id is not None:
             self._bar.advance(self._id, units)
+            self._say_now_and_then(metrics)
 
     def note(self, **metrics: float) -> None:
         """Show and log `metrics` without counting a unit."""
         seconds = time.monotonic() - self._started
         if self._bar is not None and self._id is not None:
-            self._bar.update(self._id, note=" ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+            self._bar.update(self._id, note=_in_words(metrics))
+        if self._curves is not None:
+            points = {name: value for name, value in metrics.items() if name not in _PLACES}
+            self._curves.log(self._curve, self._units - self._curve_start, points)
         if self._log is not None:
             line = {"stage": self._stage, "units": self._units, "seconds": round(seconds, 3), **metrics}
             with naming(self._log), open(self._log, "a") as file:
                 file.write(json.dumps(line) + "\n")
+
+    def _say_now_and_then(self, metrics: dict[str, float]) -> None:
+        """Where no bar can be drawn, the same in a line, at most once a minute."""
+        now = time.monotonic()
+        if console.is_terminal or now - self._said < _SAY_EVERY:
+            return
+        self._said, done = now, self._units - self._skipped
+        left = duration((self._total - self._units) * (now - self._started) / max(done, 1))
+        line = f"{self._stage} {self._units:,}/{self._total:,}, {left} left {_in_words(metrics)}"
+        console.print(line.rstrip(), highlight=False, markup=False, soft_wrap=True)
+
+
+def _in_words(metrics: dict[str, float]) -> str:
+    return " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
 
 
 class Reporter:
@@ -66,10 +106,11 @@ class Reporter:
     Args:
         log: JSONL file that every unit is appended to, or `None`; its folder is made by the first stage.
         quiet: Show no bar (processes other than the main one, tests).
+        curves: Tracker that is given the same numbers, or `None`.
     """
 
-    def __init__(self, log: Path | None = None, quiet: bool = False) -> None:
-        self._log, self._quiet = log, quiet
+    def __init__(self, log: Path | None = None, quiet: bool = False, curves: Curves | None = None) -> None:
+        self._log, self._quiet, self._curves = log, quiet, curves
 
     def say(self, message: str) -> None:
         """Print one line, unless quiet."""
@@ -82,14 +123,14 @@ class Reporter:
         if self._log is not None:
             self._log.parent.mkdir(parents=True, exist_ok=True)
         if self._quiet:
-            yield Task(name, None, total, self._log, images)
+            yield Task(name, None, total, self._log, images, self._curves)
             return
         columns = (
-            TextColumn("{task.description:<12}"),
+            TextColumn("{task.description:<12}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         )
-        with Progress(*columns, console=console) as bar:
-            yield Task(name, bar, total, self._log, images)
+        with Progress(*columns, console=console, expand=True) as bar:
+            yield Task(name, bar, total, self._log, images, self._curves)

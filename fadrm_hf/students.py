@@ -5,17 +5,12 @@ import torch
 import torchvision
 from torch import nn
 
-from fadrm_hf.architectures import ARCHITECTURES, Architecture, full_name
+from fadrm_hf.architectures import ARCHITECTURES, full_name
 from fadrm_hf.errors import StudentError, unknown
 from fadrm_hf.networks import architecture_for, size_arguments, small_variant
 
 _USUAL_SIZES = (16, 32, 64, 96, 128, 160, 224)  # pixels; those that a refusal names
 _REFUSALS = (RuntimeError, ValueError, AssertionError, ArithmeticError)  # of networks that a size does not fit
-
-
-def list_students() -> dict[str, str]:
-    """The students of the papers' tables and of the demo by full name, with a line on each."""
-    return {architecture.student: _describe(architecture) for architecture in ARCHITECTURES.values()}
 
 
 def create_student(name: str, num_classes: int, size: int) -> nn.Module:
@@ -112,17 +107,6 @@ def _build(library: str, architecture: str, num_classes: int, size: int) -> nn.M
     if library == "torchvision" and twin != small_variant(architecture):
         return torchvision.models.get_model(architecture, num_classes=num_classes)
     return timm.create_model(twin, num_classes=num_classes, **size_arguments(twin, size))
-
-
-def _describe(architecture: Architecture) -> str:
-    classes, size = architecture.measured_at
-    parts = [
-        f"{architecture.name}: {architecture.title}",
-        f"{architecture.parameters / 1e6:.3g} M parameters ({classes:,} classes, {size} px)",
-        *(["3x3 stem up to 64 px"] if architecture.has_small_stem else []),
-        ", ".join(architecture.occurs),
-    ]
-    return "; ".join(parts)
 
 
 def _unfit(name: str, num_classes: int, size: int, error: Exception) -> StudentError:

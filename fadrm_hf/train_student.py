@@ -168,16 +168,16 @@ class StudentTraining:
         task.skip(first)
         batches = self._batches(first)
         for epoch in range(first, self._epochs):
-            loss = self._train_epoch(batches, epoch)
+            loss, rate = self._train_epoch(batches, epoch), learning_rate_of(self._config, epoch)
             if _is_evaluated(epoch, self._epochs, evaluations):
                 shown = {"epoch": epoch + 1, "loss": loss} | self._accuracy(epoch)
                 curve.append(shown | {"seconds": time.monotonic() - started})
                 if self._group.leads:
                     write_json(_curve_of(checkpoint), curve)
                     save_checkpoint(checkpoint, self._networks, self._optimiser, epoch + 1, fingerprint)
-                task.advance(1, **shown)
+                task.advance(1, **shown, lr=rate)
             else:
-                task.advance(1, loss=loss)
+                task.advance(1, loss=loss, lr=rate)
         best = max(point["top1"] for point in curve)
         return Outcome(curve[-1]["top1"], curve[-1]["top5"], best, curve[-1]["seconds"])
 
@@ -300,6 +300,7 @@ def train_students(
         speaking = reporter if group.leads else Reporter(quiet=True)
         with speaking.stage(f"student {config.labels}", num_epochs, num_epochs * len(distilled.images)) as task:
             for seed in seeds:
+                task.begin(f"seed {seed}")
                 with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                     training = StudentTraining(distilled, test, config, seed, device, group)
                     outcome = training.run(checkpoints[seed], task)

@@ -148,7 +148,7 @@ def test_the_numbers_lie_with_the_artifact_and_are_no_evaluation(analysed, tmp_p
     run = copy_run(analysed, tmp_path)
     before = files_of(run)
     assert main(["analyse", str(run), "--json", *WORDS, "--alpha=0.8", "--num_images=7", "--source_images=50"]) == 0
-    printed = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)["result"]
     assert printed == stored(run)
     assert str(run) not in printed["command"]
     assert [(each["alpha"], each["num_images"]) for each in printed["theorem2"]] == [(0.5, 4)] * 3 + [(0.8, 7)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,15 +12,19 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fixtures.runs import FADRM, RECIPE, STUDENT, copy_run
+from fixtures.runs import FADRM, RECIPE, ROOT, STUDENT, copy_run
 
+from fadrm_hf.architectures import list_students
 from fadrm_hf.arguments import SECTIONS, parse_run
-from fadrm_hf.cli import COMMANDS, main
+from fadrm_hf.cli import main
+from fadrm_hf.commands.catalogue import COMMANDS, LINE
+from fadrm_hf.commands.exit_code import ExitCode
+from fadrm_hf.commands.listing import PUBLISHED_TEACHERS
 from fadrm_hf.methods import METHODS, find_method
 from fadrm_hf.presets import PRESETS
-from fadrm_hf.students import create_student, list_students
+from fadrm_hf.students import create_student
 
-LISTS = ("methods", "students", "sources")
+LISTS = ("methods", "students", "sources", "teachers")
 
 
 def run(*arguments: str) -> int:
@@ -37,7 +42,20 @@ def run(*arguments: str) -> int:
 def test_the_first_help_shows_every_command(capsys, arguments):
     assert run(*arguments) == 0
     shown = capsys.readouterr().out
-    assert [command for command in COMMANDS if command not in shown] == []
+    assert [command for command in COMMANDS if f"\n  {command} " not in shown] == []
+    assert max(map(len, shown.splitlines())) <= 100
+    places = [shown.index(f"\n  {station.name} ") for station in LINE]
+    assert places == sorted(places), "the stations stand in the order of the line"
+
+
+@pytest.mark.parametrize("station", LINE, ids=lambda station: station.name)
+def test_the_example_of_every_station_is_understood(capsys, station):
+    """Its words without the values are options or arguments of a command that there is."""
+    program, command, *words = station.example.split()
+    assert program == "fadrm-hf" and run(command, "--help") == 0
+    shown = capsys.readouterr().out
+    options = [word for word in words if word.startswith("--")]
+    assert [option for option in options if f"{option} " not in shown and f"{option}." not in shown] == []
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name not in LISTS])
@@ -50,13 +68,24 @@ def test_every_command_explains_its_options(capsys, command):
             "--config",
             "--shards K:N",
             "--snapshots",
+            "--tracker NAME",
             "--ipc",
             "--method.alpha",
             *(f"--{section}." for section in SECTIONS),
         ],
-        "estimate": ["--json", "--processes", "--budget", "--no_students", "--config", "--ipc", "--method.alpha"],
+        "info": ["artifact", "--revision"],
+        "estimate": ["--processes", "--budget", "--no_students", "--config", "--ipc", "--method.alpha"],
         "train-teacher": ["--architecture", "--squeeze.lr", "--source.name"],
-        "train-student": ["artifact", "--student", "--num_seeds", "--config", "--revision", "--streaming", "--online"],
+        "train-student": [
+            "artifact",
+            "--student",
+            "--num_seeds",
+            "--config",
+            "--revision",
+            "--streaming",
+            "--online",
+            "--tracker",
+        ],
         "baselines": ["artifact", "--rows", "--num_seeds"],
         "cross-architecture": [
             "artifact",
@@ -73,8 +102,8 @@ def test_every_command_explains_its_options(capsys, command):
         "rank-architectures": ["artifact", "--architectures", "--whole", "--squeeze.epochs", "--num_seeds", "--table"],
         "compare": ["--methods", "--protocol", "--num_seeds", "--output", "--runs", "--settings.METHOD.OPTION"],
         "ablate": ["--config", "--protocol", "--num_seeds", "--output", "--runs"],
-        "score": ["artifact", "--student", "--network", "--label_weight", "--augmentation_weight", "--json"],
-        "analyse": ["artifact", "--network", "--alpha", "--temperature", "--draws", "--source.name", "--json"],
+        "score": ["artifact", "--student", "--network", "--label_weight", "--augmentation_weight"],
+        "analyse": ["artifact", "--network", "--alpha", "--temperature", "--draws", "--source.name"],
         "recode": ["artifact", "output", "--codec", "--stored_epochs"],
         "reproduce": ["artifact", "--revision", "--seeds", "--tolerance", "--result"],
         "gallery": ["artifacts", "--output", "--serve", "--port"],
@@ -89,10 +118,85 @@ def test_every_command_explains_its_options(capsys, command):
 
 
 @pytest.mark.parametrize("command", LISTS)
-def test_a_list_names_one_thing_per_line(capsys, command):
+def test_a_list_names_one_thing_per_line(place, capsys, command):
     assert run(command) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert names == list({"methods": METHODS, "students": list_students(), "sources": PRESETS}[command])
+    families = ["timm/NAME", "timm/hf-hub:ORG/NAME", "timm/local-dir:PATH", "torchvision/NAME",
+                "transformers/ORG/NAME", "squeeze/ARCHITECTURE"]  # fmt: skip
+    known = {"methods": METHODS, "students": list_students(), "sources": PRESETS}
+    assert names == list(known.get(command) or [*families, *PUBLISHED_TEACHERS])
+
+
+def listed(capsys, command: str) -> list[dict]:
+    assert run(command, "--json") == 0
+    return json.loads(capsys.readouterr().out)["result"][command]
+
+
+def test_methods_are_listed_as_their_classes_say(capsys):
+    assert [
+        (entry["name"], entry["title"], entry["paper"], entry["about"]) for entry in listed(capsys, "methods")
+    ] == [
+        (name, method.title, f"arXiv {method.paper.arxiv}" if method.paper else "", method.__doc__.splitlines()[0])
+        for name, method in METHODS.items()
+    ]
+
+
+def test_sources_are_listed_with_what_one_must_know_of_them(capsys):
+    assert listed(capsys, "sources") == [
+        {"name": name, "classes": preset.num_classes, "px": preset.size, "licence": preset.licence,
+         "gated": preset.gated, "hub": list(preset.hub_ids), "terms": preset.licence_link or ""}
+        for name, preset in PRESETS.items()
+    ]  # fmt: skip
+
+
+def test_published_teachers_are_those_that_the_methods_name(place, capsys):
+    named = {
+        teacher
+        for method in METHODS.values()
+        for dataset, size in (("imagenet1k", 224), ("cifar10", 32))
+        for teacher in method.published(dataset, size, 10).get("teachers", {}).get("names", ())
+    }
+    entries = listed(capsys, "teachers")
+    assert {entry["name"] for entry in entries if entry["kind"] == "published"} == named
+    titles = {
+        teacher: {method.title for method in METHODS.values() if teacher in names_of_pool(method, teacher)}
+        for teacher in named
+    }
+    for entry in entries:
+        if entry["kind"] == "published" and "usual" not in entry["about"]:
+            assert set(entry["about"].split(", ")) == titles[entry["name"]]
+
+
+def names_of_pool(method, teacher: str) -> tuple[str, ...]:
+    """The teachers that a method names where `teacher` can be among them."""
+    dataset, size = ("cifar10", 32) if teacher.startswith("squeeze/") else ("imagenet1k", 224)
+    return method.published(dataset, size, 10)["teachers"]["names"]
+
+
+def test_teachers_that_runs_have_trained_are_listed_with_their_accuracy(finished, place, capsys):
+    shutil.copytree(finished.with_name("teachers"), place / "runs/teachers")
+    (folder,) = (place / "runs/teachers").glob("resnet10_narrow-*")
+    record = json.loads((folder / "config.json").read_text())["fadrm"]
+    entry = listed(capsys, "teachers")[-1]
+    assert entry["name"] == f"timm/local-dir:runs/teachers/{folder.name}" and entry["accuracy"] == record["accuracy"]
+    assert entry["about"] == f"{record['accuracy']:.1%} on digits, 2 epochs"
+
+
+WITHOUT_TORCH = """
+import sys
+from fadrm_hf.cli import main
+
+assert main(sys.argv[1:]) == 0
+assert not {"torch", "timm", "datasets", "transformers", "numpy"} & set(sys.modules)
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name] for name in LISTS)], ids=" ".join)
+def test_help_and_lists_import_no_torch(tmp_path, arguments):
+    ended = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *arguments], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_what_is_listed_is_understood():
@@ -167,6 +271,31 @@ def test_a_run_without_an_output_is_named_after_what_it_is():
 
 
 # How it ends
+
+
+def test_exit_codes_are_told_where_one_looks_for_them(capsys):
+    assert run("--help") == 0
+    shown, page = capsys.readouterr().out, (ROOT / "docs/operations.md").read_text()
+    for code in ExitCode:
+        assert f"  {code:>3}  {code.meaning}\n" in shown
+        assert f"| {code} | {code.meaning} |" in page
+
+
+def test_what_nobody_foresaw_has_an_exit_code_of_its_own():
+    ended = subprocess.run([sys.executable, "-c", UNFORESEEN, "methods"], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (ExitCode.UNFORESEEN, "")
+    assert "Traceback" in ended.stderr
+    assert ended.stderr.endswith("error: ZeroDivisionError: division by zero; please report this\n")
+
+
+UNFORESEEN = """
+import sys
+from fadrm_hf import cli
+from fadrm_hf.commands import listing
+
+listing.list_rows = lambda rows: 1 / 0
+sys.exit(cli.main())
+"""
 
 
 def test_a_finished_command_exits_with_0(finished, tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""What a run is said to cost, against what it costs; the command's table and file."""
+"""What a run is said to cost, against what it costs; the command's table and document."""
 
 import json
 import time
@@ -93,14 +93,14 @@ def test_statistics_that_teachers_do_not_keep_are_a_stage(tmp_path):
     assert found.stages["recover"].seconds > 0
 
 
-def test_the_command_prints_a_table_and_writes_every_figure(tmp_path, capsys):
-    output, file = tmp_path / "run", tmp_path / "estimate.json"
-    own = [f"--json={file}", "--budget=0.05", "--processes=2", "--no_students"]
+def test_the_command_shows_a_table_and_gives_every_figure(tmp_path, capsys):
+    output = tmp_path / "run"
+    own = ["--json", "--budget=0.05", "--processes=2", "--no_students"]
     assert main(["estimate", *RECIPE, *FADRM, f"--output={output}", *own]) == 0
-    shown = capsys.readouterr().out
+    document, shown = capsys.readouterr()
     for word in ("recover", "in all", "2 processes", "largest recover.batch_size", "squeeze/resnet10_narrow"):
         assert word in shown
-    record = json.loads(file.read_text())
+    record = json.loads(document)["result"]
     assert set(record["stages"]) == {"teachers", "patches", "recover", "relabel", "package"}
     assert record["num_processes"] == 2
     assert record["total"]["seconds"] > record["stages"]["recover"]["seconds"]

@@ -2,6 +2,7 @@
 
 import json
 
+from fadrm_hf import terminal
 from fadrm_hf.progress import Reporter
 
 
@@ -44,3 +45,29 @@ def test_the_quiet_show_nothing(capsys):
 def test_a_message_is_one_line_however_long(capsys):
     Reporter().say("a/very/long/path/" * 20 + "[artifact]")
     assert capsys.readouterr().err == "a/very/long/path/" * 20 + "[artifact]\n"
+
+
+def test_where_there_is_no_terminal_a_line_now_and_then_tells_of_the_stage(capsys, monkeypatch):
+    monkeypatch.setattr("fadrm_hf.progress._SAY_EVERY", 0.0)
+    with Reporter().stage("recover", 4000) as task:
+        task.skip(1000)
+        task.advance(1500, ce=1.5)
+    line = capsys.readouterr().err.splitlines()[0]
+    assert line.startswith("recover 2,500/4,000, ") and line.endswith(" s left ce 1.5")
+
+
+def test_a_bar_is_whole_however_much_there_is_to_say(capsys):
+    with Reporter().stage("student soft", 4) as task:
+        task.advance(3, **{f"a_long_metric_{number}": 1 / 3 for number in range(9)})
+    (shown,) = capsys.readouterr().err.splitlines()
+    assert "student soft" in shown and "3/4" in shown and "a_long_metric_0" in shown and shown.rstrip().endswith("…")
+
+
+def test_what_is_chosen_for_a_block_ends_with_it(capsys):
+    with terminal.speaking(quiet=True, document=True):
+        Reporter().say("not shown")
+        terminal.results.print("nor this")
+    assert capsys.readouterr() == ("", "")
+    Reporter().say("progress")
+    terminal.results.print("results")
+    assert capsys.readouterr() == ("results\n", "progress\n")

@@ -133,8 +133,10 @@ def test_the_commands_that_are_named_give_what_lacks(finished, tmp_path, capsys)
 def test_scores_are_for_machines_too(scored, capsys):
     before = files_of(scored)
     assert main(["score", str(scored), "--json", "--bins=10", "--source.name=digits"]) == 0
-    printed = json.loads(capsys.readouterr().out)
+    document = json.loads(capsys.readouterr().out)
+    printed = document["result"]
     assert printed == stored(scored)
+    assert document["paths"] == {"scores": str(scored / "results/scores.json")}
     assert printed["settings"]["bins"] == 10 and printed["scores"]["pixel_entropy"]["value"] <= math.log2(10)
     assert printed["command"].startswith("fadrm-hf score ") and str(scored) not in printed["command"]
     changed = {name for name, content in files_of(scored).items() if content != before[name]}

@@ -56,6 +56,18 @@ def render_results(results: Sequence[Result]) -> str:
     return f"{_BEGIN}\n{render('results.md', rows=rows)}{_END}"
 
 
+def tabled_results(card_text: str) -> list[dict[str, str]]:
+    """The lines of a card's table of results that have been measured, by column; none if there is no such table."""
+    _, begin, rest = card_text.partition(_BEGIN)
+    table, end, _ = rest.partition(_END)
+    if not begin or not end:
+        return []
+    lines = [line.strip().strip("|").split(" | ") for line in table.splitlines() if line.startswith("|")]
+    head, *rows = ([cell.strip() for cell in line] for line in lines if "---" not in line[0])
+    tabled = (dict(zip(head, row, strict=False)) for row in rows)
+    return [row for row in tabled if row.get("top-1") != NOT_MEASURED]
+
+
 def replace_results(card_text: str, results: Sequence[Result]) -> str:
     """A card with its table of results brought up to date, and nothing else changed.
 

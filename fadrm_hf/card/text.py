@@ -8,6 +8,10 @@ from typing import Any
 
 import jinja2
 
+from fadrm_hf.terminal import duration
+
+__all__ = ["NOT_MEASURED", "card_environment", "cell", "duration", "link", "percent", "quoted", "render", "size"]
+
 NOT_MEASURED = "not measured"
 
 
@@ -62,10 +66,3 @@ def size(num_bytes: float | None) -> str:
         if num_bytes >= scale:
             return f"{num_bytes / scale:.1f} {unit}"
     return f"{num_bytes:.0f} bytes"
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

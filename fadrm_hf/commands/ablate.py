@@ -12,10 +12,12 @@ from jsonargparse import ArgumentParser
 
 from fadrm_hf.ablation import Sweep, SweepConfig, build_sweep, measure_sweep, prepare_sweep, with_settings
 from fadrm_hf.ablation_table import write_sweep
-from fadrm_hf.arguments import parse, parse_run
+from fadrm_hf.arguments import parse, parse_run, show_if_asked
 from fadrm_hf.commands.compare import protocol_from
-from fadrm_hf.commands.measuring import only_process
+from fadrm_hf.commands.exit_code import ExitCode
+from fadrm_hf.commands.measuring import only_process, table_summary
 from fadrm_hf.commands.output import as_typed, say
+from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import RunConfig, StudentConfig, read_settings
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.measured_tables import with_suffix
@@ -31,7 +33,7 @@ finished is used again. The same command, started as often as you like, here or 
 of the runs, shares the cells."""
 
 
-def ablate_command(arguments: Sequence[str]) -> int:
+def ablate_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf ablate --config SWEEP.yaml`; 0: every cell is measured, 1: some failed, which are named."""
     sweep = parse_sweep(arguments)
     require_place(sweep.output.parent)
@@ -40,7 +42,7 @@ def ablate_command(arguments: Sequence[str]) -> int:
     command = as_typed("ablate", arguments)
     failed = measure_sweep(sweep, Reporter(), command, partial(write_sweep, sweep, command=command))
     say(f"{with_suffix(sweep.output, 'md')}")
-    return 1 if failed else 0
+    return table_summary(sweep.output, ExitCode.DIFFERS if failed else ExitCode.DONE)
 
 
 def parse_sweep(arguments: Sequence[str]) -> Sweep:
@@ -53,8 +55,7 @@ def parse_sweep(arguments: Sequence[str]) -> Sweep:
         FadrmError: For whatever cannot work, of all cells at once, before anything is made.
     """
     parser = _parser()
-    if {"-h", "--help"} & set(arguments):
-        parse(parser, ["--help"])
+    show_if_asked(parser, arguments)
     options = _options(arguments)
     own = parse(parser, [f"--{name}={value}" for name, value in options.items() if name in _OWN]).as_dict()
     file = Path(own.pop("config"))

@@ -1,6 +1,5 @@
 """FADRM's theorems on an artifact, term by term: `analyse`."""
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,8 @@ from rich.table import Table
 from fadrm_hf.analysis import AnalysisRequest, analyse
 from fadrm_hf.arguments import parse
 from fadrm_hf.commands.measuring import examining_parser, only_process
-from fadrm_hf.commands.output import as_typed, say, show
+from fadrm_hf.commands.output import as_typed, show
+from fadrm_hf.commands.summary import Summary
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.progress import Reporter
 from fadrm_hf.results import result_folder
@@ -27,7 +27,7 @@ _MISSING = {
 _CLASSES = {"pixels": "linear functions of pixels", "features": "linear functions of the network's features"}
 
 
-def analyse_command(arguments: Sequence[str]) -> int:
+def analyse_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf analyse ARTIFACT`."""
     parsed = parse(_parser(), arguments)
     request = AnalysisRequest(
@@ -44,11 +44,8 @@ def analyse_command(arguments: Sequence[str]) -> int:
     work, command = WorkFolder(location.folder).path, as_typed("analyse", arguments)
     analysis = analyse(location, request, only_process().device, Reporter(), work, command)
     path = place.add_analysis(analysis)
-    if parsed.json:
-        say(json.dumps(analysis, ensure_ascii=False))
-    else:
-        show(_table(analysis), _remarks(analysis, parsed.artifact), path)
-    return 0
+    show(_table(analysis), _remarks(analysis, parsed.artifact), path)
+    return Summary({"analysis": path}, analysis)
 
 
 def _parser() -> ArgumentParser:

@@ -19,8 +19,16 @@ from fadrm_hf.arguments import parse
 from fadrm_hf.artifact.recorded_source import source_of
 from fadrm_hf.card.text import duration, render
 from fadrm_hf.card.writing import machine_line
-from fadrm_hf.commands.measuring import protocol_given, spell_out_online, student_options, student_parser, table_place
+from fadrm_hf.commands.measuring import (
+    protocol_given,
+    spell_out_online,
+    student_options,
+    student_parser,
+    table_place,
+    table_summary,
+)
 from fadrm_hf.commands.output import as_typed, say
+from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import SqueezeConfig, build
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.files import write_bytes
@@ -43,7 +51,7 @@ again, also those of cross-architecture and whole-dataset."""
 
 
 @student_options("--architectures")
-def rank_architectures_command(arguments: Sequence[str]) -> int:
+def rank_architectures_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf rank-architectures ARTIFACT --architectures '[A, B, C]'`."""
     words = spell_out_online(arguments)
     if any(word.partition("=")[0] == "--student" for word in words):
@@ -74,7 +82,7 @@ def rank_architectures_command(arguments: Sequence[str]) -> int:
     if state.is_main_process:
         _write(prepared, rows, command, output)
         say(f"{with_suffix(output, 'md')}")
-    return 0
+    return table_summary(output) if state.is_main_process else Summary()
 
 
 def _parser() -> ArgumentParser:

@@ -1,13 +1,16 @@
 """Checking an artifact: `verify`."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from fadrm_hf.arguments import new_parser, parse
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import MANIFEST_NAME
 from fadrm_hf.artifact.reading import read_images
 from fadrm_hf.artifact.recorded_source import load_recorded_source
+from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.output import say
+from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import require
 from fadrm_hf.errors import FadrmError
 from fadrm_hf.hub import open_artifact
@@ -15,7 +18,7 @@ from fadrm_hf.leakage import copies_of_test_images
 from fadrm_hf.verify import Problem, verify_location
 
 
-def verify_command(arguments: Sequence[str]) -> int:
+def verify_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf verify ARTIFACT`."""
     parser = new_parser("fadrm-hf verify", "Recompute every hash, relabel sampled views, look for test images.")
     parser.add_argument("artifact", type=str, help="Run folder, or ORG/NAME on the Hub.")
@@ -34,7 +37,8 @@ def verify_command(arguments: Sequence[str]) -> int:
     for problem in problems:
         say(str(problem))
     say(f"{parsed.artifact}: {len(problems)} problems" if problems else f"{parsed.artifact}: sound")
-    return 1 if problems else 0
+    found = {"artifact": parsed.artifact, "problems": [asdict(problem) for problem in problems]}
+    return Summary(result=found, code=ExitCode.DIFFERS if problems else ExitCode.DONE)
 
 
 def _leakage(location: Location, source_name: str | None) -> list[Problem]:

@@ -8,9 +8,11 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from fadrm_hf.arguments import new_parser, parse, parse_run
-from fadrm_hf.commands.measuring import only_process
+from fadrm_hf.arguments import new_parser, parse, parse_run, show_if_asked
+from fadrm_hf.commands.exit_code import ExitCode
+from fadrm_hf.commands.measuring import only_process, table_summary
 from fadrm_hf.commands.output import as_typed, say
+from fadrm_hf.commands.summary import Summary
 from fadrm_hf.compare import Contender, check_contender, compare
 from fadrm_hf.config import StudentConfig, build, read_settings, require
 from fadrm_hf.errors import ConfigError, FadrmError, unknown
@@ -30,14 +32,15 @@ under several protocols share them. What is finished is used again. The same com
 here or on other machines that see the folder of the runs, shares the methods."""
 
 
-def compare_command(arguments: Sequence[str]) -> int:
+def compare_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf compare`; 0: every method is measured, 1: some failed, which are named."""
     contenders, output = parse_comparison(arguments)
     require_place(output.parent)
     only_process()
     rows = compare(contenders, output, as_typed("compare", arguments), Reporter())
     say(f"{with_suffix(output, 'md')}")
-    return 1 if any(row.failure is not None for row in rows) else 0
+    failed = any(row.failure is not None for row in rows)
+    return table_summary(output, ExitCode.DIFFERS if failed else ExitCode.DONE)
 
 
 def parse_comparison(arguments: Sequence[str]) -> tuple[list[Contender], Path]:
@@ -50,8 +53,7 @@ def parse_comparison(arguments: Sequence[str]) -> tuple[list[Contender], Path]:
         FadrmError: For whatever cannot work, of all methods at once, before anything is made.
     """
     parser = _parser()
-    if {"-h", "--help"} & set(arguments):
-        parse(parser, ["--help"])
+    show_if_asked(parser, arguments)
     settings = list(_settings(arguments))
     own = parse(parser, [f"--{name}={value}" for name, value in settings if name in _OWN])
     settings = [(name, value) for name, value in settings if name not in _OWN]

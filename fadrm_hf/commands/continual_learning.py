@@ -9,8 +9,9 @@ from fadrm_hf.arguments import parse
 from fadrm_hf.artifact.recorded_source import source_of
 from fadrm_hf.card.text import render
 from fadrm_hf.card.writing import machine_line
-from fadrm_hf.commands.measuring import protocol_given, student_options, student_parser, table_place
+from fadrm_hf.commands.measuring import protocol_given, student_options, student_parser, table_place, table_summary
 from fadrm_hf.commands.output import as_typed, say
+from fadrm_hf.commands.summary import Summary
 from fadrm_hf.continual_learning import Course, learn_continually, prepare_course
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.loader import load_distilled
@@ -27,7 +28,7 @@ Options are those of fadrm-hf train-student, and --steps, --orders, --table. Wha
 
 
 @student_options()
-def continual_learning_command(arguments: Sequence[str]) -> int:
+def continual_learning_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf continual-learning ARTIFACT --steps 5`."""
     parser = student_parser("fadrm-hf continual-learning", _DESCRIPTION)
     parser.add_argument("--steps", type=int, default=5, help="In how many steps the classes arrive.")
@@ -50,7 +51,7 @@ def continual_learning_command(arguments: Sequence[str]) -> int:
     if state.is_main_process:
         _write(course, steps, as_typed("continual-learning", arguments), output)
         say(f"{with_suffix(output, 'md')}")
-    return 0
+    return table_summary(output) if state.is_main_process else Summary()
 
 
 def _write(course: Course, steps: Sequence[dict[str, Any]], command: str, output: Path) -> None:

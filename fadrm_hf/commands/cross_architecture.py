@@ -7,8 +7,16 @@ from jsonargparse import ArgumentParser
 
 from fadrm_hf.arguments import parse
 from fadrm_hf.artifact.recorded_source import source_of
-from fadrm_hf.commands.measuring import protocol_given, spell_out_online, student_options, student_parser, table_place
+from fadrm_hf.commands.measuring import (
+    protocol_given,
+    spell_out_online,
+    student_options,
+    student_parser,
+    table_place,
+    table_summary,
+)
 from fadrm_hf.commands.output import as_typed, say
+from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import require
 from fadrm_hf.cross_architecture import examine, prepare_examination
 from fadrm_hf.errors import ConfigError
@@ -26,7 +34,7 @@ those of the tables for each student; results that are there under the same sett
 
 
 @student_options("--students")
-def cross_architecture_command(arguments: Sequence[str]) -> int:
+def cross_architecture_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf cross-architecture ARTIFACT --students '[A, B]'`."""
     words = spell_out_online(list(_spell_out(arguments)))
     parser = _parser()
@@ -48,7 +56,7 @@ def cross_architecture_command(arguments: Sequence[str]) -> int:
     examine(examination, output, command, reporter, state, together)
     if state.is_main_process:
         say(f"{with_suffix(output, 'md')}")
-    return 0
+    return table_summary(output) if state.is_main_process else Summary()
 
 
 def _parser() -> ArgumentParser:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.output import fail
 
 _GRACE = 1.0  # seconds for an orderly end
@@ -30,9 +31,11 @@ class Ended(KeyboardInterrupt):
         self.number = number
 
 
-def told_of(number: int) -> tuple[str, int]:
+def told_of(number: int) -> tuple[str, ExitCode]:
     """Why a command ends at a signal and how to go on; and the exit code that shells know the signal by."""
-    return f"{_SIGNALS[signal.Signals(number)]}; run the same command again to go on where it was", 128 + number
+    return f"{_SIGNALS[signal.Signals(number)]}; run the same command again to go on where it was", ExitCode(
+        128 + number
+    )
 
 
 @contextmanager

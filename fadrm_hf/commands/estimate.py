@@ -6,34 +6,33 @@ from pathlib import Path
 
 from rich.table import Table
 
-from fadrm_hf import files
+from fadrm_hf import terminal
 from fadrm_hf.arguments import parse_run
 from fadrm_hf.commands.making import with_recipe_from_hub
 from fadrm_hf.commands.measuring import only_process
-from fadrm_hf.commands.output import console, say
+from fadrm_hf.commands.output import say
+from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import require
 from fadrm_hf.distill import check_run
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.estimate import Estimate, StageEstimate, estimate
 from fadrm_hf.machine import describe_machine, library_versions
+from fadrm_hf.terminal import duration
 
 _DESCRIPTION = """Say what a run will cost before it is started, after timing a few steps of every stage: seconds,
 memory and disk, and the largest recover.batch_size that fits. Takes the arguments of fadrm-hf distill, and these:"""
 
 
-def estimate_command(arguments: Sequence[str]) -> int:
+def estimate_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf estimate`."""
     asked, rest = _own_options(arguments)
     run, source = check_run(parse_run(with_recipe_from_hub(rest), "fadrm-hf estimate"))
     found = estimate(run, source, only_process().device, asked.processes, asked.budget, not asked.no_students)
-    console.print(_table(found, Path(run.output).name))
+    terminal.results.print(_table(found, Path(run.output).name))
     for line in _remarks(found):
         say(line)
-    if asked.json is not None:
-        record = found.as_plain() | {"machine": describe_machine(), "versions": library_versions()}
-        files.write_json(asked.json, record)
-        say(f"{asked.json}")
-    return 0
+    figures = found.as_plain() | {"machine": describe_machine(), "versions": library_versions()}
+    return Summary(result=figures, following=["distill", *rest])
 
 
 def _own_options(arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
@@ -43,7 +42,6 @@ def _own_options(arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
     parser.add_argument("--processes", type=int, default=1, help="How many processes the run will be launched with.")
     parser.add_argument("--budget", type=float, default=2.0, help="Seconds to time each stage for, more or less.")
     parser.add_argument("--no_students", action="store_true", help="Leave out the students of the protocol.")
-    parser.add_argument("--json", type=Path, default=None, help="File for all figures.")
     if {"-h", "--help"} & set(arguments):
         say(parser.format_help())  # those of distill follow
     try:
@@ -69,7 +67,7 @@ def _table(found: Estimate, name: str) -> Table:
 
 
 def _cells(part: StageEstimate) -> tuple[str, str, str, str]:
-    return _duration(part.seconds), _size(part.memory_bytes), _size(part.disk_bytes), part.timed
+    return duration(part.seconds), _size(part.memory_bytes), _size(part.disk_bytes), part.timed
 
 
 def _remarks(found: Estimate) -> list[str]:
@@ -84,12 +82,6 @@ def _remarks(found: Estimate) -> list[str]:
     if found.untrained:
         lines.append(f"untrained networks stood in for {', '.join(found.untrained)}")
     return lines
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _size(num_bytes: int) -> str:

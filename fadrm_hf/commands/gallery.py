@@ -10,6 +10,7 @@ from fadrm_hf.arguments import new_parser, parse
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, refresh_files
 from fadrm_hf.commands.output import say
+from fadrm_hf.commands.summary import Summary
 from fadrm_hf.errors import ConfigError, RunFolderError
 from fadrm_hf.gallery import GALLERY, fetch_for_gallery, write_comparison, write_gallery
 from fadrm_hf.gallery.serving import served
@@ -22,15 +23,14 @@ _DESCRIPTION = """Make the page that shows an artifact: its images beside what t
 stored views with their labels. It opens from disk. Several artifacts are shown beside one another, class by class."""
 
 
-def gallery_command(arguments: Sequence[str]) -> int:
+def gallery_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf gallery ARTIFACT [ARTIFACT ...]`."""
     parsed = parse(_parser(), arguments)
     locations = [open_artifact(name) for name in parsed.artifacts]
     page = _compare(locations, parsed.output) if len(locations) > 1 else _show(locations[0], parsed.output)
-    say(f"{page}")
     if parsed.serve:
         _serve(page.parent, parsed.port)
-    return 0
+    return Summary({"page": page}, {"artifacts": parsed.artifacts})
 
 
 def _parser() -> ArgumentParser:

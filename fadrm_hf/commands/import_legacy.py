@@ -1,15 +1,17 @@
 """Importing what earlier methods have released: `import`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from fadrm_hf.arguments import new_parser, parse
+from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import RelabelConfig, SourceConfig, StudentConfig, TeacherConfig, build
 from fadrm_hf.legacy import ImportConfig, import_release
 
 _FROM_FILES = {"epochs", "batch_size", "cutmix", "stored_epochs"}
 
 
-def import_command(arguments: Sequence[str]) -> int:
+def import_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf import`."""
     parser = new_parser("fadrm-hf import", "Make an artifact of an earlier release: images and FKD label files.")
     parser.add_argument("--images", type=str, required=True, help="Folder with a folder of images for each class.")
@@ -40,4 +42,5 @@ def import_command(arguments: Sequence[str]) -> int:
             student=build(StudentConfig, parsed.student.as_dict()),
         )
     )
-    return 0
+    paths = {"artifact": parsed.output, "card": Path(parsed.output, "README.md")}
+    return Summary(paths, following=["verify", parsed.output])

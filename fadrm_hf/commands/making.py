@@ -4,41 +4,61 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fadrm_hf.arguments import new_parser, parse, parse_run
+from fadrm_hf.artifact.manifest import MANIFEST_NAME, read_manifest
+from fadrm_hf.commands.info import described
+from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import SourceConfig, SqueezeConfig
 from fadrm_hf.distill import distill, package
+from fadrm_hf.files import read_json
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.presets import resolve_source, resolve_squeeze
 from fadrm_hf.progress import Reporter
 from fadrm_hf.shards import Share, WorkFolder, join_world
 from fadrm_hf.sources import load_source
 from fadrm_hf.teachers.squeeze import squeeze
+from fadrm_hf.tracking import Curves, curves_of
 
 
-def distill_command(arguments: Sequence[str]) -> int:
+def distill_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf distill`."""
-    share, rest = _share_of(arguments)
-    words = [word for word in rest if word != "--snapshots"]  # no part of a run either
-    distill(parse_run(with_recipe_from_hub(words)), share=share, snapshots=words != rest)
-    return 0
+    shards, rest = _taken("--shards", arguments)
+    tracker, rest = _taken("--tracker", rest)
+    words = [word for word in rest if word != "--snapshots"]  # none of the three is a part of a run
+    share = Share() if shards is None else Share.parse(shards)
+    run = parse_run(with_recipe_from_hub(list(words)))
+    folder = Path(run.output)
+    curves = curves_of(tracker, WorkFolder(folder).path)
+    distill(run, share=share, snapshots=words != rest, curves=curves)
+    return _summary(folder, words, curves)
 
 
-def package_command(arguments: Sequence[str]) -> int:
+def package_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf package`, with the arguments of distill."""
-    _, rest = _share_of(arguments)
-    package(parse_run(with_recipe_from_hub(rest), "fadrm-hf package"))
-    return 0
+    _, words = _taken("--shards", arguments)
+    run = parse_run(with_recipe_from_hub(list(words)), "fadrm-hf package")
+    package(run)
+    return _summary(Path(run.output), words)
 
 
-def _share_of(arguments: Sequence[str]) -> tuple[Share, list[str]]:
-    """What `--shards K:N` asks for, which is no part of a run, and the rest of the command line."""
-    share, rest, words = Share(), [], iter(arguments)
+def _summary(folder: Path, words: Sequence[str], curves: Curves | None = None) -> Summary:
+    """What was made and what uses it; of a run whose images others still recover, what finishes it."""
+    recorded: dict[str, Path | str] = {} if curves is None else {"curves": curves.place}
+    if not (folder / MANIFEST_NAME).exists():
+        return Summary({"work": WorkFolder(folder).path, **recorded}, following=["package", *words])
+    paths = {"artifact": folder, "card": folder / "README.md", "pictures": folder / "assets", **recorded}
+    return Summary(paths, described(read_manifest(folder)), ["train-student", str(folder)])
+
+
+def _taken(option: str, arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The value of an option that is no part of a run, if it is given, and the rest of the command line."""
+    given, rest, words = None, [], iter(arguments)
     for word in words:
         name, is_joined, value = word.partition("=")
-        if name == "--shards":
-            share = Share.parse(value if is_joined else next(words, ""))
+        if name == option:
+            given = value if is_joined else next(words, "")
         else:
             rest.append(word)
-    return share, rest
+    return given, rest
 
 
 def with_recipe_from_hub(arguments: list[str]) -> list[str]:
@@ -61,7 +81,7 @@ def with_recipe_from_hub(arguments: list[str]) -> list[str]:
     return arguments
 
 
-def train_teacher_command(arguments: Sequence[str]) -> int:
+def train_teacher_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf train-teacher`."""
     parser = new_parser("fadrm-hf train-teacher", "Train a teacher on a source and save it as a timm model directory.")
     parser.add_argument(
@@ -81,5 +101,7 @@ def train_teacher_command(arguments: Sequence[str]) -> int:
     source = load_source(source_config)
     reporter = Reporter(WorkFolder(folder).log)
     squeeze(source, parsed.architecture, recipe, folder, parsed.seed, reporter, join_world().device)
-    reporter.say(f"{folder} is finished; use it as --teachers.names timm/local-dir:{folder}")
-    return 0
+    record = read_json(folder / "config.json")["fadrm"]
+    result = {name: record[name] for name in ("accuracy", "epochs", "source")}
+    teacher = [f"--teachers.names=[timm/local-dir:{folder}]", f"--source.name={source_config.name}"]
+    return Summary({"teacher": folder}, result, ["distill", *teacher])

@@ -10,23 +10,29 @@ from accelerate import PartialState
 from jsonargparse import ArgumentParser
 from torch import nn
 
+from fadrm_hf import terminal
 from fadrm_hf.architectures import full_name
 from fadrm_hf.arguments import new_parser, parse, run_from_recipe
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.recorded_source import source_of
-from fadrm_hf.baselines import comparison_table, measure_baselines
-from fadrm_hf.commands.output import as_typed, console, say
+from fadrm_hf.baselines import compared_results, comparison_table, measure_baselines
+from fadrm_hf.commands.exit_code import ExitCode
+from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.commands.sharing import Sharing, add_sharing_options
+from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import StudentConfig, build
 from fadrm_hf.errors import ConfigError, FadrmError, unknown
+from fadrm_hf.files import read_json
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.loader import load_distilled
+from fadrm_hf.measured_tables import with_suffix
 from fadrm_hf.progress import Reporter
 from fadrm_hf.results import ResultFolder, describe_result, result_folder
 from fadrm_hf.shards import join_world, require_place
 from fadrm_hf.student_settings import PROTOCOLS, protocol_section
+from fadrm_hf.tracking import curves_of, recording
 from fadrm_hf.train_student import require_views, train_students
 
 
@@ -45,7 +51,7 @@ def student_options(student: str = "--student") -> Iterator[None]:
 
 
 @student_options()
-def train_student_command(arguments: Sequence[str]) -> int:
+def train_student_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf train-student ARTIFACT`."""
     # `--artifact NAME` is NAME: `accelerate launch` users like their arguments named.
     words = [word.removeprefix("--artifact=") for word in arguments if word != "--artifact"]
@@ -59,6 +65,7 @@ def train_student_command(arguments: Sequence[str]) -> int:
     parsed = asked.as_dict()
     sharing.check(location, config)
     place = result_folder(location, parsed["output"])
+    curves = curves_of(asked.tracker, place.work.path)
     state = join_world()
     distilled = load_distilled(location, streaming=parsed["streaming"], online=parsed["online"])
     source = source_of(location, parsed["source"]["name"])
@@ -68,21 +75,25 @@ def train_student_command(arguments: Sequence[str]) -> int:
         if seed == 0:
             first.append(module)
 
-    reporter = Reporter(place.work.log, quiet=not state.is_main_process)
-    together = parsed["processes_per_student"]
-    result = train_students(distilled, source, config, place.work.path, reporter, state.device, keep, state, together)
+    reporter = Reporter(place.work.log, not state.is_main_process, curves if state.is_main_process else None)
+    work, together = place.work.path, parsed["processes_per_student"]
+    reporter.say(f"{config.student} on {location.name}; its accuracy will be in {place.folder / 'results'}")
+    with recording(curves, asdict(config)):
+        result = train_students(distilled, source, config, work, reporter, state.device, keep, state, together)
     if not state.is_main_process:
-        return 0
+        return Summary()
     result |= {"command": as_typed("train-student", arguments)}
     path = place.add(result)
     say(describe_result(result))
     say(f"{path}")
     sharing.share(first[0], result, path, place)
-    return 0
+    is_local = pinned_repository(location) is None
+    paths = {"result": path} | ({} if curves is None else {"curves": curves.place})
+    return Summary(paths, result, ["baselines" if is_local else "score", asked.artifact])
 
 
 @student_options()
-def baselines_command(arguments: Sequence[str]) -> int:
+def baselines_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf baselines ARTIFACT`."""
     parser = new_parser("fadrm-hf baselines", "Train students on what an artifact must be compared with.")
     parser.add_argument("artifact", type=str, help="Run folder.")
@@ -111,10 +122,11 @@ def baselines_command(arguments: Sequence[str]) -> int:
     command, quiet = as_typed("baselines", arguments), not state.is_main_process
     measure_baselines(run, source, parsed.rows, command, state, quiet)
     if quiet:
-        return 0
-    console.print(comparison_table(location.folder, run.student.student, run.student.name))
+        return Summary()
+    terminal.results.print(comparison_table(location.folder, run.student.student, run.student.name))
     _print_where_to_look(location)
-    return 0
+    rows = compared_results(location.folder, run.student.student, run.student.name)
+    return Summary({"results": location.folder / "results"}, {"rows": rows}, ["score", parsed.artifact])
 
 
 def only_process() -> PartialState:
@@ -131,6 +143,9 @@ def only_process() -> PartialState:
 def _train_student_parser() -> ArgumentParser:
     parser = student_parser(
         "fadrm-hf train-student", "Train students from an artifact alone and record how good they are."
+    )
+    parser.add_argument(
+        "--tracker", type=str, default=None, help="Live curves in tensorboard, wandb, trackio or another tracker."
     )
     add_sharing_options(parser)
     return parser
@@ -187,8 +202,13 @@ def examining_parser(program: str, description: str) -> ArgumentParser:
     parser.add_argument("--revision", type=str, default=None, help="Tag, branch or commit on the Hub.")
     parser.add_argument("--source.name", type=str, default=None, help="Where the source is, if not where it was.")
     parser.add_argument("--output", type=str, default=None, help="Folder for the numbers; see train-student.")
-    parser.add_argument("--json", action="store_true", help="Print everything as JSON, and no table.")
     return parser
+
+
+def table_summary(output: Path, code: ExitCode = ExitCode.DONE) -> Summary:
+    """The end of a command that has written a table; `output` is its name without suffix."""
+    files = {name: with_suffix(output, suffix) for name, suffix in (("table", "md"), ("csv", "csv"), ("json", "json"))}
+    return Summary(files, read_json(files["json"]) or {}, code=code)
 
 
 def table_place(asked: str | None, place: ResultFolder, name: str) -> Path:

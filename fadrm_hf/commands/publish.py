@@ -1,10 +1,14 @@
 """Publishing an artifact: `publish`."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+
+from huggingface_hub import HfApi
 
 from fadrm_hf.arguments import new_parser, parse
 from fadrm_hf.commands.output import say
+from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import require
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.progress import Reporter
@@ -12,7 +16,7 @@ from fadrm_hf.publish import Labels, Publication, publish
 from fadrm_hf.shards import join_world
 
 
-def publish_command(arguments: Sequence[str]) -> int:
+def publish_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf publish RUN ORG/NAME`."""
     parser = new_parser("fadrm-hf publish", "Check an artifact and publish it as a dataset on the Hub.")
     parser.add_argument("artifact", type=str, help="Run folder.")
@@ -40,11 +44,18 @@ def publish_command(arguments: Sequence[str]) -> int:
         reporter=Reporter(),
     )
     say(f"{parsed.artifact} {_verb(done)} {done.repo_id}@{done.tag}")
-    if parsed.space and done.commit is not None:
-        say(f"its gallery is the Space {done.repo_id}")
-    if done.commit is not None:
-        say(f"next: fadrm-hf train-student {done.repo_id}@{done.tag}")
-    return 0
+    return _summary(parsed.artifact, done, arguments, parsed.space)
+
+
+def _summary(artifact: str, done: Publication, arguments: Sequence[str], has_space: bool) -> Summary:
+    """Where it is, and what uses it; after a dry run, what publishes it."""
+    if done.commit is None:
+        wanted = [word for word in arguments if word != "--dry_run"]
+        return Summary(result=asdict(done), following=["publish", *wanted])
+    endpoint, name = HfApi().endpoint, f"{done.repo_id}@{done.tag}"
+    pages = {"artifact": artifact, "page": f"{endpoint}/datasets/{done.repo_id}/tree/{done.tag}"}
+    space = {"gallery": f"{endpoint}/spaces/{done.repo_id}"} if has_space else {}
+    return Summary(pages | space, asdict(done), ["train-student", name])
 
 
 def _verb(done: Publication) -> str:

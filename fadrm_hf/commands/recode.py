@@ -5,12 +5,13 @@ from pathlib import Path
 
 from fadrm_hf.arguments import new_parser, parse
 from fadrm_hf.commands.output import say
+from fadrm_hf.commands.summary import Summary
 from fadrm_hf.hub import fetch_all, open_artifact
 from fadrm_hf.hub.repository import label_folder
 from fadrm_hf.recode import recode
 
 
-def recode_command(arguments: Sequence[str]) -> int:
+def recode_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf recode ARTIFACT OUTPUT`."""
     parser = new_parser("fadrm-hf recode", "Make the same artifact with smaller soft labels.")
     parser.add_argument("artifact", type=str, help="Run folder, or ORG/NAME on the Hub.")
@@ -27,4 +28,6 @@ def recode_command(arguments: Sequence[str]) -> int:
     ratio = after.bytes.soft_labels / before.bytes.soft_labels
     say(f"soft labels: {after.bytes.soft_labels:,} bytes, {ratio:.3f} of the {before.bytes.soft_labels:,} before")
     say(f"{parsed.output}")
-    return 0
+    sizes = {"soft_label_bytes": after.bytes.soft_labels, "soft_label_bytes_before": before.bytes.soft_labels}
+    paths = {"artifact": parsed.output, "card": Path(parsed.output, "README.md")}
+    return Summary(paths, {"codec": codec} | sizes, ["train-student", parsed.output])

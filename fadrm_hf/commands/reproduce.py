@@ -6,8 +6,10 @@ from fadrm_hf.arguments import new_parser, parse
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.recorded_source import source_of
 from fadrm_hf.card import Result
+from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.measuring import only_process
 from fadrm_hf.commands.output import as_typed, say
+from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import require
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.hub import open_artifact
@@ -20,7 +22,7 @@ from fadrm_hf.sources import Source
 from fadrm_hf.train_student import train_students
 
 
-def reproduce_command(arguments: Sequence[str]) -> int:
+def reproduce_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf reproduce ARTIFACT`; 0: within the tolerance, 1: beyond."""
     parser = new_parser(
         "fadrm-hf reproduce", "Train from an artifact alone by its own settings; compare the accuracy."
@@ -50,10 +52,11 @@ def reproduce_command(arguments: Sequence[str]) -> int:
     obtained = train_students(distilled, source, config, place.work.path, reporter, device)
     comparison = Reproduction(expected, obtained, tolerance)
     command = as_typed("reproduce", arguments)
-    path = place.add(obtained | {"command": command, "reproduction": {"of": file} | comparison.verdict()})
+    filed = obtained | {"command": command, "reproduction": {"of": file} | comparison.verdict()}
+    path = place.add(filed)
     for line in [*comparison.lines(), f"{path}"]:
         say(line)
-    return 0 if comparison.holds else 1
+    return Summary({"result": path}, filed, code=ExitCode.DONE if comparison.holds else ExitCode.DIFFERS)
 
 
 def _place(location: Location, output: str | None) -> ResultFolder:

@@ -1,6 +1,5 @@
 """What an artifact is worth, in one table: `score`."""
 
-import json
 import shlex
 from collections.abc import Sequence
 
@@ -12,7 +11,8 @@ from fadrm_hf.artifact.location import Location
 from fadrm_hf.card import Result, read_results
 from fadrm_hf.card.scores import KINDS, Scores, course_rows, score_rows
 from fadrm_hf.commands.measuring import examining_parser, only_process
-from fadrm_hf.commands.output import as_typed, say, show
+from fadrm_hf.commands.output import as_typed, show
+from fadrm_hf.commands.summary import Summary
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.progress import Reporter
@@ -24,7 +24,7 @@ _DESCRIPTION = """Score an artifact: its size, its images, and its students agai
 whole dataset, from the evaluations on file. Nothing is trained; what lacks is named with the command that makes it."""
 
 
-def score_command(arguments: Sequence[str]) -> int:
+def score_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf score ARTIFACT`."""
     parsed = parse(_parser(), arguments)
     request = ScoreRequest(
@@ -41,11 +41,8 @@ def score_command(arguments: Sequence[str]) -> int:
     device, reporter = only_process().device, Reporter()
     scores = measure_scores(location, request, _results(place), device, reporter, work, command)
     path = place.add_scores(scores)
-    if parsed.json:
-        say(json.dumps(scores.as_plain(), ensure_ascii=False))
-    else:
-        show(_table(scores, location), _remarks(scores, parsed.artifact), path)
-    return 0
+    show(_table(scores, location), _remarks(scores, parsed.artifact), path)
+    return Summary({"scores": path}, scores.as_plain())
 
 
 def _parser() -> ArgumentParser:

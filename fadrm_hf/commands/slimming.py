@@ -12,8 +12,16 @@ from fadrm_hf.artifact.recorded_source import source_of
 from fadrm_hf.baselines import random_real_artifact
 from fadrm_hf.card.text import render
 from fadrm_hf.card.writing import machine_line
-from fadrm_hf.commands.measuring import protocol_given, spell_out_online, student_options, student_parser, table_place
+from fadrm_hf.commands.measuring import (
+    protocol_given,
+    spell_out_online,
+    student_options,
+    student_parser,
+    table_place,
+    table_summary,
+)
 from fadrm_hf.commands.output import as_typed, say
+from fadrm_hf.commands.summary import Summary
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
@@ -41,7 +49,7 @@ _TITLES = {
 
 
 @student_options()
-def slim_command(arguments: Sequence[str]) -> int:
+def slim_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf slim ARTIFACT --ratio 0.5`."""
     words = spell_out_online(arguments)
     parser = student_parser("fadrm-hf slim", _DESCRIPTION)
@@ -85,7 +93,7 @@ def slim_command(arguments: Sequence[str]) -> int:
     if state.is_main_process:
         _write(measured, as_typed("slim", arguments), output)
         say(f"{with_suffix(output, 'md')}")
-    return 0
+    return table_summary(output) if state.is_main_process else Summary()
 
 
 def _control(asked: str, location: Location, source: str | None, quiet: bool) -> Location:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from fadrm_hf.architectures import full_name
 from fadrm_hf.arguments import new_parser, parse
-from fadrm_hf.commands.measuring import student_options
+from fadrm_hf.commands.measuring import student_options, table_summary
 from fadrm_hf.commands.output import as_typed, say
+from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import SourceConfig, SqueezeConfig, build, require
 from fadrm_hf.measured_tables import with_suffix
 from fadrm_hf.presets import WHOLE_DATASET, resolve_squeeze
@@ -23,7 +24,7 @@ _DESCRIPTION = """Train students on all images of a dataset with hard labels; wr
 
 
 @student_options("--students")
-def whole_dataset_command(arguments: Sequence[str]) -> int:
+def whole_dataset_command(arguments: Sequence[str]) -> Summary:
     """`fadrm-hf whole-dataset`."""
     parser = new_parser("fadrm-hf whole-dataset", _DESCRIPTION)
     parser.add_argument("--students", type=list[str], default=_STUDENTS, help="Short or full names.")
@@ -54,4 +55,4 @@ def whole_dataset_command(arguments: Sequence[str]) -> int:
     measure_bound(bound, as_typed("whole-dataset", arguments), reporter, state)
     if state.is_main_process:
         say(f"{with_suffix(output, 'md')}")
-    return 0
+    return table_summary(output) if state.is_main_process else Summary()

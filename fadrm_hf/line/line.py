@@ -25,6 +25,7 @@ from fadrm_hf.shards import WHOLE, Shard, Share, WorkFolder, require_space
 from fadrm_hf.sources import Source
 from fadrm_hf.statistics.gathering import gather_statistics, statistics_bytes
 from fadrm_hf.teachers import Teacher, prepare_teachers, public_name
+from fadrm_hf.tracking import Curves
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +76,7 @@ class Line:
         teachers: The run's teachers, where they are known already.
         share: Which images this process and those of its launch recover; the others are somebody else's.
         snapshots: Keep what the images of the first shard look like along their optimisation.
+        curves: Tracker of the run, or `None`; the main process's.
     """
 
     def __init__(
@@ -87,10 +89,11 @@ class Line:
         teachers: list[Teacher] | None = None,
         share: Share = WHOLE,
         snapshots: bool = False,
+        curves: Curves | None = None,
     ) -> None:
         self._folder = Path(run.output)
         work = WorkFolder(self._folder)
-        reporter = Reporter(work.log, quiet or not state.is_main_process)
+        reporter = Reporter(work.log, quiet or not state.is_main_process, curves if state.is_main_process else None)
         place = state.process_index / state.num_processes
         claims = Claims(work.path / "claims", reporter.say, Reporter(quiet=quiet).say, place)
         self._job = Job(run, source, state, work, claims, reporter, share, snapshots)
@@ -103,6 +106,7 @@ class Line:
         if self._is_finished:
             job.reporter.say(f"{self._folder} is finished already")
             return self._folder
+        job.reporter.say(f"the artifact will be {self._folder}; what it takes meanwhile is in {job.work.path}")
         with job.state.main_process_first():
             if job.state.is_main_process:
                 job.work.remove_damaged(job.reporter.say)
@@ -133,7 +137,7 @@ class Line:
             except FileNotFoundError:  # this process was taken for dead, and who took over has tidied up
                 if not self._is_finished:
                     raise
-        job.reporter.say(f"{self._folder} is finished; next: fadrm-hf train-student {self._folder}")
+        job.reporter.say(f"{self._folder} is finished")
         return self._folder
 
     def missing_shards(self) -> list[Shard]:

@@ -73,7 +73,7 @@ def squeeze(
     work = folder.with_name(f".{folder.name}.work")
     with alone(work / "training.lock", reporter.say):
         if not is_squeezed(folder, fingerprint):
-            _train(network, source, config, seed, fingerprint, work / "checkpoint.safetensors", reporter)
+            _train(folder.name, network, source, config, seed, fingerprint, work / "checkpoint.safetensors", reporter)
             _save(network, source, architecture, config, folder, seed)
         shutil.rmtree(work, ignore_errors=True)
     return folder
@@ -193,6 +193,7 @@ def measure_accuracy(
 
 
 def _train(
+    name: str,
     network: nn.Module,
     source: Source,
     config: SqueezeConfig,
@@ -201,7 +202,10 @@ def _train(
     checkpoint: Path,
     reporter: Reporter,
 ) -> None:
-    """All epochs that `checkpoint` does not hold yet; the learning rate follows a cosine over all steps."""
+    """All epochs that `checkpoint` does not hold yet; the learning rate follows a cosine over all steps.
+
+    Its curve is called `name`.
+    """
     epochs, peak = config.epochs or 1, config.lr or 0.1
     optimizer = torch.optim.SGD(
         network.parameters(), lr=peak, momentum=config.momentum, weight_decay=config.weight_decay
@@ -210,6 +214,7 @@ def _train(
     pixels = pixels_in_memory(source, config)
     device = next(network.train().parameters()).device
     with reporter.stage("squeeze", epochs, epochs * len(source.train)) as task:
+        task.begin(name)
         task.skip(done)
         for epoch in range(done, epochs):
             views = TrainingViews(source, pixels, config, seed, epoch)

@@ -1,0 +1,121 @@
+"""What an artifact is, by its manifest and card alone: `info`. No image and no label is downloaded."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from huggingface_hub import HfApi, metadata_load
+
+from fadrm_hf.arguments import new_parser, parse
+from fadrm_hf.artifact.manifest import Manifest
+from fadrm_hf.card import public_source
+from fadrm_hf.card.metadata import method_name
+from fadrm_hf.card.results import tabled_results
+from fadrm_hf.card.text import percent, size
+from fadrm_hf.commands.output import list_rows, say
+from fadrm_hf.commands.summary import Summary
+from fadrm_hf.hub import open_artifact
+from fadrm_hf.hub.repository import RepoName, pinned_repository
+from fadrm_hf.hub.session import talking_to_hub
+from fadrm_hf.terminal import duration
+
+_CARD = "README.md"
+
+
+def info_command(arguments: Sequence[str]) -> Summary:
+    """`fadrm-hf info ARTIFACT`."""
+    parser = new_parser("fadrm-hf info", "Say what an artifact is, by its manifest and card; nothing else is fetched.")
+    parser.add_argument("artifact", type=str, help="Run folder, or ORG/NAME on the Hub.")
+    parser.add_argument("--revision", type=str, default=None, help="Tag, branch or commit on the Hub.")
+    parsed = parse(parser, arguments)
+    location = open_artifact(parsed.artifact, parsed.revision)
+    repository = pinned_repository(location)
+    card = location.local(_CARD)
+    found = described(location.manifest) | {
+        "revision": repository.revision if repository else None,
+        "versions": _versions(repository) if repository else [],
+        "tags": (metadata_load(card) or {}).get("tags", []),
+        "results": tabled_results(card.read_text("utf-8")),
+        "load": _how_to_load(str(location.folder) if repository is None else repository.id, parsed.revision),
+    }
+    _show(found)
+    return Summary(result=found)
+
+
+def described(manifest: Manifest) -> dict[str, Any]:
+    """What a manifest says of an artifact, in short, as plain data."""
+    source = manifest.source
+    return {
+        "method": manifest.method,
+        "title": method_name(manifest),
+        "source": public_source(source.name),
+        "source_revision": source.revision,
+        "licence": source.licence,
+        "licence_link": source.licence_link,
+        "gated": source.gated,
+        "ipc": manifest.ipc,
+        "num_classes": len(manifest.classes.ids),
+        "num_images": manifest.num_images,
+        "px": manifest.pixels.size,
+        "image_bytes": manifest.bytes.images,
+        "soft_label_bytes": manifest.bytes.soft_labels,
+        "label_codec": manifest.label_codec,
+        "label_epochs": manifest.label_epochs,
+        "label_repository": manifest.label_repository,
+        "teachers": [{"name": each.name, "accuracy": each.accuracy} for each in manifest.teachers],
+        "stage_seconds": {name: stage.seconds for name, stage in manifest.stages.items()},
+        "machine": manifest.machine,
+        "format_version": manifest.format_version,
+    }
+
+
+def _versions(repository: RepoName) -> list[str]:
+    """The tags of the repository: its versions."""
+    with talking_to_hub(f"reading the versions of {repository.id}"):
+        refs = HfApi().list_repo_refs(repository.id, repo_type="dataset")
+    return sorted(tag.name for tag in refs.tags)
+
+
+def _how_to_load(name: str, revision: str | None) -> list[str]:
+    """Two lines of Python."""
+    given = json.dumps(name) + (f", revision={json.dumps(revision)}" if revision else "")
+    return [
+        f'datasets.load_dataset({given}, split="train")  # images and classes',
+        f"fadrm_hf.load_distilled({given}).batches(range(1))  # views with soft labels",
+    ]
+
+
+def _show(found: Mapping[str, Any]) -> None:
+    lines = list(_lines(found))
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        say(f"{name:<{width}}  {text}")
+    if found["results"]:
+        say("")
+        list_rows(found["results"])
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    terms = f" ({found['licence_link']})" if found["licence_link"] else ""
+    codec = f"{found['label_codec']}, {found['label_epochs']:,} epochs, {size(found['soft_label_bytes'])}"
+    where = f", in {found['label_repository']}" if found["label_repository"] else ""
+    yield "method", f"{found['title']} ({found['method']})"
+    yield "source", found["source"] + (f" at {found['source_revision']}" if found["source_revision"] else "")
+    yield "licence", f"{found['licence'] or 'unknown'}{terms}{', consent asked for' if found['gated'] else ''}"
+    yield (
+        "images",
+        (
+            f"{found['num_images']:,}: {found['ipc']:,} for each of {found['num_classes']:,} classes, "
+            f"{found['px']} px, {size(found['image_bytes'])}"
+        ),
+    )
+    yield "labels", f"{codec}{where}"
+    for teacher in found["teachers"]:
+        yield "teacher", f"{teacher['name']}, {percent(teacher['accuracy'])}"
+    costs = ", ".join(f"{name} {duration(seconds)}" for name, seconds in found["stage_seconds"].items())
+    yield "cost", f"{duration(sum(found['stage_seconds'].values()))}: {costs}"
+    if found["revision"]:
+        yield "revision", f"{found['revision']}; versions {', '.join(found['versions']) or 'none'}"
+    yield "tags", ", ".join(found["tags"])
+    for line in found["load"]:
+        yield "load", line

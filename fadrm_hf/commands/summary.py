@@ -1,0 +1,106 @@
+"""How a command ends for who typed it: what lies where, how long it took, what to type next; or all of it as JSON."""
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fadrm_hf.commands.exit_code import ExitCode
+from fadrm_hf.commands.output import fail, tell
+from fadrm_hf.errors import ConfigError
+from fadrm_hf.terminal import duration
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What there is to say at the end.
+
+    Attributes:
+        paths: What was made, by what it is; folders, files or addresses.
+        result: Every number, as JSON holds it.
+        following: The words of the command that makes sense next, if there is one.
+        code: How the command has ended.
+        error: Why it failed, and the remedy.
+    """
+
+    paths: Mapping[str, Path | str] = field(default_factory=dict)
+    result: Mapping[str, Any] = field(default_factory=dict)
+    following: Sequence[str] = ()
+    code: ExitCode = ExitCode.DONE
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a command speaks.
+
+    Attributes:
+        quiet: Of errors only.
+        document: In one JSON document on stdout.
+    """
+
+    quiet: bool = False
+    document: bool = False
+
+
+def manner_of(arguments: Sequence[str]) -> tuple[Manner, list[str]]:
+    """What `--quiet` and `--json` ask for, which every command has, and the rest of the command line.
+
+    Raises:
+        ConfigError: If one of them has a value.
+    """
+    for word in arguments:
+        option, has_value, _ = word.partition("=")
+        if has_value and option in ("--quiet", "--json"):
+            raise ConfigError(f"{word} has a value, expected {option} alone; write the output to a file with > FILE")
+    rest = [word for word in arguments if word not in ("--quiet", "--json")]
+    return Manner("--quiet" in arguments, "--json" in arguments), rest
+
+
+def conclude(summary: Summary, manner: Manner, command: str, seconds: float) -> None:
+    """The last that a command says: why it failed, or what lies where and what to type next; then the document.
+
+    Args:
+        summary: What there is to say.
+        manner: How.
+        command: What was typed.
+        seconds: How long it took.
+    """
+    if summary.error:
+        fail(summary.error)
+    elif not manner.quiet:
+        _tell(summary, seconds)
+    if manner.document:
+        sys.stdout.write(_document(summary, command, seconds))
+
+
+def _tell(summary: Summary, seconds: float) -> None:
+    """On stderr, for people; of a command that made nothing there is nothing to tell."""
+    if summary.paths:
+        width = max(map(len, summary.paths))
+        tell(f"finished in {duration(seconds)}")
+        for name, path in summary.paths.items():
+            tell(f"  {name:<{width}}  {path}")
+    if summary.following:
+        tell(f"next: {_command(summary.following)}")
+
+
+def _document(summary: Summary, command: str, seconds: float) -> str:
+    """The same as JSON, with every number."""
+    document: dict[str, Any] = {
+        "command": command,
+        "exit_code": int(summary.code),
+        "seconds": round(seconds, 3),
+        "paths": {name: str(path) for name, path in summary.paths.items()},
+        "next": _command(summary.following) if summary.following else None,
+        "result": dict(summary.result),
+    }
+    document |= {"error": summary.error} if summary.error else {}
+    return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+
+
+def _command(words: Sequence[str]) -> str:
+    return shlex.join(["fadrm-hf", *words])

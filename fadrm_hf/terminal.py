@@ -1,0 +1,44 @@
+"""The two streams of a command: results on stdout, what happens meanwhile and how it ends on stderr.
+
+A pipe or a file thus gets results alone. `speaking` says once for all commands which of it is shown.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+results = Console()
+progress = Console(stderr=True)
+
+# What libraries show of downloads and tables, read when they are imported.
+_BARS_OF_LIBRARIES = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
+
+
+@contextmanager
+def speaking(*, quiet: bool = False, document: bool = False) -> Iterator[None]:
+    """Choose what is shown while the block runs.
+
+    Args:
+        quiet: Show neither progress nor results; errors are told elsewhere, and are shown.
+        document: Leave stdout to the one document at the end; results are shown where progress is.
+    """
+    before = results.quiet, results.stderr, progress.quiet
+    environment = {name: os.environ.pop(name) for name in _BARS_OF_LIBRARIES if name in os.environ}
+    os.environ.update(dict.fromkeys(_BARS_OF_LIBRARIES, "1") if quiet else environment)
+    results.quiet, results.stderr, progress.quiet = quiet, document, quiet
+    try:
+        yield
+    finally:
+        results.quiet, results.stderr, progress.quiet = before
+        for name in _BARS_OF_LIBRARIES:
+            os.environ.pop(name, None)
+        os.environ.update(environment)
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

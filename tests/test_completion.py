@@ -1,0 +1,93 @@
+"""Completion as bash does it: the script is sourced, and words are completed by the function that it registers."""
+
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from fadrm_hf.architectures import ARCHITECTURES
+from fadrm_hf.cli import main
+from fadrm_hf.commands.catalogue import COMMANDS
+from fadrm_hf.methods import METHODS
+from fadrm_hf.presets import PRESETS
+from fadrm_hf.student_settings import PROTOCOLS
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    """The script for bash, made as users make it."""
+    folder = tmp_path_factory.mktemp("completion")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        written = folder / "fadrm-hf.bash"
+        with open(written, "w") as file:
+            patch.setattr(sys, "stdout", file)
+            assert main(["--print_completion", "bash"]) == 0
+    assert list(folder.iterdir()) == [written]
+    return written
+
+
+def completed(script, *words: str) -> list[str]:
+    """What bash offers for the last of some words."""
+    line = f"""
+        source {script}
+        complete -p fadrm-hf | grep -q _shtab_fadrm_hf || exit 3
+        COMP_WORDS=({shlex.join(("fadrm-hf", *words))}) COMP_CWORD={len(words)} COMPREPLY=()
+        _shtab_fadrm_hf
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    ended = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=script.parent)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([""], list(COMMANDS)),
+        (["re"], ["recode", "reproduce"]),
+        (["distill", "--recover.p"], ["--recover.padding", "--recover.precision"]),
+        (["distill", "--recover.precision", "b"], ["bf16"]),
+        (["distill", "--method", ""], list(METHODS)),
+        (["distill", "--source.preset", ""], list(PRESETS)),
+        (["compare", "--settings", "--num"], ["--num_seeds"]),
+        (["train-student", "run", "--student", ""], list(ARCHITECTURES)),
+        (["train-student", "run", "--name", ""], list(PROTOCOLS)),
+        (["estimate", "--proc"], ["--processes"]),
+        (["verify", "--"], ["--help", "--config", "--json", "--leakage", "--num_steps", "--print_config", "--quiet",
+                            "--revision", "--source.name"]),
+        (["methods", "--"], ["--help", "--json", "--quiet"]),
+    ],
+    ids=lambda value: " ".join(value),
+)  # fmt: skip
+def test_bash_completes(script, words, expected):
+    assert sorted(completed(script, *words)) == sorted(expected)
+
+
+def test_every_option_of_distill_is_completed(script, capsys):
+    with pytest.raises(SystemExit):
+        main(["distill", "--help"])
+    shown = {word.strip(",") for line in capsys.readouterr().out.splitlines() for word in line.split()[:2]}
+    options = {word for word in shown if word.startswith("--") and "=" not in word}
+    offered = set(completed(script, "distill", "--"))
+    assert len(options) > 80 and options - offered <= {"--print_shtab"}
+
+
+@pytest.mark.parametrize("shell", ["zsh", "tcsh"])
+def test_other_shells_have_a_script_of_their_own(place, capsys, shell):
+    assert main([f"--print_completion={shell}"]) == 0
+    shown = capsys.readouterr().out
+    assert {"zsh": "#compdef fadrm-hf", "tcsh": "complete fadrm-hf"}[shell] in shown and "rank-architectures" in shown
+
+
+@pytest.mark.parametrize("shell", ["fish", ""])
+def test_a_shell_that_is_not_known_is_refused(capsys, shell):
+    assert main(["--print_completion", *([shell] if shell else [])]) == 2
+    assert "bash, zsh, tcsh" in capsys.readouterr().err
+
+
+def test_without_shtab_one_is_told_how_to_get_it(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["--print_completion", "bash"]) == 2
+    assert "pip install shtab" in capsys.readouterr().err
