@@ -314,7 +314,7 @@ def _note_of(contender: Contender) -> Path:
     """Where it is noted what a run has reached under these settings: beside the run, one file for each protocol."""
     folder, settings = Path(contender.run.output), [recipe_of(contender.run), asdict(contender.protocol)]
     identity = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    return folder.parent / "measured" / f"{folder.name}-{identity[:16]}.json"
+    return folder.parent / "measured" / folder.name / f"{identity[:16]}.json"
 
 
 def _costs(manifest: Manifest) -> dict[str, Any]:

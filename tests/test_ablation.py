@@ -77,7 +77,7 @@ def swept(tmp_path_factory):
         write_yaml("sweep.yaml", SWEEP | {"axes": AXES, "random_real": True})
         held = PROCESSES.Event()
         other = PROCESSES.Process(
-            target=hold, args=(folder / "runs/claims", "base", held, folder / "runs/measured/random_real.json")
+            target=hold, args=(folder / "runs/claims", "base", held, folder / "runs/measured/random_real")
         )
         other.start()
         assert held.wait(60)
