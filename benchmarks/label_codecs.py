@@ -28,13 +28,13 @@ from fadrm_hf.artifact.reading import open_table, read_label_group, table_files
 from fadrm_hf.artifact.recorded_source import source_of
 from fadrm_hf.artifact.tables import LABELS_FOLDER
 from fadrm_hf.files import write_json
+from fadrm_hf.labels.recode import recode
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.machine import describe_machine, library_versions
 from fadrm_hf.progress import Reporter
-from fadrm_hf.protocol import protocol_of
-from fadrm_hf.recode import recode
 from fadrm_hf.scores import summarise
-from fadrm_hf.train_student import StudentTraining, TestImages, forget
+from fadrm_hf.training.protocol import protocol_of
+from fadrm_hf.training.train_student import StudentTraining, TestImages, forget
 
 Record = dict[str, Any]
 

@@ -28,8 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from fadrm_hf.config import RecoverConfig, SourceConfig
 from fadrm_hf.files import write_json
 from fadrm_hf.machine import describe_machine, library_versions
-from fadrm_hf.matcher import matching
 from fadrm_hf.presets import resolve_source
+from fadrm_hf.recovery.matcher import matching
 from fadrm_hf.sources import load_source
 
 FORMS = ("plain", "eager", "compiled")

@@ -25,11 +25,11 @@ import fadrm_hf.networks  # noqa: F401 - registers the small-image architectures
 from fadrm_hf.config import RecoverConfig, SourceConfig
 from fadrm_hf.files import write_json
 from fadrm_hf.machine import describe_machine, library_versions
-from fadrm_hf.matcher import Matcher, matching
-from fadrm_hf.memory import peak_tensor_bytes
 from fadrm_hf.presets import resolve_source
 from fadrm_hf.randomness import generator
-from fadrm_hf.recover import Recovery
+from fadrm_hf.recovery.matcher import Matcher, matching
+from fadrm_hf.recovery.memory import peak_tensor_bytes
+from fadrm_hf.recovery.recover import Recovery
 from fadrm_hf.sources import Source, load_source
 from fadrm_hf.teachers import Teacher
 

@@ -29,10 +29,10 @@ from torchvision.io import encode_jpeg
 import fadrm_hf.networks  # noqa: F401 - registers the small-image architectures
 from fadrm_hf.config import RelabelConfig
 from fadrm_hf.files import save_tensors, write_json
-from fadrm_hf.label_codec import Float16
+from fadrm_hf.labels.label_codec import Float16
+from fadrm_hf.labels.relabel import Labeller, label_epoch
 from fadrm_hf.machine import describe_machine, library_versions
 from fadrm_hf.randomness import generator
-from fadrm_hf.relabel import Labeller, label_epoch
 from fadrm_hf.sources.images import normalise
 from fadrm_hf.teachers import Teacher
 from fadrm_hf.views import LabelViews, render_views

@@ -27,11 +27,11 @@ from fadrm_hf.config import StudentConfig
 from fadrm_hf.files import write_json
 from fadrm_hf.loader import Batch
 from fadrm_hf.machine import describe_machine, library_versions
-from fadrm_hf.protocol import optimiser_of
 from fadrm_hf.randomness import generator
 from fadrm_hf.shards import join_world
-from fadrm_hf.student_group import ALONE, StudentGroup, student_group
-from fadrm_hf.student_step import CapturedStep, StudentStep, on_device
+from fadrm_hf.training.protocol import optimiser_of
+from fadrm_hf.training.student_group import ALONE, StudentGroup, student_group
+from fadrm_hf.training.student_step import CapturedStep, StudentStep, on_device
 
 CLASSES, WARM_UP = 10, 6
 Step = Callable[[Batch, Sequence[int], bool], Tensor]

@@ -35,12 +35,12 @@ import fadrm_hf.networks  # noqa: F401 - registers the small-image architectures
 from fadrm_hf.artifact.tables import write_tables
 from fadrm_hf.config import RelabelConfig, StudentConfig
 from fadrm_hf.files import save_tensors, write_json
+from fadrm_hf.labels.relabel import label_epoch, micro_batches
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.machine import describe_machine, library_versions
-from fadrm_hf.protocol import optimiser_of
 from fadrm_hf.randomness import generator
-from fadrm_hf.relabel import label_epoch, micro_batches
-from fadrm_hf.student_step import CapturedStep, StudentStep, on_device
+from fadrm_hf.training.protocol import optimiser_of
+from fadrm_hf.training.student_step import CapturedStep, StudentStep, on_device
 
 CLASSES, STORED_EPOCHS, WARM_UP = 10, 2, 6
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)

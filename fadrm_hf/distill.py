@@ -10,17 +10,17 @@ from pathlib import Path
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, read_manifest
 from fadrm_hf.config import RunConfig
 from fadrm_hf.errors import ConfigError, RunFolderError
-from fadrm_hf.label_codec import find_codec
+from fadrm_hf.labels.label_codec import find_codec
+from fadrm_hf.labels.relabel import check_labelling
 from fadrm_hf.line import Line, Vote, recipe_of
 from fadrm_hf.patches import images_needed
-from fadrm_hf.plain import require_plain
 from fadrm_hf.presets import resolve
-from fadrm_hf.relabel import check_labelling
+from fadrm_hf.recovery.plain import require_plain
 from fadrm_hf.shards import WHOLE, Share, WorkFolder, join_world, refuse_other_run, require_place
 from fadrm_hf.sources import Source, check_source, load_source
-from fadrm_hf.students import check_student
 from fadrm_hf.teachers import check_names
 from fadrm_hf.tracking import Curves, recording
+from fadrm_hf.training.students import check_student
 from fadrm_hf.votes import check_votes, measure_votes, needs_votes, with_votes
 
 
@@ -39,7 +39,8 @@ def distill(
         quiet: Show no progress.
         votes: What each teacher is worth, as a fraction, where the run asks for that and it is known already.
         share: Which images are recovered here; the artifact is made by the job that finds all there, or by `package`.
-        snapshots: Keep what the images of the first shard look like along their optimisation (`fadrm_hf.snapshots`).
+        snapshots: Keep what the images of the first shard look like along their optimisation
+            (`fadrm_hf.recovery.snapshots`).
         curves: Tracker that the run's losses go to, or `None`.
 
     Returns:

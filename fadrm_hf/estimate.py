@@ -23,25 +23,25 @@ from torch import Tensor, nn
 
 from fadrm_hf.builders.soft_labels import label_features, row_bytes
 from fadrm_hf.config import RunConfig
-from fadrm_hf.label_codec import find_codec
+from fadrm_hf.labels.label_codec import find_codec
+from fadrm_hf.labels.relabel import Labeller, label_epoch, micro_batches
 from fadrm_hf.machine import peak_memory_bytes, reset_peak_memory
-from fadrm_hf.matcher import matching
-from fadrm_hf.memory import MemoryLaw, measure_recovery, peak_tensor_bytes, share_of_memory
 from fadrm_hf.patches import images_needed, starting_images
 from fadrm_hf.progress import Reporter
-from fadrm_hf.protocol import optimiser_of
 from fadrm_hf.randomness import generator
-from fadrm_hf.relabel import Labeller, label_epoch, micro_batches
+from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.memory import MemoryLaw, measure_recovery, peak_tensor_bytes, share_of_memory
+from fadrm_hf.recovery.trial import cycle_of, largest_shard, try_recovery
 from fadrm_hf.shards import recovery_shards
 from fadrm_hf.sources import Source
 from fadrm_hf.stand_ins import teachers_like, untrained_names
 from fadrm_hf.statistics import Targets
 from fadrm_hf.statistics.gathering import block_side, gather_statistics
-from fadrm_hf.students import create_student
 from fadrm_hf.teachers import Teacher
 from fadrm_hf.teachers.squeeze import new_network
 from fadrm_hf.teachers.teacher import split_name
-from fadrm_hf.trial import cycle_of, largest_shard, try_recovery
+from fadrm_hf.training.protocol import optimiser_of
+from fadrm_hf.training.students import create_student
 
 Step = Callable[[int], int]  # does about so many units of work, and returns how many it did
 Measured = list[dict[str, Targets]]

@@ -33,10 +33,10 @@ from fadrm_hf.display import Displayed
 from fadrm_hf.errors import ArtifactError, StudentError
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.image_table import ImageTable
-from fadrm_hf.label_codec import find_codec
-from fadrm_hf.label_stream import LabelEpochs, read_ahead
-from fadrm_hf.relabel import Labeller, label_epoch, split_sizes
-from fadrm_hf.reuse import stored_epoch_of
+from fadrm_hf.labels.label_codec import find_codec
+from fadrm_hf.labels.label_stream import LabelEpochs, read_ahead
+from fadrm_hf.labels.relabel import Labeller, label_epoch, split_sizes
+from fadrm_hf.labels.reuse import stored_epoch_of
 from fadrm_hf.shards import join_world
 from fadrm_hf.sources.images import normalise
 from fadrm_hf.views import LabelViews, render_views

@@ -12,7 +12,7 @@ from fadrm_hf.citation import Paper
 from fadrm_hf.config import RunConfig
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.patches import Start
-from fadrm_hf.recover import Recovery
+from fadrm_hf.recovery.recover import Recovery
 from fadrm_hf.statistics import Matching
 
 Settings = dict[str, dict[str, Any]]  # values by section of a run and name, as a configuration file holds them
@@ -33,7 +33,7 @@ class Method:
         iterations: Steps per image; 0 leaves the starting images as they are.
         sizes: Resolutions that images are optimised at, where these are not that of the source.
         retrieval: How much complexity counts where real patches are retrieved during recovery
-            (`fadrm_hf.retrieval.Retriever`); `None` where they are not.
+            (`fadrm_hf.recovery.retrieval.Retriever`); `None` where they are not.
         matching: Which statistics are matched.
     """
 

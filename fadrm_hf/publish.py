@@ -34,8 +34,8 @@ from fadrm_hf.hub.delivery import Decision, Order, decide, deliver
 from fadrm_hf.hub.remote import LocalFile, Remote, look
 from fadrm_hf.hub.repository import parse_name
 from fadrm_hf.hub.session import require_login, status_of, talking_to_hub
+from fadrm_hf.labels.recode import recode
 from fadrm_hf.progress import Reporter
-from fadrm_hf.recode import recode
 from fadrm_hf.shards import WorkFolder
 from fadrm_hf.verify import verify_location
 

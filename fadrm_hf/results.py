@@ -65,7 +65,7 @@ class ResultFolder:
         return self._put(SCORES_NAME, scores.as_plain())
 
     def add_analysis(self, analysis: dict[str, Any]) -> Path:
-        """File what was measured of the theorems (`fadrm_hf.analysis`), in place of what was there."""
+        """File what was measured of the theorems (`fadrm_hf.evaluations.analysis`), in place of what was there."""
         return self._put(ANALYSIS_NAME, analysis)
 
     def _put(self, name: str, document: dict[str, Any]) -> Path:

@@ -24,9 +24,9 @@ from fadrm_hf.information import Information, Observer, named_observer, recorded
 from fadrm_hf.leakage import copies_of_test_images
 from fadrm_hf.methods import METHODS
 from fadrm_hf.progress import Reporter
+from fadrm_hf.recovery.snapshots import SNAPSHOTS
 from fadrm_hf.scorecard import Contest, accuracy_scores
 from fadrm_hf.scores import compression_ratio, cosine_distance, effective_number, pixel_entropy, summarise
-from fadrm_hf.snapshots import SNAPSHOTS
 from fadrm_hf.sources import Source
 
 Found = dict[str, Score]

@@ -40,7 +40,7 @@ from fadrm_hf.builders.images import image_features
 from fadrm_hf.errors import FadrmError
 from fadrm_hf.files import sha256
 from fadrm_hf.hub.repository import fetch_all, label_folder, unlisted_files
-from fadrm_hf.label_codec import LabelCodec, find_codec
+from fadrm_hf.labels.label_codec import LabelCodec, find_codec
 from fadrm_hf.legacy.order_check import TOLERANCE as IMPORTED_TOLERANCE
 from fadrm_hf.randomness import generator
 from fadrm_hf.shards import join_world

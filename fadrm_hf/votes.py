@@ -27,9 +27,9 @@ from fadrm_hf.presets import resolve
 from fadrm_hf.progress import Reporter
 from fadrm_hf.shards import WorkFolder, mine
 from fadrm_hf.sources import Source, num_held_out
-from fadrm_hf.students import check_student
 from fadrm_hf.teachers import Teacher, public_name
-from fadrm_hf.train_student import train_students
+from fadrm_hf.training.students import check_student
+from fadrm_hf.training.train_student import train_students
 
 
 def needs_votes(run: RunConfig) -> bool:

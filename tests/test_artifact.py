@@ -32,9 +32,9 @@ from fadrm_hf.config import RelabelConfig, SourceConfig
 from fadrm_hf.errors import ArtifactError, ConfigError
 from fadrm_hf.files import load_tensors, save_tensors, sha256, write_json
 from fadrm_hf.hub import open_artifact
+from fadrm_hf.labels.relabel import Labeller, label_epoch
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.model_directory import model_config, write_model_directory
-from fadrm_hf.relabel import Labeller, label_epoch
 from fadrm_hf.teachers import load_teacher
 from fadrm_hf.verify import verify_location
 

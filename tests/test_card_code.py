@@ -19,7 +19,7 @@ from fadrm_hf.artifact.manifest import read_manifest, refresh_files, write_manif
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES
 from fadrm_hf.card import label_configs, write_card
 from fadrm_hf.files import load_tensors, save_tensors
-from fadrm_hf.recode import recode
+from fadrm_hf.labels.recode import recode
 from fadrm_hf.views import LabelViews, render_views
 
 

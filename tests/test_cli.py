@@ -22,7 +22,7 @@ from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.listing import PUBLISHED_TEACHERS
 from fadrm_hf.methods import METHODS, find_method
 from fadrm_hf.presets import PRESETS
-from fadrm_hf.students import create_student
+from fadrm_hf.training.students import create_student
 
 LISTS = ("methods", "students", "sources", "teachers")
 

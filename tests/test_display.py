@@ -53,7 +53,8 @@ def shown(tmp_path):
     """An artifact whose names are hostile, with an evaluation, and its page."""
     folder = artifacts.make_artifact(tmp_path / "run")
     (folder / "results/fadrm-resnet18.json").write_text(json.dumps(RESULT))
-    (folder / "results/fadrm-convnet3.json").write_text(json.dumps(RESULT | {"student": "convnet3"}))  # so both are named
+    other = RESULT | {"student": "convnet3"}  # so both are named
+    (folder / "results/fadrm-convnet3.json").write_text(json.dumps(other))
     distilled, manifest = load_distilled(folder), read_manifest(folder)
     names = (HOSTILE, *manifest.classes.names[1:])
     write_manifest(folder, replace(manifest, classes=ClassRecord(manifest.classes.ids, names, manifest.classes.hash)))

@@ -54,11 +54,11 @@ from fadrm_hf.cli import main
 from fadrm_hf.config import PatchConfig, RecoverConfig, RelabelConfig, SourceConfig
 from fadrm_hf.errors import ConfigError, TeacherError
 from fadrm_hf.halving import in_halves
-from fadrm_hf.matcher import matching
+from fadrm_hf.labels.relabel import Labeller, label_epoch
 from fadrm_hf.patches import starting_images
 from fadrm_hf.randomness import generator
-from fadrm_hf.recover import Recovery
-from fadrm_hf.relabel import Labeller, label_epoch
+from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.recover import Recovery
 from fadrm_hf.sources import load_source
 
 CPU = torch.device("cpu")

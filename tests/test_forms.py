@@ -11,11 +11,11 @@ from fixtures.small import digits, small_teacher
 from fadrm_hf.artifact import read_images, read_manifest
 from fadrm_hf.cli import main
 from fadrm_hf.config import RecoverConfig, RunConfig, SourceConfig
-from fadrm_hf.matcher import matching
 from fadrm_hf.methods.fadrm import FADRM
 from fadrm_hf.presets import resolve
 from fadrm_hf.randomness import generator
-from fadrm_hf.recover import Recovery
+from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.recover import Recovery
 
 CONFIG = RecoverConfig(flip_probability=0.5, max_roll=2, crop_area=(0.3, 1.0))
 FORMS = ("plain", "eager", "compiled")

@@ -27,7 +27,7 @@ from fadrm_hf.config.file import read_settings
 from fadrm_hf.errors import FadrmError
 from fadrm_hf.evaluation import read_evaluation
 from fadrm_hf.hub import open_artifact
-from fadrm_hf.label_codec import find_codec
+from fadrm_hf.labels.label_codec import find_codec
 from fadrm_hf.legacy.label_files import read_batch
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.shards import WorkFolder

@@ -36,7 +36,7 @@ from fadrm_hf.files import load_tensors
 from fadrm_hf.gallery import refresh_gallery, write_gallery
 from fadrm_hf.gallery.serving import served
 from fadrm_hf.gallery.sheets import THUMBNAIL_PIXELS, WHOLE_PIXELS, Pictures, read_record
-from fadrm_hf.recode import recode
+from fadrm_hf.labels.recode import recode
 from fadrm_hf.results import record_result
 from fadrm_hf.verify import verify_artifact
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from fadrm_hf.generalisation import (
+from fadrm_hf.evaluations.generalisation import (
     Complexities,
     Estimate,
     Residual,

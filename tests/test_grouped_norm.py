@@ -9,7 +9,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 import fadrm_hf.networks  # noqa: F401 - registers the small-image architectures
-from fadrm_hf.grouped_norm import use_group_statistics
+from fadrm_hf.labels.grouped_norm import use_group_statistics
 from fadrm_hf.randomness import generator
 
 SIZES = ([8, 8], [8, 9], [4, 4, 4, 3, 4, 4, 5], [7])

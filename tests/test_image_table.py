@@ -8,8 +8,8 @@ import torch
 from fadrm_hf import files
 from fadrm_hf.config import RelabelConfig
 from fadrm_hf.image_table import ImageTable, empty_images
+from fadrm_hf.labels.relabel import label_epoch
 from fadrm_hf.randomness import generator
-from fadrm_hf.relabel import label_epoch
 from fadrm_hf.views import LabelViews, render_views
 
 

@@ -6,7 +6,7 @@ import torch
 from datasets import Dataset, Features, List, Value
 
 from fadrm_hf.errors import ArtifactError, ConfigError, TeacherError
-from fadrm_hf.label_codec import find_codec
+from fadrm_hf.labels.label_codec import find_codec
 
 WITH_LOGITS = ["float16", "int8", "int4", "top1", "top4"]
 

@@ -18,11 +18,11 @@ from fadrm_hf.artifact.recorded_teachers import load_recorded_teachers, recorded
 from fadrm_hf.config import RelabelConfig
 from fadrm_hf.errors import ArtifactError, StudentError
 from fadrm_hf.files import load_tensors
-from fadrm_hf.label_stream import read_ahead
+from fadrm_hf.labels.label_stream import read_ahead
+from fadrm_hf.labels.recode import recode
+from fadrm_hf.labels.relabel import Labeller, label_epoch
+from fadrm_hf.labels.reuse import stored_epoch_of
 from fadrm_hf.loader import load_distilled
-from fadrm_hf.recode import recode
-from fadrm_hf.relabel import Labeller, label_epoch
-from fadrm_hf.reuse import stored_epoch_of
 from fadrm_hf.sources.images import normalise
 from fadrm_hf.views import LabelViews, render_views
 

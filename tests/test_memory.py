@@ -9,8 +9,10 @@ from fixtures.small import digits, small_teacher
 
 from fadrm_hf.config import RecoverConfig, RunConfig, TeacherConfig
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.matcher import matching
-from fadrm_hf.memory import (
+from fadrm_hf.methods.fadrm import FADRM
+from fadrm_hf.methods.g_vbsm import GVBSM
+from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.memory import (
     MemoryLaw,
     free_memory_bytes,
     measure_recovery,
@@ -19,9 +21,7 @@ from fadrm_hf.memory import (
     require_memory,
     share_of_memory,
 )
-from fadrm_hf.methods.fadrm import FADRM
-from fadrm_hf.methods.g_vbsm import GVBSM
-from fadrm_hf.trial import cycle_of, largest_shard, try_recovery
+from fadrm_hf.recovery.trial import cycle_of, largest_shard, try_recovery
 
 CPU = torch.device("cpu")
 MB = 4 * 250_000  # bytes of so many float32
@@ -167,7 +167,7 @@ def test_a_run_is_refused_before_its_first_iteration_if_it_cannot_fit(source, te
     with matching([teacher], run.recover, CPU) as matchers:
         needed = measure_recovery(run, matchers, source, CPU).bytes_of(10)
         free = int(0.9 * needed)  # what is measured again differs by some percent: gradients come in another order
-        monkeypatch.setattr("fadrm_hf.memory.free_memory_bytes", lambda device: free)
+        monkeypatch.setattr("fadrm_hf.recovery.memory.free_memory_bytes", lambda device: free)
         with pytest.raises(ConfigError, match=r"--recover.batch_size [789] or less"):
             require_memory(run, matchers, source, CPU, PartialState())
         require_memory(replace(run, recover=replace(run.recover, batch_size=6)), matchers, source, CPU, PartialState())

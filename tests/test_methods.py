@@ -10,13 +10,13 @@ from fixtures.small import digits, small_teacher
 
 from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.matcher import matching
 from fadrm_hf.methods import METHODS, find_method
 from fadrm_hf.methods.fadrm import FADRM
 from fadrm_hf.methods.fadrm_plus import FADRMPlus
 from fadrm_hf.methods.random_real import RandomReal
 from fadrm_hf.randomness import generator
-from fadrm_hf.recover import Recovery
+from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.recover import Recovery
 
 CPU = torch.device("cpu")
 

@@ -13,8 +13,8 @@ from fadrm_hf.class_map import ClassMap
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.model_directory import model_config, write_model_directory
 from fadrm_hf.statistics import watched_layers
-from fadrm_hf.students import check_student
 from fadrm_hf.teachers import load_teacher
+from fadrm_hf.training.students import check_student
 
 CONVNETS = sorted(convnets.default_cfgs)
 NAMES = sorted([*networks.default_cfgs, *CONVNETS])

@@ -12,12 +12,12 @@ from fadrm_hf.errors import ConfigError
 from fadrm_hf.files import load_tensors
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.progress import Task
-from fadrm_hf.protocol import hard_label_loss, is_hard_epoch
 from fadrm_hf.randomness import generator
 from fadrm_hf.sources import load_source
-from fadrm_hf.students import create_student
-from fadrm_hf.train_student import StudentTraining
-from fadrm_hf.train_student import TestImages as HeldOutImages  # pytest collects what begins with Test
+from fadrm_hf.training.protocol import hard_label_loss, is_hard_epoch
+from fadrm_hf.training.students import create_student
+from fadrm_hf.training.train_student import StudentTraining
+from fadrm_hf.training.train_student import TestImages as HeldOutImages  # pytest collects what begins with Test
 from fadrm_hf.views import LabelViews, render_views
 
 CPU = torch.device("cpu")

@@ -17,8 +17,11 @@ from fadrm_hf.cli import main
 from fadrm_hf.config import RelabelConfig, StudentConfig
 from fadrm_hf.errors import ConfigError, StudentError
 from fadrm_hf.evaluation import read_evaluation
+from fadrm_hf.labels.recode import recode
 from fadrm_hf.loader import load_distilled
-from fadrm_hf.protocol import (
+from fadrm_hf.randomness import generator
+from fadrm_hf.student_settings import protocol_section
+from fadrm_hf.training.protocol import (
     check_protocol,
     optimiser_of,
     parameter_groups,
@@ -27,9 +30,6 @@ from fadrm_hf.protocol import (
     shown_by,
     soft_loss_of,
 )
-from fadrm_hf.randomness import generator
-from fadrm_hf.recode import recode
-from fadrm_hf.student_settings import protocol_section
 
 FILES = sorted((Path(__file__).parent.parent / "recipes/configs/protocols").glob("*.yaml"))
 

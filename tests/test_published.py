@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fadrm_hf.architectures import ARCHITECTURES
+from fadrm_hf.evaluations.published import find_ablation, published_ablations, published_accuracies, published_bound
 from fadrm_hf.presets import PRESETS
-from fadrm_hf.published import find_ablation, published_ablations, published_accuracies, published_bound
 
 TEXTS = sorted((Path(__file__).resolve().parents[2] / "shared/seeds").glob("00[01]_*.txt"))
 PRINTED = {"CIFAR-100": "cifar100", "Tiny-ImageNet": "tiny_imagenet", "ImageNette": "imagenette",

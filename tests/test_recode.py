@@ -15,8 +15,8 @@ from fadrm_hf.builders.soft_labels import VIEW_FEATURES
 from fadrm_hf.cli import main
 from fadrm_hf.errors import ArtifactError, ConfigError, RunFolderError
 from fadrm_hf.files import write_json
-from fadrm_hf.label_codec import find_codec
-from fadrm_hf.recode import recode
+from fadrm_hf.labels.label_codec import find_codec
+from fadrm_hf.labels.recode import recode
 from fadrm_hf.verify import verify_artifact
 
 LABELS = "soft_labels/train-00000-of-00001.parquet"

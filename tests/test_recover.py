@@ -12,9 +12,9 @@ from torchvision.transforms.v2.functional import crop as crop_image
 
 from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ConfigError, TeacherError
-from fadrm_hf.matcher import FrozenMatcher, MatchableCheck, matching
 from fadrm_hf.randomness import generator
-from fadrm_hf.recover import Recovery, resample, valid_range
+from fadrm_hf.recovery.matcher import FrozenMatcher, MatchableCheck, matching
+from fadrm_hf.recovery.recover import Recovery, resample, valid_range
 from fadrm_hf.views import BatchViews, apply_view
 
 CPU = torch.device("cpu")

@@ -13,8 +13,8 @@ from torch import nn
 import fadrm_hf.networks  # noqa: F401 - registers the small-image architectures
 from fadrm_hf.config import RelabelConfig
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.labels.relabel import Labeller, check_labelling, combine_logits, label_epoch, micro_batches, split_sizes
 from fadrm_hf.randomness import generator
-from fadrm_hf.relabel import Labeller, check_labelling, combine_logits, label_epoch, micro_batches, split_sizes
 from fadrm_hf.sources.images import normalise
 from fadrm_hf.teachers import vote_weights
 from fadrm_hf.views import LabelViews, render_views

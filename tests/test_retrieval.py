@@ -20,7 +20,7 @@ from fadrm_hf.files import load_tensors, save_tensors
 from fadrm_hf.methods.fadrm import FADRM
 from fadrm_hf.patches import select_patches
 from fadrm_hf.randomness import generator
-from fadrm_hf.retrieval import Retriever, build_pool, complexity, unit_features
+from fadrm_hf.recovery.retrieval import Retriever, build_pool, complexity, unit_features
 
 CPU = torch.device("cpu")
 PATCHES = PatchConfig(pool=12, crops_per_image=2)

@@ -81,7 +81,7 @@ def test_names_of_the_library_are_explained_where_they_are_used(site):
     api = pages[folder / "api.html"].anchors
     assert {"fadrm_hf.load_distilled", "fadrm_hf.Distilled.batches", "fadrm_hf.errors.ConfigError"} <= api
     linked = {link.partition("#")[2] for link in pages[folder / "new_method.html"].links if "api.html" in link}
-    assert {"fadrm_hf.Method", "fadrm_hf.recover.Recovery"} <= linked
+    assert {"fadrm_hf.Method", "fadrm_hf.recovery.recover.Recovery"} <= linked
     assert linked <= api | {""}
 
 

@@ -19,8 +19,8 @@ from torchvision.models import vgg as torchvision_vgg
 import fadrm_hf.networks  # noqa: F401 (registers the small VGGs)
 from fadrm_hf.cli import main
 from fadrm_hf.errors import StudentError
-from fadrm_hf.network_slimming import multiply_adds, usual_student
-from fadrm_hf.slimming import Stage, chain_of, channels_to_keep, slimmed
+from fadrm_hf.evaluations.network_slimming import multiply_adds, usual_student
+from fadrm_hf.training.slimming import Stage, chain_of, channels_to_keep, slimmed
 
 STUDENT = "timm/vgg11_bn_narrow"
 WORDS = (f"--student={STUDENT}", "--num_seeds=2", "--epochs=2", "--scale_penalty=0.01")

@@ -15,8 +15,8 @@ from torch import nn
 from fadrm_hf.cli import main
 from fadrm_hf.errors import ConfigError, StudentError
 from fadrm_hf.files import load_tensors
-from fadrm_hf.shared_norm import check_shareable
-from fadrm_hf.student_group import ALONE, StudentGroup, student_group
+from fadrm_hf.training.shared_norm import check_shareable
+from fadrm_hf.training.student_group import ALONE, StudentGroup, student_group
 
 EPOCHS = 3
 RESULT = "results/distilled-soft-fadrm-timm_resnet10_narrow.json"

@@ -22,8 +22,8 @@ from fadrm_hf.commands.contribute import push_student_command
 from fadrm_hf.errors import HubError, RunFolderError, StudentError
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.randomness import generator
-from fadrm_hf.student_repository import check_model_name, check_savable, push_student, save_student
-from fadrm_hf.students import create_student
+from fadrm_hf.training.student_repository import check_model_name, check_savable, push_student, save_student
+from fadrm_hf.training.students import create_student
 
 SIZE, CLASSES = 16, 10
 MODEL = "alice/student"

@@ -11,9 +11,9 @@ from torch import nn
 import fadrm_hf.networks  # noqa: F401 - registers the small-image architectures
 from fadrm_hf.config import StudentConfig
 from fadrm_hf.loader import Batch
-from fadrm_hf.protocol import optimiser_of, set_learning_rate, soft_label_loss
 from fadrm_hf.randomness import generator
-from fadrm_hf.student_step import CapturedStep, StudentStep, by_micro_batch, can_join, joined, on_device
+from fadrm_hf.training.protocol import optimiser_of, set_learning_rate, soft_label_loss
+from fadrm_hf.training.student_step import CapturedStep, StudentStep, by_micro_batch, can_join, joined, on_device
 
 CONFIG = StudentConfig(lr=0.1, eta=1.0, optimiser="sgd", momentum=0.0, weight_decay=0.0)
 

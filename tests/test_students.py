@@ -6,7 +6,7 @@ from fadrm_hf.architectures import ARCHITECTURES, find_architecture, full_name, 
 from fadrm_hf.config import StudentConfig
 from fadrm_hf.errors import StudentError
 from fadrm_hf.networks import small_variant
-from fadrm_hf.students import check_student, count_parameters, create_student, sizes_of
+from fadrm_hf.training.students import check_student, count_parameters, create_student, sizes_of
 
 # What torchvision states of its own networks, and timm's authors of those that torchvision lacks.
 TORCHVISION = {

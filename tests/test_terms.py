@@ -10,11 +10,11 @@ from fixtures.small import digits, small_teacher
 
 from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.matcher import matching
 from fadrm_hf.methods.g_vbsm import GVBSM
 from fadrm_hf.randomness import generator
-from fadrm_hf.recover import Recovery
-from fadrm_hf.terms import Densification, EuclideanNorm, Flatness, Step, TotalVariation
+from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.recover import Recovery
+from fadrm_hf.recovery.terms import Densification, EuclideanNorm, Flatness, Step, TotalVariation
 
 
 def step_of(images, labels=None, logits=None, look=lambda x: x, predict=lambda x: x.flatten(1)):

@@ -15,13 +15,13 @@ from fadrm_hf.errors import StudentError
 from fadrm_hf.files import load_tensors
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.progress import Reporter, Task
-from fadrm_hf.protocol import parameter_groups, protocol_of, soft_label_loss
 from fadrm_hf.randomness import generator
 from fadrm_hf.scores import predict, topk_accuracy
 from fadrm_hf.sources import load_source
-from fadrm_hf.students import create_student
-from fadrm_hf.train_student import StudentTraining, train_students
-from fadrm_hf.train_student import TestImages as HeldOutImages  # pytest collects what begins with Test
+from fadrm_hf.training.protocol import parameter_groups, protocol_of, soft_label_loss
+from fadrm_hf.training.students import create_student
+from fadrm_hf.training.train_student import StudentTraining, train_students
+from fadrm_hf.training.train_student import TestImages as HeldOutImages  # pytest collects what begins with Test
 
 CPU = torch.device("cpu")
 RESULT = "results/distilled-{labels}-fadrm-timm_resnet10_narrow.json"

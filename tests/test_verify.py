@@ -23,7 +23,7 @@ from fadrm_hf.artifact.reading import read_label_columns
 from fadrm_hf.artifact.tables import write_label_table, write_tables
 from fadrm_hf.builders.soft_labels import label_features, label_table
 from fadrm_hf.files import load_tensors, save_tensors, write_json
-from fadrm_hf.recode import recode
+from fadrm_hf.labels.recode import recode
 from fadrm_hf.verify import verify_artifact
 
 IMAGES, LABELS = "data/train-00000-of-00001.parquet", "soft_labels/train-00000-of-00001.parquet"

@@ -21,12 +21,12 @@ from fadrm_hf.config import RecoverConfig, VoteConfig
 from fadrm_hf.distill import check_run
 from fadrm_hf.errors import ConfigError, FadrmError, SourceError
 from fadrm_hf.line import Ballot
-from fadrm_hf.matcher import matching
 from fadrm_hf.methods.cv_dd import CVDD
 from fadrm_hf.presets import resolve
 from fadrm_hf.progress import Reporter
 from fadrm_hf.randomness import generator
-from fadrm_hf.recover import Recovery, valid_range
+from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.recover import Recovery, valid_range
 from fadrm_hf.sources import num_held_out
 from fadrm_hf.views import BatchViews, apply_view
 from fadrm_hf.votes import check_votes, measure_votes, needs_votes

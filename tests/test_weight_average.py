@@ -10,13 +10,13 @@ from fadrm_hf.config import SourceConfig, StudentConfig
 from fadrm_hf.files import load_tensors
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.progress import Task
-from fadrm_hf.protocol import protocol_of
 from fadrm_hf.scores import predict, topk_accuracy
 from fadrm_hf.sources import load_source
-from fadrm_hf.students import create_student
-from fadrm_hf.train_student import StudentTraining
-from fadrm_hf.train_student import TestImages as HeldOutImages  # pytest collects what begins with Test
-from fadrm_hf.weight_average import WeightAverage
+from fadrm_hf.training.protocol import protocol_of
+from fadrm_hf.training.students import create_student
+from fadrm_hf.training.train_student import StudentTraining
+from fadrm_hf.training.train_student import TestImages as HeldOutImages  # pytest collects what begins with Test
+from fadrm_hf.training.weight_average import WeightAverage
 
 CPU = torch.device("cpu")
 DECAY = 0.7

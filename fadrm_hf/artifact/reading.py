@@ -32,7 +32,7 @@ from fadrm_hf.builders.images import image_features
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features, row_bytes
 from fadrm_hf.errors import ArtifactError, FadrmError
 from fadrm_hf.image_table import empty_images
-from fadrm_hf.label_codec import find_codec
+from fadrm_hf.labels.label_codec import find_codec
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]

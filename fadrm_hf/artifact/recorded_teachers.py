@@ -10,8 +10,8 @@ from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, TeacherRecord, i
 from fadrm_hf.class_map import ClassMap
 from fadrm_hf.config import RelabelConfig, SourceConfig
 from fadrm_hf.errors import ArtifactError, ConfigError, TeacherError
+from fadrm_hf.labels.relabel import Labeller, check_labelling
 from fadrm_hf.networks import is_registered_here
-from fadrm_hf.relabel import Labeller, check_labelling
 from fadrm_hf.teachers import Teacher, align_teacher, load_teacher, local_name, public_name, save_teacher
 
 

@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.config import RelabelConfig
-from fadrm_hf.label_codec import Columns, find_codec
-from fadrm_hf.relabel import split_sizes
+from fadrm_hf.labels.label_codec import Columns, find_codec
+from fadrm_hf.labels.relabel import split_sizes
 
 Flags = npt.NDArray[np.bool_]
 

@@ -82,7 +82,7 @@ def write_tables(
         size: Side of the images in pixels.
         ipc: Images per class.
         epochs: Epochs of soft labels that are stored.
-        codec: How they are stored (`fadrm_hf.label_codec`).
+        codec: How they are stored (`fadrm_hf.labels.label_codec`).
 
     Raises:
         RunFolderError: If a shard is missing or is not what this run makes.

@@ -17,7 +17,7 @@ from fadrm_hf.artifact.manifest import Manifest, SourceRecord
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES
 from fadrm_hf.card.text import cell, link
-from fadrm_hf.label_codec import find_codec
+from fadrm_hf.labels.label_codec import find_codec
 from fadrm_hf.methods import paper_of, title_of
 
 NESTED_IPC = (1, 2, 5, 10, 20, 50, 100, 200)

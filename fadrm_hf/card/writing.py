@@ -24,7 +24,7 @@ from fadrm_hf.card.results import Result, accuracy_bars, read_results, render_re
 from fadrm_hf.card.scores import KINDS, Scores, course_rows, read_scores, score_rows, whole_looks
 from fadrm_hf.card.text import quoted, render, size
 from fadrm_hf.files import write_bytes
-from fadrm_hf.label_codec import find_codec
+from fadrm_hf.labels.label_codec import find_codec
 from fadrm_hf.methods import METHODS, paper_of
 from fadrm_hf.pictures import write_pictures
 

@@ -7,11 +7,11 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from rich.table import Table
 
-from fadrm_hf.analysis import AnalysisRequest, analyse
 from fadrm_hf.arguments import parse
 from fadrm_hf.commands.measuring import examining_parser, only_process
 from fadrm_hf.commands.output import as_typed, show
 from fadrm_hf.commands.summary import Summary
+from fadrm_hf.evaluations.analysis import AnalysisRequest, analyse
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.progress import Reporter
 from fadrm_hf.results import result_folder

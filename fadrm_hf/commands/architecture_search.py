@@ -7,14 +7,6 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from fadrm_hf.architecture_search import (
-    SMALL_ARCHITECTURES,
-    Search,
-    check_architectures,
-    correlations,
-    prepare_search,
-    search,
-)
 from fadrm_hf.arguments import parse
 from fadrm_hf.artifact.recorded_source import source_of
 from fadrm_hf.card.text import duration, render
@@ -31,11 +23,19 @@ from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import SqueezeConfig, build
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.evaluations.architecture_search import (
+    SMALL_ARCHITECTURES,
+    Search,
+    check_architectures,
+    correlations,
+    prepare_search,
+    search,
+)
+from fadrm_hf.evaluations.measured_tables import mean_and_std, with_suffix, write_table
 from fadrm_hf.files import write_bytes
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.machine import describe_machine, library_versions
-from fadrm_hf.measured_tables import mean_and_std, with_suffix, write_table
 from fadrm_hf.pictures import draw_ranking
 from fadrm_hf.presets import WHOLE_DATASET, resolve_squeeze
 from fadrm_hf.progress import Reporter

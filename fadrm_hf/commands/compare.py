@@ -13,10 +13,10 @@ from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.measuring import only_process, table_summary
 from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.commands.summary import Summary
-from fadrm_hf.compare import Contender, check_contender, compare
 from fadrm_hf.config import StudentConfig, build, read_settings, require
 from fadrm_hf.errors import ConfigError, FadrmError, unknown
-from fadrm_hf.measured_tables import with_suffix
+from fadrm_hf.evaluations.compare import Contender, check_contender, compare
+from fadrm_hf.evaluations.measured_tables import with_suffix
 from fadrm_hf.methods import METHODS, find_method
 from fadrm_hf.progress import Reporter
 from fadrm_hf.shards import require_place

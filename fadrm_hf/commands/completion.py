@@ -52,7 +52,7 @@ def print_completion(arguments: Sequence[str]) -> Summary:
         raise ConfigError("--print_completion needs the package shtab, which is not installed: pip install shtab")
     import shtab
 
-    say(shtab.complete(_all_commands(files=shtab.FILE, folders=shtab.DIRECTORY), shell=shell))
+    say(shtab.complete(_all_commands(files=shtab.FILE, folders=shtab.DIRECTORY), shell))
     return Summary()
 
 

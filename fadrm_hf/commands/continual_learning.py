@@ -12,11 +12,11 @@ from fadrm_hf.card.writing import machine_line
 from fadrm_hf.commands.measuring import protocol_given, student_options, student_parser, table_place, table_summary
 from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.commands.summary import Summary
-from fadrm_hf.continual_learning import Course, learn_continually, prepare_course
+from fadrm_hf.evaluations.continual_learning import Course, learn_continually, prepare_course
+from fadrm_hf.evaluations.measured_tables import mean_and_std, with_suffix, write_table
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.machine import describe_machine, library_versions
-from fadrm_hf.measured_tables import mean_and_std, with_suffix, write_table
 from fadrm_hf.progress import Reporter
 from fadrm_hf.results import result_folder
 from fadrm_hf.scores import summarise

@@ -8,7 +8,7 @@ from fadrm_hf.arguments import new_parser, parse
 from fadrm_hf.commands.output import say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.contribute import send_result
-from fadrm_hf.student_repository import push_student
+from fadrm_hf.training.student_repository import push_student
 
 
 def send_result_command(arguments: Sequence[str]) -> Summary:

@@ -18,11 +18,11 @@ from fadrm_hf.commands.measuring import (
 from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import require
-from fadrm_hf.cross_architecture import examine, prepare_examination
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.evaluations.cross_architecture import examine, prepare_examination
+from fadrm_hf.evaluations.measured_tables import with_suffix
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.loader import load_distilled
-from fadrm_hf.measured_tables import with_suffix
 from fadrm_hf.progress import Reporter
 from fadrm_hf.results import result_folder
 from fadrm_hf.shards import join_world

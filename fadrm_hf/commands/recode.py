@@ -8,7 +8,7 @@ from fadrm_hf.commands.output import say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.hub import fetch_all, open_artifact
 from fadrm_hf.hub.repository import label_folder
-from fadrm_hf.recode import recode
+from fadrm_hf.labels.recode import recode
 
 
 def recode_command(arguments: Sequence[str]) -> Summary:

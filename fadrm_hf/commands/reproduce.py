@@ -19,7 +19,7 @@ from fadrm_hf.progress import Reporter
 from fadrm_hf.reproduce import Reproduction, check_files, choose_result, is_online, parse_tolerance, settings_of
 from fadrm_hf.results import ResultFolder, result_folder
 from fadrm_hf.sources import Source
-from fadrm_hf.train_student import train_students
+from fadrm_hf.training.train_student import train_students
 
 
 def reproduce_command(arguments: Sequence[str]) -> Summary:

@@ -17,7 +17,7 @@ from fadrm_hf.contribute import send_result
 from fadrm_hf.errors import ConfigError, HubError
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.results import ResultFolder
-from fadrm_hf.student_repository import check_model_name, check_savable, push_student, save_student
+from fadrm_hf.training.student_repository import check_model_name, check_savable, push_student, save_student
 
 
 def add_sharing_options(parser: ArgumentParser) -> None:

@@ -10,12 +10,12 @@ from fadrm_hf.commands.measuring import student_options, table_summary
 from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import SourceConfig, SqueezeConfig, build, require
-from fadrm_hf.measured_tables import with_suffix
+from fadrm_hf.evaluations.measured_tables import with_suffix
+from fadrm_hf.evaluations.whole_dataset import Bound, measure_bound
 from fadrm_hf.presets import WHOLE_DATASET, resolve_squeeze
 from fadrm_hf.progress import Reporter
 from fadrm_hf.shards import WorkFolder, join_world, require_place
 from fadrm_hf.sources import load_source
-from fadrm_hf.whole_dataset import Bound, measure_bound
 
 _STUDENTS = ["resnet18", "resnet50", "resnet101"]  # Table 1
 _DESCRIPTION = """Train students on all images of a dataset with hard labels; write one table with published numbers.

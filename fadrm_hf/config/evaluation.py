@@ -19,9 +19,10 @@ class RelabelConfig:
         crop_area: Least and largest area of a view's crop.
         flip_probability: Probability that a view is mirrored.
         cutmix: Whether a box of each view comes from another view of the batch (lambda ~ Beta(1, 1)).
-        codec: How labels are stored: float16, int8, int4, top<k> such as top10, or none (`fadrm_hf.label_codec`).
+        codec: How labels are stored: float16, int8, int4, top<k> such as top10, or none
+            (`fadrm_hf.labels.label_codec`).
         stored_epochs: How many of the epochs are labelled and stored; training reads them again for the rest of
-            `epochs` (LPLD, arXiv 2410.15919; `fadrm_hf.reuse`). `None`: all of them.
+            `epochs` (LPLD, arXiv 2410.15919; `fadrm_hf.labels.reuse`). `None`: all of them.
         num_teachers: How many teachers label, from the first on. `None`: all that recover.
         ensemble: How logits of several become one label: their "mean"; the mean after each teacher's logits of a batch
             were scaled to one Frobenius norm, "frobenius" (G-VBSM's code for ImageNet-1k); or their mean weighted by

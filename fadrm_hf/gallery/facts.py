@@ -17,7 +17,7 @@ from fadrm_hf.card.text import quoted
 from fadrm_hf.card.writing import published_name
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.gallery.sheets import Pictures
-from fadrm_hf.label_codec import find_codec
+from fadrm_hf.labels.label_codec import find_codec
 from fadrm_hf.methods import paper_of
 
 

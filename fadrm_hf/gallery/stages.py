@@ -31,8 +31,8 @@ from fadrm_hf.gallery.sheets import (
     snapshot_name,
 )
 from fadrm_hf.methods import METHODS
+from fadrm_hf.recovery.snapshots import SNAPSHOTS
 from fadrm_hf.shards import range_name, recovery_shards
-from fadrm_hf.snapshots import SNAPSHOTS
 
 _STARTS = {"noise": "noise", "patches": "real patch", "pca": "real images"}  # others: "real image"
 

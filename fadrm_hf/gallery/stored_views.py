@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.reading import Array, Arrays, read_label_columns
-from fadrm_hf.label_codec import find_codec
+from fadrm_hf.labels.label_codec import find_codec
 
 _VIEWS_PER_IMAGE = 4  # at most: the first epochs
 _MOST_VIEWS = 4000  # about 120 bytes each

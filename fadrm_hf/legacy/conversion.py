@@ -22,14 +22,14 @@ from fadrm_hf.config import (
     filled,
 )
 from fadrm_hf.errors import ConfigError, RunFolderError
-from fadrm_hf.label_codec import find_codec
+from fadrm_hf.labels.label_codec import find_codec
+from fadrm_hf.labels.relabel import Labeller, check_labelling
 from fadrm_hf.legacy.order_check import compare_with_classes, compare_with_teachers
 from fadrm_hf.legacy.release import Release
 from fadrm_hf.machine import peak_memory_bytes
 from fadrm_hf.package import write_artifact
 from fadrm_hf.presets import preset_of, resolve_squeeze
 from fadrm_hf.progress import Reporter
-from fadrm_hf.relabel import Labeller, check_labelling
 from fadrm_hf.shards import WorkFolder, join_world, recovery_shards, refuse_other_run, require_place, require_space
 from fadrm_hf.sources import Source, load_source
 from fadrm_hf.student_settings import student_defaults

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fadrm_hf.errors import ArtifactError
+from fadrm_hf.labels.relabel import Labeller
 from fadrm_hf.legacy.release import Release
-from fadrm_hf.relabel import Labeller
 
 CHECKED_EPOCHS = 10
 SIGNIFICANCE = 4.0  # standard deviations above chance

@@ -2,9 +2,9 @@
 
 from fadrm_hf import files
 from fadrm_hf.image_table import ImageTable
-from fadrm_hf.label_codec import find_codec
+from fadrm_hf.labels.label_codec import find_codec
+from fadrm_hf.labels.relabel import Labeller, label_epoch
 from fadrm_hf.line.job import Job
-from fadrm_hf.relabel import Labeller, label_epoch
 from fadrm_hf.teachers import Teacher
 
 

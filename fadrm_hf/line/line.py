@@ -18,9 +18,9 @@ from fadrm_hf.line.job import Job
 from fadrm_hf.line.labels import label_images
 from fadrm_hf.line.recovery import Measured, recover_images
 from fadrm_hf.line.starts import build_pools, select_patches
-from fadrm_hf.matcher import MatchableCheck
 from fadrm_hf.package import write_artifact
 from fadrm_hf.progress import Reporter
+from fadrm_hf.recovery.matcher import MatchableCheck
 from fadrm_hf.shards import WHOLE, Shard, Share, WorkFolder, require_space
 from fadrm_hf.sources import Source
 from fadrm_hf.statistics.gathering import gather_statistics, statistics_bytes

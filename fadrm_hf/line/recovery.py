@@ -7,14 +7,14 @@ import torch
 
 from fadrm_hf.line.job import Job
 from fadrm_hf.line.starts import patches_of, retriever
-from fadrm_hf.matcher import matching
-from fadrm_hf.memory import require_memory
 from fadrm_hf.patches import Patches, noise_start
 from fadrm_hf.progress import Task
 from fadrm_hf.randomness import generator
-from fadrm_hf.recover import Recovery
+from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.memory import require_memory
+from fadrm_hf.recovery.recover import Recovery
+from fadrm_hf.recovery.snapshots import Snapshots
 from fadrm_hf.shards import Shard
-from fadrm_hf.snapshots import Snapshots
 from fadrm_hf.statistics import Targets
 from fadrm_hf.statistics.gathering import block_side
 from fadrm_hf.teachers import Teacher

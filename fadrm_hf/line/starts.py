@@ -7,7 +7,7 @@ import torch
 from fadrm_hf import files
 from fadrm_hf.line.job import Job
 from fadrm_hf.patches import Patches, starting_images
-from fadrm_hf.retrieval import Retriever, build_pool
+from fadrm_hf.recovery.retrieval import Retriever, build_pool
 from fadrm_hf.shards import Shard, range_name
 from fadrm_hf.teachers import Teacher
 

@@ -17,7 +17,7 @@ from fadrm_hf.citation import Paper
 from fadrm_hf.config import Interval, require
 from fadrm_hf.method import Settings, pool
 from fadrm_hf.methods.sre2l import SRe2L
-from fadrm_hf.recover import Recovery
+from fadrm_hf.recovery.recover import Recovery
 
 PAPER = Paper(
     title="Dataset Distillation via Curriculum Data Augmentation in Large Data Era",

@@ -22,7 +22,7 @@ from fadrm_hf.method import Settings, pool
 from fadrm_hf.methods.sre2l_pp import SRe2LPlusPlus, label_batch_size
 from fadrm_hf.networks import LARGEST_SMALL_SIZE
 from fadrm_hf.randomness import generator
-from fadrm_hf.recover import Recovery
+from fadrm_hf.recovery.recover import Recovery
 from fadrm_hf.teachers import vote_weights
 
 

@@ -19,9 +19,9 @@ from fadrm_hf.method import Method, Settings, pool
 from fadrm_hf.methods.g_vbsm import SMALL_POOL, SQUEEZE
 from fadrm_hf.networks import LARGEST_SMALL_SIZE
 from fadrm_hf.patches import Start
-from fadrm_hf.recover import Recovery
+from fadrm_hf.recovery.recover import Recovery
+from fadrm_hf.recovery.terms import Flatness
 from fadrm_hf.statistics import Matching
-from fadrm_hf.terms import Flatness
 
 PAPER = Paper(
     title="Elucidating the Design Space of Dataset Condensation",

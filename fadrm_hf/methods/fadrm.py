@@ -20,7 +20,7 @@ from fadrm_hf.citation import Paper
 from fadrm_hf.config import require
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.method import Method
-from fadrm_hf.recover import Recovery, resample
+from fadrm_hf.recovery.recover import Recovery, resample
 
 PAPER = Paper(
     title="FADRM: Fast and Accurate Data Residual Matching for Dataset Distillation",
@@ -51,7 +51,7 @@ class FADRM(Method):
             the size throughout for images of 64 px or less.
         retrieval: lambda of RETA's dynamic retrieval (arXiv 2602.24144; 0.1 there): before each residual the real
             patch is chosen anew from its class, by distance and, with this weight, by complexity
-            (`fadrm_hf.retrieval`). `None`: the patch stays the one an image started from, as in FADRM.
+            (`fadrm_hf.recovery.retrieval`). `None`: the patch stays the one an image started from, as in FADRM.
     """
 
     name = "fadrm"

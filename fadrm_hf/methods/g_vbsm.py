@@ -18,9 +18,9 @@ from fadrm_hf.config import require, require_probability
 from fadrm_hf.method import Method, Settings, pool
 from fadrm_hf.networks import LARGEST_SMALL_SIZE
 from fadrm_hf.patches import Start
-from fadrm_hf.recover import Recovery
+from fadrm_hf.recovery.recover import Recovery
+from fadrm_hf.recovery.terms import Densification
 from fadrm_hf.statistics import Matching
-from fadrm_hf.terms import Densification
 
 PAPER = Paper(
     title="Generalized Large-Scale Data Condensation via Various Backbone and Statistical Matching",

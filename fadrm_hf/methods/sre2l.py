@@ -17,7 +17,7 @@ from fadrm_hf.citation import Paper
 from fadrm_hf.config import require
 from fadrm_hf.method import Method, Settings, pool
 from fadrm_hf.patches import Start
-from fadrm_hf.recover import Recovery
+from fadrm_hf.recovery.recover import Recovery
 
 PAPER = Paper(
     title="Squeeze, Recover and Relabel: Dataset Condensation at ImageNet Scale From A New Perspective",

@@ -1,0 +1,1 @@
+"""Soft labels: made by teachers, stored by a codec, streamed to a student."""

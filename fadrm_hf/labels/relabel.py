@@ -1,0 +1,271 @@
+"""Views x teachers -> soft labels: the teachers' logits on each stored view, made one.
+
+BSSL (batch-specific soft labels; named in Tables 11-18, defined by the released code alone): while labelling,
+BatchNorm layers normalise by the statistics of the current micro-batch, the same images that the student's BatchNorm
+layers will see together; every other layer stays in eval mode and no running statistic changes. The label of a view
+therefore depends on the views labelled with it, which is why the table keeps `step` and its order.
+
+How several teachers' logits become one label is `RelabelConfig.ensemble`; nobody averages probabilities. Frobenius
+norms are taken over all views of a step, not over a micro-batch, so such labels depend on their step even where
+running statistics are used.
+
+Views are rendered, and teachers run, on many steps at once: only BatchNorm layers look across images, and they
+normalise each micro-batch by itself (`fadrm_hf.labels.grouped_norm`). How many steps share a pass changes no label by
+more than the rounding of a convolution.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fadrm_hf.config import RelabelConfig
+from fadrm_hf.errors import ConfigError
+from fadrm_hf.halving import in_halves
+from fadrm_hf.image_table import ImageTable
+from fadrm_hf.labels.grouped_norm import Grouping, use_group_statistics
+from fadrm_hf.randomness import generator
+from fadrm_hf.recovery.plain import DTYPES
+from fadrm_hf.sources.images import normalise
+from fadrm_hf.teachers import Teacher, require_finite, vote_weights
+from fadrm_hf.views import LabelViews, render_views, require_tiles
+
+Colour = tuple[float, float, float]
+Encode = Callable[[Tensor], dict[str, Tensor]]
+
+# Pixels of the views that share a forward pass: enough to keep all cores or a GPU busy, few enough to bound memory.
+# 64 views of 32 px on a CPU, beyond which feature maps leave its caches; 2048 on a GPU, or 41 of 224 px.
+_BLOCK_PIXELS = {"cpu": 2**16, "cuda": 2**21}
+
+
+def split_sizes(total: int, size: int) -> list[int]:
+    """Consecutive groups of `size`; what is left over is a group of its own unless it is a single image.
+
+    BatchNorm has no statistics of one image where the feature map is 1 x 1, so a single image joins the group before.
+    """
+    sizes = [size] * (total // size) + ([total % size] if total % size else [])
+    if len(sizes) > 1 and sizes[-1] == 1:
+        sizes[-2:] = [size + 1]
+    return sizes
+
+
+def micro_batches(total: int, config: RelabelConfig) -> list[int]:
+    """Sizes of the micro-batches of a batch of `total` views: what one forward pass of teacher or student sees."""
+    return split_sizes(total, config.batch_size // config.accumulation)
+
+
+def check_labelling(config: RelabelConfig, num_teachers: int, votes_known: bool, size: int | None = None) -> None:
+    """Refuse labels that these teachers cannot make, before any of them is loaded.
+
+    Args:
+        config: How the labels are to be made.
+        num_teachers: How many teachers there are.
+        votes_known: Whether every teacher that labels has a vote, or will have one by then.
+        size: Side of the images in pixels, if it is known.
+
+    Raises:
+        ConfigError: More teachers should label than there are, votes are asked for that nobody measured, or tiles are
+            shuffled that images of this size do not have.
+    """
+    if config.num_teachers is not None and config.num_teachers > num_teachers:
+        raise ConfigError(
+            f"relabel.num_teachers is {config.num_teachers}, expected at most {num_teachers}, the number of teachers; "
+            f"set --relabel.num_teachers {num_teachers} or less, or name more in --teachers.names"
+        )
+    if config.ensemble == "votes" and not votes_known:
+        raise ConfigError(
+            "relabel.ensemble is 'votes', which needs the vote of every teacher that labels, and not all are known; "
+            "set --relabel.ensemble mean, or use what was distilled with --relabel.ensemble votes, which measures them"
+        )
+    if size is not None:
+        require_tiles(size, config.shuffle_tiles)
+
+
+def combine_logits(logits: Tensor, config: RelabelConfig, votes: Sequence[float | None] = ()) -> Tensor:
+    """One label for each view from what several teachers say of it.
+
+    Args:
+        logits: (K, n, C) of all K labelling teachers on all n views of one step.
+        config: Its `ensemble`: "mean", sum_j z_j / K; "frobenius", the same after each z_j (n, C) was scaled by
+            (sum_i |z_i| / K) / |z_j|, with Frobenius norms (code of G-VBSM for ImageNet-1k,
+            shaoshitong/G_VBSM_Dataset_Condensation @ 1ed80b0; not in its paper, arXiv 2311.17950); or "votes",
+            sum_j w_j z_j with `vote_weights` (CV-DD).
+        votes: `Teacher.vote` of each, for "votes".
+
+    Returns:
+        (n, C), as `logits`.
+    """
+    if config.ensemble == "votes":
+        weights = vote_weights(torch.tensor(votes), config.vote_temperature).to(logits)
+        return (weights[:, None, None] * logits).sum(dim=0)
+    if config.ensemble == "frobenius":
+        norms = torch.linalg.matrix_norm(logits)
+        logits = logits * (norms.mean() / norms.clamp_min(torch.finfo(norms.dtype).tiny))[:, None, None]
+    return logits.mean(dim=0)
+
+
+class Labeller:
+    """Teachers made ready to label.
+
+    Args:
+        teachers: Frozen teachers, of which the first `config.num_teachers` label.
+        config: How many label, how their logits become one, batch or running statistics, the micro-batches these are
+            computed over, and the number format of the convolutions.
+        mean: Channel means of the normalisation.
+        std: Channel standard deviations of the normalisation.
+        device: Where they run, and views are rendered.
+
+    Raises:
+        ConfigError: See `check_labelling`.
+    """
+
+    def __init__(
+        self, teachers: Sequence[Teacher], config: RelabelConfig, mean: Colour, std: Colour, device: torch.device
+    ) -> None:
+        labelling = teachers[: config.num_teachers]
+        self._votes = [teacher.vote for teacher in labelling]
+        check_labelling(config, len(teachers), None not in self._votes)
+        self.device = device
+        self._config, self._mean, self._std = config, mean, std
+        self._networks = [_Network(teacher, config, device) for teacher in labelling]
+
+    @torch.inference_mode()
+    def label(self, images: Tensor | ImageTable, views: LabelViews) -> Tensor:
+        """Soft labels of the views of one batch, in the micro-batches in which a student will see them.
+
+        Args:
+            images: (N, 3, S, S) uint8, the whole image table, on any device.
+            views: The n views of one step.
+
+        Returns:
+            (n, C) float32 logits on the CPU; see `combine_logits`.
+        """
+        return torch.cat(list(self.label_steps(images, views, [len(views)])))
+
+    def label_steps(self, images: Tensor | ImageTable, views: LabelViews, steps: Sequence[int]) -> Iterator[Tensor]:
+        """Soft labels of the views of successive batches, a block of steps at a time; see `label`.
+
+        Args:
+            images: (N, 3, S, S) uint8, the whole image table; on `device` already where this is called often.
+            views: The n views of all steps.
+            steps: How many belong to each.
+        """
+        images, views = images.to(self.device), views.to(self.device)
+        end = 0
+        for block in _blocks(steps, images.shape[-1], self.device):
+            start, end = end, end + sum(block)
+            with torch.inference_mode():
+                shown = normalise(render_views(images, views[start:end]), self._mean, self._std)
+                labels = self._label_block(shown, block)
+            yield labels
+
+    @torch.inference_mode()
+    def label_shown(self, shown: Tensor) -> Tensor:
+        """Soft labels of the views of one batch that are rendered and normalised already; see `label`.
+
+        Args:
+            shown: (n, 3, S, S) float32, normalised; all views of the step.
+        """
+        return self._label_block(shown.to(self.device), [len(shown)])
+
+    def _label_block(self, shown: Tensor, steps: Sequence[int]) -> Tensor:
+        groups = [size for step in steps for size in micro_batches(step, self._config)]
+        logits = torch.stack([network(shown, groups) for network in self._networks])
+        labels = [combine_logits(step, self._config, self._votes) for step in logits.split(list(steps), dim=1)]
+        return torch.cat(labels).cpu()
+
+
+class _Network:
+    """One teacher as it labels: a copy, in the number format and the memory layout that are fastest."""
+
+    def __init__(self, teacher: Teacher, config: RelabelConfig, device: torch.device) -> None:
+        self._name, self._dtype = teacher.name, DTYPES[config.precision]
+        module = copy.deepcopy(teacher.module).eval().to(device, self._dtype).to(memory_format=torch.channels_last)
+        for layer in module.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.float()
+        self._grouping: Grouping | None = None
+        if config.batch_statistics:
+            self._grouping = use_group_statistics(module, at_once=device.type == "cuda")
+        self._module = module
+
+    def __call__(self, shown: Tensor, groups: Sequence[int]) -> Tensor:
+        """(n, C) float32 logits of n views (n, 3, S, S), whose batch statistics are those of their group."""
+        views = shown.to(self._dtype, memory_format=torch.channels_last)
+        if self._grouping is None:
+            logits = in_halves(self._module, views)
+        else:
+            self._grouping.sizes = groups
+            logits = self._module(views)
+        require_finite(self._name, logits, "logits of views of distilled images")
+        return logits.float()
+
+
+def _blocks(steps: Sequence[int], size: int, device: torch.device) -> Iterator[Sequence[int]]:
+    """Successive steps that share a forward pass; always the same ones, whoever asks for them."""
+    num_views = _BLOCK_PIXELS.get(device.type, _BLOCK_PIXELS["cuda"]) // size**2
+    per_block = max(1, num_views // max(steps, default=1))
+    return (steps[start : start + per_block] for start in range(0, len(steps), per_block))
+
+
+def _as_they_are(logits: Tensor) -> dict[str, Tensor]:
+    return {"logits": logits}
+
+
+def label_epoch(
+    images: Tensor | ImageTable,
+    labeller: Labeller | None,
+    config: RelabelConfig,
+    seed: int,
+    epoch: int,
+    encode: Encode = _as_they_are,
+) -> dict[str, Tensor]:
+    """One view of every image, in a random order, labelled batch by batch.
+
+    Args:
+        images: (N, 3, S, S) uint8, the image table.
+        labeller: The teachers; `None` draws the same views and gives them no labels.
+        config: Resolved settings.
+        seed: The run's seed; each epoch has its own generator.
+        epoch: Which epoch.
+        encode: What of logits (n, C) float32 is kept, a tensor (n, ...) for each column; called block by block, so
+            that the logits of a whole epoch are never in memory.
+
+    Returns:
+        The columns of the soft-label table: epoch, step, the view's columns and, if labelled, those of `encode`.
+    """
+    rng = generator(seed, "relabel", epoch)
+    sizes = split_sizes(len(images), config.batch_size)
+    steps = torch.randperm(len(images), generator=rng).split(sizes)
+    views = LabelViews.cat([_draw_views(rows, images.shape[-1], config, rng) for rows in steps])
+    step = torch.arange(len(sizes), dtype=torch.int32).repeat_interleave(torch.tensor(sizes))
+    table = {"epoch": torch.full_like(step, epoch), "step": step} | views.columns()
+    if labeller is not None:
+        table |= _collect(map(encode, labeller.label_steps(images, views, sizes)), len(views))
+    return table
+
+
+def _collect(blocks: Iterator[dict[str, Tensor]], num_rows: int) -> dict[str, Tensor]:
+    """Successive rows of some columns as one tensor each.
+
+    They are written to where they will stay: small tensors that outlive a block would lie between large ones that do
+    not, and the system would get none of these back.
+    """
+    columns: dict[str, Tensor] = {}
+    end = 0
+    for block in blocks:
+        start = end
+        for name, values in block.items():
+            if name not in columns:
+                columns[name] = values.new_empty((num_rows, *values.shape[1:]))
+            end = start + len(values)
+            columns[name][start:end] = values
+    return columns
+
+
+def _draw_views(rows: Tensor, size: int, config: RelabelConfig, rng: torch.Generator) -> LabelViews:
+    assert config.flip_probability is not None, "resolve the configuration first"
+    return LabelViews.draw(
+        rows, size, config.crop_area, config.flip_probability, config.cutmix, rng, config.shuffle_tiles
+    )

@@ -1,0 +1,286 @@
+"""GRADSTEP of Algorithm 1: the one loop that optimises pixels, whatever the method (Eq. 52-53, Table 8).
+
+    argmin_x  CE(f(view(x)), y) + r_bn * D(view(x)) + the method's own terms
+
+One batch of images is optimised by Adam with a global cosine, seen through one random view per iteration by a frozen
+teacher, by several in turn, or by several at once. After each step every channel is clamped to valid pixels. What
+happens between runs of this loop (resizing, residuals) is the method's business: see `fadrm_hf.methods`.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fadrm_hf.config import Interval, RecoverConfig
+from fadrm_hf.errors import ConfigError
+from fadrm_hf.recovery.capture import Captured
+from fadrm_hf.recovery.matcher import Matcher
+from fadrm_hf.recovery.plain import plain_view
+from fadrm_hf.recovery.terms import EuclideanNorm, Step, Term, TotalVariation
+from fadrm_hf.schedules import cosine
+from fadrm_hf.sources import Source
+from fadrm_hf.teachers import require_finite
+from fadrm_hf.views import BatchViews, apply_view
+
+_REPORT_EVERY = 25
+_VIEWS_AT_ONCE = 100
+_WORTH_CAPTURING = 50  # iterations; capturing takes as long as a few of them
+_FIRST_SCALE = 2.0**16  # of fp16's losses, torch's own; halved at each step whose gradients overflow
+_LEAST_SCALE = 2.0**-14  # of fp16's losses; gradients beyond its range even so are beyond 10^9
+
+Report = Callable[[int, dict[str, float]], None]
+Areas = Callable[[int], Interval]  # least and largest area of the crop of an iteration
+Retrieve = Callable[[Tensor], Tensor]  # real patches (B, 3, S, S) for images (B, 3, s, s), all normalised
+Members = Callable[[int], Sequence[tuple[int, float]]]  # which teachers see an iteration, each with its weight
+Watch = Callable[[int, Tensor], None]  # shown the iterations done, and the images (B, 3, s, s), normalised
+Look = Callable[[Tensor], Tensor]  # one view of images (B, 3, S, S)
+Gradient = tuple[Tensor, dict[str, Tensor]]  # with respect to the images, scaled; and the losses
+
+
+class Recovery:
+    """The optimisation of one shard, as a method drives it: `optimise`, something in between, `optimise` again.
+
+    Args:
+        matchers: The teachers.
+        labels: (B,) int64 class of each image; the images of a class follow each other.
+        source: Normalisation of the images.
+        config: Shared settings of recovery, resolved.
+        iterations: All iterations of all runs together: the period of the learning rate's cosine.
+        generator: The shard's own generator.
+        report: Called now and then with the iterations done since and the current losses.
+        turn: How many turns teachers have taken before this shard.
+        ipc_indices: (B,) int64, which of its class's images each is.
+        votes: What each teacher is worth (`fadrm_hf.teachers.Teacher.vote`), for methods that ask.
+        retrieve: Finds real patches for the images (`fadrm_hf.recovery.retrieval`), for methods that ask.
+        watch: Called at the beginning and at the end of each run.
+    """
+
+    def __init__(
+        self,
+        matchers: Sequence[Matcher],
+        labels: Tensor,
+        source: Source,
+        config: RecoverConfig,
+        iterations: int,
+        generator: torch.Generator,
+        report: Report,
+        turn: int = 0,
+        ipc_indices: Tensor | None = None,
+        votes: Sequence[float | None] = (),
+        retrieve: Retrieve | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self.labels, self.generator = labels, generator
+        self.ipc_indices = torch.zeros_like(labels) if ipc_indices is None else ipc_indices
+        self.num_teachers, self.votes = len(matchers), list(votes)
+        self.retrieve, self._watch = retrieve, watch or (lambda iteration, images: None)
+        self._matchers, self._config, self._turn = matchers, config, turn
+        self._iterations, self._report = iterations, report
+        self._done = 0
+        self._lowest, self._highest = valid_range(source, labels.device)
+        fp16 = config.precision == "fp16"
+        self._scaler = torch.amp.GradScaler(labels.device.type, init_scale=_FIRST_SCALE, enabled=fp16)
+        priors = (TotalVariation(config.tv_weight), EuclideanNorm(config.l2_weight))
+        self._priors: list[Term] = [prior for prior in priors if prior.weight > 0]
+        for matcher in matchers:
+            matcher.statistics.begin(labels, generator)
+
+    def optimise(
+        self,
+        images: Tensor,
+        iterations: int,
+        crop_area: Areas | None = None,
+        members: Members | None = None,
+        terms: Sequence[Term] = (),
+    ) -> Tensor:
+        """Run `iterations` steps from `images` with a fresh Adam; the cosine goes on from the run before.
+
+        Args:
+            images: (B, 3, S, S) float32, normalised; left unchanged.
+            iterations: Number of steps.
+            crop_area: Least and largest area of the crop, by iteration of the whole recovery; those of the
+                configuration if not given.
+            members: Which teachers see the batch, by iteration; one after the other if not given.
+            terms: Losses that the method adds.
+
+        Returns:
+            The last iterate, like `images`, within the range of valid pixels.
+
+        Raises:
+            ConfigError: If the optimisation diverges to values that are not finite, or if no step can be taken because
+                gradients are beyond the range of fp16 whatever the loss is scaled by.
+            TeacherError: If a teacher's logits of the images it begins with are not finite.
+        """
+        self._watch(self._done, images)
+        pixels = images.detach().clone().requires_grad_()
+        settings = self._config
+        adam = torch.optim.Adam([pixels], lr=settings.lr, betas=settings.betas, eps=1e-8, fused=True)
+        reported = self._done
+        last = self._done + iterations
+        members = members or self._take_turns
+        gradient = self._gradients(pixels, iterations, terms)
+        for view in self._draw_views(iterations, images.shape[-1], crop_area):
+            adam.param_groups[0]["lr"] = cosine(settings.lr, self._done, self._iterations)
+            pixels.grad, losses = gradient(view, tuple(members(self._done)))
+            self._update(adam, pixels)
+            self._done += 1
+            # Reading a loss makes the host wait for the device, so it is done now and then.
+            if self._done - reported == _REPORT_EVERY or self._done == last:
+                shown = {name: loss.item() for name, loss in losses.items()}
+                self._refuse_divergence(images, pixels, shown)
+                self._report(self._done - reported, {"iteration": self._done, **shown})
+                reported = self._done
+        self._watch(self._done, pixels.detach())
+        return pixels.detach()
+
+    def _take_turns(self, iteration: int) -> list[tuple[int, float]]:
+        return [((self._turn + iteration) % self.num_teachers, 1.0)]
+
+    def _draw_views(self, num: int, size: int, crop_area: Areas | None) -> Iterator[Look]:
+        config = self._config
+        assert config.flip_probability is not None and config.max_roll is not None, "resolve the configuration first"
+        areas: Interval | Tensor = config.crop_area
+        if crop_area is not None:
+            steps = range(self._done, self._done + num)
+            areas = torch.tensor([crop_area(step) for step in steps], dtype=torch.float64)
+        padding = config.padding if config.crop == "pad" else None
+        views = BatchViews.draw(
+            num, size, areas, config.flip_probability, config.max_roll, self.generator, padding, config.symmetric_roll
+        )
+        if config.form == "plain":
+            yield from (_PlainView(views, index) for index in range(num))
+            return
+        for block in views.split(_VIEWS_AT_ONCE):
+            rows, columns = (matrices.to(self.labels.device) for matrices in block.matrices(size))
+            yield from (_View(*matrices) for matrices in zip(rows, columns, strict=True))
+
+    def _gradients(self, pixels: Tensor, iterations: int, terms: Sequence[Term]) -> "_Gradients":
+        """The gradient of every view of a run, captured where the device and the losses allow it."""
+        is_static = not terms and all(matcher.statistics.is_stateless for matcher in self._matchers)
+        is_long = self._config.form == "compiled" and iterations >= _WORTH_CAPTURING
+        evaluate = partial(self._gradient, pixels, terms=[*self._priors, *terms])
+        return _Gradients(evaluate, captures=pixels.device.type == "cuda" and is_static and is_long)
+
+    def _gradient(
+        self, pixels: Tensor, look: Look, members: Sequence[tuple[int, float]], terms: Sequence[Term]
+    ) -> Gradient:
+        """Of what the members and the terms say of one view."""
+        shown = look(pixels)
+        every_logits = [self._matchers[index].logits(shown) for index, _ in members]
+        weights = [weight for _, weight in members]
+        entropy = _weighted(weights, [F.cross_entropy(logits, self.labels) for logits in every_logits])
+        distance = _weighted(weights, [self._matchers[index].distance() for index, _ in members])
+        loss = entropy + self._config.bn_weight * distance
+        if terms:
+            first = self._matchers[members[0][0]]
+            step = Step(pixels, shown, self.labels, every_logits[0], look, first.predict)
+            loss = loss + torch.stack([term(step) for term in terms]).sum()
+        (gradient,) = torch.autograd.grad(self._scaler.scale(loss), [pixels])
+        return gradient, {"ce": entropy.detach(), "bn": distance.detach()}
+
+    def _update(self, adam: torch.optim.Adam, pixels: Tensor) -> None:
+        """One step of Adam, and every channel back to valid pixels."""
+        self._scaler.step(adam)
+        self._scaler.update()
+        with torch.no_grad():
+            torch.clamp(pixels, self._lowest, self._highest, out=pixels)
+
+    def _refuse_divergence(self, start: Tensor, pixels: Tensor, losses: dict[str, float]) -> None:
+        """Refuse what leads nowhere: a teacher's fault if it shows at the start, else that of the optimisation."""
+        if not bool(torch.isfinite(pixels).all()):
+            what = "some pixels are not finite"
+        elif not all(map(math.isfinite, losses.values())):
+            what = "its losses are not finite"
+        elif self._is_stuck:
+            what = "the gradients are beyond the range of fp16, whatever the loss is scaled by, so no step is taken"
+        else:
+            return
+        remedy = f"Lower --recover.lr (now {self._config.lr}), or set --recover.precision fp32"
+        for matcher in self._matchers if bool(torch.isfinite(start).all()) else ():
+            require_finite(matcher.name, matcher.predict(start), f"logits, in {self._config.precision},")
+        raise ConfigError(
+            f"recovery diverged before iteration {self._done}: {what}. {remedy} (now {self._config.precision}), or "
+            f"choose other teachers than {sorted({matcher.name for matcher in self._matchers})}"
+        )
+
+    @property
+    def _is_stuck(self) -> bool:
+        """Whether the scale of fp16's losses has collapsed, or the end is reached and not one step could be taken."""
+        if not self._scaler.is_enabled():
+            return False
+        scale, first = self._scaler.get_scale(), _FIRST_SCALE
+        never_stepped = scale == first * 0.5**self._done
+        return scale < _LEAST_SCALE or (never_stepped and self._done == self._iterations)
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """A view as two matrices."""
+
+    rows: Tensor
+    columns: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return apply_view(images, self.rows, self.columns)
+
+
+@dataclass(frozen=True, eq=False)
+class _PlainView:
+    """A view as torchvision's transforms make it."""
+
+    views: BatchViews
+    index: int
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return plain_view(images, self.views, self.index)
+
+
+class _Gradients:
+    """Gradients of one run: captured once for each set of teachers that sees an iteration together, or computed.
+
+    Args:
+        evaluate: The gradient under a view, by given teachers.
+        captures: Whether steps are captured.
+    """
+
+    def __init__(self, evaluate: Callable[[Look, Sequence[tuple[int, float]]], Gradient], captures: bool) -> None:
+        self._evaluate, self._captures = evaluate, captures
+        self._captured: dict[tuple[tuple[int, float], ...], Captured[Gradient]] = {}
+
+    def __call__(self, view: Look, members: tuple[tuple[int, float], ...]) -> Gradient:
+        if not self._captures or not isinstance(view, _View):
+            return self._evaluate(view, members)
+        if members not in self._captured:
+            self._captured[members] = Captured(
+                lambda rows, columns: self._evaluate(_View(rows, columns), members), view.rows, view.columns
+            )
+        return self._captured[members](view.rows, view.columns)
+
+
+def _weighted(weights: Sequence[float], losses: Sequence[Tensor]) -> Tensor:
+    """The weighted sum; a single loss of weight 1 as it is."""
+    return torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum()
+
+
+def valid_range(source: Source, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Normalised values of black and white, each (1, 3, 1, 1): what images are projected to (released code)."""
+    ends = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1)
+    black, white = source.normalise(ends).to(device).split(1)
+    return black, white
+
+
+def resample(images: Tensor, size: int) -> Tensor:
+    """RESAMPLE of Algorithm 1: bilinear, without antialiasing (Eq. 5-6, Appendix C).
+
+    Args:
+        images: (B, 3, H, W) float32, normalised.
+        size: Side of the result; images of that size are returned as they are.
+    """
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=False)

@@ -1,0 +1,71 @@
+"""A run's recovery in little: the method's own program over all its sizes and teachers, a few steps for each.
+
+What a whole recovery will take is known from it, whatever the method does between steps: seconds are in proportion to
+its steps, and it holds as much memory at once as a long one does.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fadrm_hf.config import RunConfig
+from fadrm_hf.randomness import generator
+from fadrm_hf.recovery.matcher import Matcher
+from fadrm_hf.recovery.recover import Recovery
+from fadrm_hf.shards import Shard, recovery_shards
+from fadrm_hf.sources import Source
+
+
+def cycle_of(run: RunConfig) -> int:
+    """Iterations after which every teacher has seen every segment of the recovery once."""
+    return len(run.method.sizes or (1,)) * len(run.teachers.names)
+
+
+def largest_shard(run: RunConfig, num_classes: int, batch_size: int | None = None) -> Shard:
+    """The shard of the run that holds the most images.
+
+    Args:
+        run: A resolved run.
+        num_classes: Classes of its source.
+        batch_size: In place of `recover.batch_size`.
+    """
+    config = run.recover if batch_size is None else replace(run.recover, batch_size=batch_size)
+    return max(recovery_shards(num_classes, run.ipc, config), key=lambda shard: shard.num_images)
+
+
+def try_recovery(
+    run: RunConfig, matchers: list[Matcher], source: Source, device: torch.device, shard: Shard, iterations: int
+) -> Tensor:
+    """Recover one shard of a run from random pixels in so many iterations.
+
+    Args:
+        run: A resolved run whose method optimises pixels.
+        matchers: Its teachers, as `fadrm_hf.recovery.recover.matching` makes them ready.
+        source: Its source, for the range of pixels; no image is read.
+        device: Where it runs.
+        shard: Which images; real patches, where the method retrieves some, are those it starts from.
+        iterations: In place of the run's; at least one for each of `method.sizes`.
+
+    Returns:
+        (B, 3, S, S) float32, normalised: images of no use.
+    """
+    method = replace(run.method, iterations=iterations)
+    rng = generator(run.seed, "trial", shard.name)
+    labels = torch.tensor(shard.classes).repeat_interleave(len(shard.ipc_indices))
+    pixels = torch.randint(0, 256, (len(labels), 3, source.size, source.size), generator=rng, dtype=torch.uint8)
+    start = source.normalise(pixels).to(device)
+    recovery = Recovery(
+        matchers,
+        labels.to(device),
+        source,
+        run.recover,
+        iterations,
+        rng,
+        lambda done, losses: None,
+        ipc_indices=torch.tensor(shard.ipc_indices).repeat(len(shard.classes)),
+        votes=[1.0] * len(matchers),
+        retrieve=lambda images: start,
+    )
+    recovered: Tensor = method.recover(start, recovery)
+    return recovered

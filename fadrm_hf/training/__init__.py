@@ -1,0 +1,1 @@
+"""Students: their networks, settings and updates, alone or by several processes."""
