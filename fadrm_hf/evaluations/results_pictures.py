@@ -118,7 +118,8 @@ def _along_images_per_class(folder: Path) -> Iterator[Picture]:
         shows = f"Top-1 accuracy against images per class ({', '.join(map(str, counts))}) on {where}: "
         shows += ", ".join(each.title for each in series)
         name = _name(setup) if names[_name(setup)] == 1 else f"{_name(setup)}-{setup.teacher[:8]}"
-        files = tuple(dict.fromkeys(each.file for each in by_setup[setup]))
+        drawn = {each.file for line in _lines(by_setup[setup]).values() for each in line.values()}
+        files = tuple(sorted(drawn))
         draw = partial(draw_images_per_class, series, _bounds(folder, setup))
         yield Picture(
             f"images-per-class-{name}.png", f"Accuracy against images per class: {where}", shows, files, draw
@@ -177,20 +178,30 @@ def _reached(folder: Path) -> Iterator[Reached]:
 
 def _series(found: Sequence[Reached]) -> list[Series]:
     """The methods in the order of their tables; none if no method was measured at two numbers of images per class."""
-    methods: dict[str, dict[int, Row]] = {}
-    for each in sorted(found, key=lambda each: each.row["num_seeds"]):  # of two alike, the one of more seeds
-        methods.setdefault(each.row["method"], {})[each.ipc] = each.row
-    order = dict.fromkeys(each.row["method"] for each in found)
-    if all(len(rows) < 2 for rows in methods.values()):
+    lines = _lines(found)
+    if all(len(line) < 2 for line in lines.values()):
         return []
     return [
         Series(
             title_of(method),
-            [(ipc, row["top1_mean"], row["top1_std"]) for ipc, row in sorted(methods[method].items())],
+            [(ipc, each.row["top1_mean"], each.row["top1_std"]) for ipc, each in sorted(line.items())],
             is_baseline=method == RandomReal.name,
         )
-        for method in order
+        for method, line in lines.items()
     ]
+
+
+def _lines(found: Sequence[Reached]) -> dict[str, dict[int, Reached]]:
+    """For each method what stands for it at each number of images per class.
+
+    All of a line is labelled by the same teachers, since these are worth points by themselves: by those under which
+    the method was measured most often. Of two alike, the one of more seeds.
+    """
+    by_teachers: dict[str, dict[tuple[str, ...], dict[int, Reached]]] = {each.row["method"]: {} for each in found}
+    for each in sorted(found, key=lambda each: each.row["num_seeds"]):
+        teachers = tuple(record["sha256"] for record in each.row["teacher_records"])
+        by_teachers[each.row["method"]].setdefault(teachers, {})[each.ipc] = each
+    return {method: max(lines.values(), key=len) for method, lines in by_teachers.items()}
 
 
 def _bounds(folder: Path, setup: Setup) -> list[tuple[str, float, float]]:
