@@ -293,10 +293,10 @@ def test_what_differs_in_more_than_images_per_class_is_no_series(tmp_path):
 
 
 def test_a_line_has_the_same_teachers_from_end_to_end(tmp_path):
-    comparison(tmp_path, "ten.json", 10, compared("random_real", 10, 0.3))
-    comparison(tmp_path, "one.json", 1, compared("random_real", 1, 0.2))
+    comparison(tmp_path, "ten.json", 10, compared("fadrm", 10, 0.3))
+    comparison(tmp_path, "one.json", 1, compared("fadrm", 1, 0.2))
     (alone,) = along(tmp_path)
-    more = compared("random_real", 10, 0.5, seeds=5)
+    more = compared("fadrm", 10, 0.5, seeds=5)
     comparison(tmp_path, "three.json", 10, more | {"teacher_records": [{"sha256": each * 64} for each in "012"]})
     (beside,) = along(tmp_path)
     assert (beside.sources, beside.draw()) == (("one.json", "ten.json"), alone.draw())
