@@ -22,7 +22,7 @@ from fadrm_hf.errors import FadrmError
 from fadrm_hf.files import load_tensors
 from fadrm_hf.information import Information, Observer, named_observer, recorded_observer
 from fadrm_hf.leakage import copies_of_test_images
-from fadrm_hf.methods import METHODS
+from fadrm_hf.methods import iterations_of
 from fadrm_hf.progress import Reporter
 from fadrm_hf.recovery.snapshots import SNAPSHOTS
 from fadrm_hf.scorecard import Contest, accuracy_scores
@@ -179,12 +179,12 @@ def _course(
     work: Path | None, images: Tensor, manifest: Manifest, observer: Observer | None, bins: int
 ) -> tuple[Mapping[str, float], ...]:
     """Mean entropies at every snapshot of the recovery; without snapshots, of its starting images and of its end."""
-    if work is None or observer is None or not _iterations(manifest):
+    if work is None or observer is None or not iterations_of(manifest.method, manifest.config.get("method", {})):
         return ()
     looks = [load_tensors(file) for file in sorted((work / SNAPSHOTS).glob("*.safetensors"))]
     starts = [load_tensors(file)["images"] for file in sorted((work / "patches").glob("*.safetensors"))]
     if not looks and starts:
-        end = torch.tensor(_iterations(manifest))
+        end = torch.tensor(iterations_of(manifest.method, manifest.config.get("method", {})))
         looks = [{"images": torch.cat(starts), "iteration": torch.tensor(0)}, {"images": images, "iteration": end}]
     return tuple(_look(look["images"], int(look["iteration"]), observer, bins) for look in looks)
 
@@ -193,12 +193,6 @@ def _look(images: Tensor, iteration: int, observer: Observer, bins: int) -> dict
     seen = Information.of(images, observer, bins)
     entropies = {name: getattr(seen, name).mean().item() for name in ("pixel_entropy", "feature_entropy")}
     return {"iteration": iteration, "num_images": len(images)} | entropies
-
-
-def _iterations(manifest: Manifest) -> int:
-    """Steps that every image was optimised for."""
-    known = METHODS.get(manifest.method)
-    return int(manifest.config.get("method", {}).get("iterations", known.iterations if known else 0))
 
 
 def _mean(values: Tensor) -> Score:

@@ -108,5 +108,5 @@ def test_the_command_says_what_it_would_send_and_what_it_sent(hub, run, capsys):
     assert main([*command, "--dry_run"]) == 0
     assert f"Space {REPO} (new, public)" in capsys.readouterr().err and not hub.exists(REPO, kind="spaces")
     assert main(command) == 0
-    assert f"its gallery is the Space {REPO}" in capsys.readouterr().out
+    assert f"/spaces/{REPO}" in capsys.readouterr().err
     assert read_manifest(run).files["gallery/index.html"].bytes == len(hub.files(REPO, kind="spaces")["index.html"])

@@ -30,7 +30,7 @@ from fadrm_hf.gallery.sheets import (
     read_record,
     snapshot_name,
 )
-from fadrm_hf.methods import METHODS
+from fadrm_hf.methods import METHODS, iterations_of
 from fadrm_hf.recovery.snapshots import SNAPSHOTS
 from fadrm_hf.shards import range_name, recovery_shards
 
@@ -73,7 +73,7 @@ def draw_pictures(artifact: Path, manifest: Manifest, output: Path, work: Path |
     earlier = None if shards else _earlier(artifact / GALLERY, manifest)
     if earlier is not None:
         return _take_over(artifact, manifest, output, earlier)
-    has_start = bool(shards) and iterations_of(manifest) > 0
+    has_start = bool(shards) and iterations_of(manifest.method, manifest.config.get("method", {})) > 0
     num_images = manifest.num_images * (1 + has_start) + sum(len(look.rows) for look in snapshots)
     pictures = Pictures.plan(manifest, num_images)
     stages = []
@@ -87,14 +87,8 @@ def draw_pictures(artifact: Path, manifest: Manifest, output: Path, work: Path |
     return pictures.with_stages([*stages, _draw_recovered(artifact, manifest, output, pictures)])
 
 
-def iterations_of(manifest: Manifest) -> int:
-    """Steps that every image was optimised for."""
-    known = METHODS.get(manifest.method)
-    return int(manifest.config.get("method", {}).get("iterations", known.iterations if known else 0))
-
-
 def _draw_recovered(artifact: Path, manifest: Manifest, output: Path, pictures: Pictures) -> Stage:
-    iterations = iterations_of(manifest)
+    iterations = iterations_of(manifest.method, manifest.config.get("method", {}))
     stage = pictures.whole_stage(RECOVERED, "recovered image" if iterations else "image", iterations or None)
     draw_whole(output, pictures, stage, each_image(artifact, manifest))
     return stage

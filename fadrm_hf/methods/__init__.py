@@ -1,5 +1,8 @@
 """One file per published method, each a composition of the shared parts. README.md is the paper index."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from fadrm_hf.citation import Paper
 from fadrm_hf.errors import ConfigError, unknown
 from fadrm_hf.method import Method
@@ -47,6 +50,17 @@ def find_method(name: str) -> type[Method]:
 def title_of(name: str) -> str:
     """A method's name as papers spell it; of a method that is not known here, its name in capitals."""
     return METHODS[name].title if name in METHODS else name.upper()
+
+
+def iterations_of(name: str, settings: Mapping[str, Any]) -> int:
+    """Steps that every image of a run was optimised for.
+
+    Args:
+        name: The method's name.
+        settings: Its settings, as the recipe of the run holds them.
+    """
+    known = METHODS.get(name)
+    return int(settings.get("iterations", known.iterations if known else 0))
 
 
 def paper_of(name: str) -> Paper | None:
