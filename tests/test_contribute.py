@@ -14,6 +14,7 @@ from fadrm_hf.artifact.manifest import is_unaltered
 from fadrm_hf.card import read_results
 from fadrm_hf.cli import main
 from fadrm_hf.commands.contribute import send_result_command
+from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.contribute import send_result
 from fadrm_hf.errors import ArtifactError, ConfigError, HubError
 from fadrm_hf.evaluation import read_evaluation
@@ -112,7 +113,7 @@ def test_the_same_result_is_sent_once(hub: TestHub, result: Path, capsys: pytest
     again = send_result(result, REPO)
     assert (again.state, again.url) == ("open", url)
     merge(1)
-    assert send_result_command([str(result), REPO]) == 0
+    assert send_result_command([str(result), REPO]).code == ExitCode.DONE
     assert f"in the repository already: {hub.url}/datasets/{REPO}/blob/main/results/{KIND}-" in capsys.readouterr().out
     assert len(hub.pulls(REPO)) == 1
 
@@ -201,7 +202,7 @@ def test_a_result_that_names_no_commit_needs_one(hub: TestHub, commit: str, tmp_
     with pytest.raises(HubError, match="give it with --revision"):
         send_result(file, REPO)
     hub.tag(REPO, "v1.0", commit)
-    assert send_result_command([str(file), REPO, "--revision", "v1.0"]) == 0
+    assert send_result_command([str(file), REPO, "--revision", "v1.0"]).code == ExitCode.DONE
     (path,) = changed(hub, "refs/pr/1") - {"README.md", "fadrm.json"}
     sent = json.loads(hub.files(REPO, "refs/pr/1")[path])
     assert sent["artifact"] == {"repository": REPO, "revision": commit}

@@ -50,7 +50,7 @@ def test_an_artifact_shows_itself_and_later_its_number(executed):
     before, batch, after, tables, image = shown(executed)
     assert "data:image/png;base64," in before["text/html"]
     assert before["text/plain"].startswith("<Distilled runs/notebook: FADRM digits, 5 images per class; 50 images")
-    row = "distilled images + soft labels (timm/resnet10_narrow)"
+    row = "distilled images + soft labels"
     assert row not in before["text/html"] and row in after["text/html"]
     assert batch["text/plain"].startswith("(torch.Size([16, 3, 16, 16])")
     assert "num_rows: 50" in tables["text/plain"] and "num_rows: 100" in tables["text/plain"]
