@@ -24,15 +24,6 @@ ROOT = Path(__file__).parent.parent
 N, C = 40, 7
 
 
-@pytest.fixture(autouse=True, scope="module")
-def apart(tmp_path_factory):
-    """Nothing of `evaluate` is kept between runs of the tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
-        patch.setattr(evaluate.config, "HF_METRICS_CACHE", str(tmp_path_factory.mktemp("metrics")))
-        yield
-
-
 def load(name):
     return evaluate.load(metrics.path(name))
 

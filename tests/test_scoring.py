@@ -140,7 +140,7 @@ def test_scores_are_for_machines_too(scored, capsys):
     assert printed["settings"]["bins"] == 10 and printed["scores"]["pixel_entropy"]["value"] <= math.log2(10)
     assert printed["command"].startswith("fadrm-hf score ") and str(scored) not in printed["command"]
     changed = {name for name, content in files_of(scored).items() if content != before[name]}
-    assert changed == {"results/scores.json", "README.md", "fadrm.json"}
+    assert changed == {"results/scores.json", "README.md", "fadrm.json", "gallery/data.js"}
 
 
 def test_another_network_looks_at_the_same_images(scored, finished, tmp_path, capsys):

@@ -19,6 +19,7 @@ from torch import nn
 from fadrm_hf.artifact import read_manifest
 from fadrm_hf.artifact.location import LocalFolder
 from fadrm_hf.commands.contribute import push_student_command
+from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.errors import HubError, RunFolderError, StudentError
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.randomness import generator
@@ -283,7 +284,7 @@ def test_a_push_that_failed_shows_nothing_and_is_finished_by_the_next(saved: Pat
 
 @pytest.mark.usefixtures("logged_in")
 def test_a_private_student_is_seen_by_its_owner_only(saved: Path, hub: TestHub) -> None:
-    assert push_student_command([str(saved), MODEL, "--private"]) == 0
+    assert push_student_command([str(saved), MODEL, "--private"]).code == ExitCode.DONE
     assert hub.settings(MODEL, "models")["private"]
 
 

@@ -37,7 +37,7 @@ def there(trained, monkeypatch):
 def test_the_recipe_is_that_of_table_7(trained):
     result = json.loads((trained / RESULT).read_text())
     settings = result["settings"]
-    assert result["source"] == {"name": "digits", "revision": None, "preset": "digits", "size": 16}
+    assert result["source"] == {"name": "digits", "revision": None, "preset": "digits", "size": 16, "classes": None}
     table = {"lr": 0.1, "weight_decay": 1e-4, "momentum": 0.9, "crop": "resized", "cutmix": True}
     asked = {"epochs": 1, "batch_size": 64}
     own = {"flip_probability": 0.0}  # digits are not mirrored
