@@ -22,7 +22,7 @@ from fadrm_hf.errors import FadrmError
 from fadrm_hf.files import load_tensors
 from fadrm_hf.information import Information, Observer, named_observer, recorded_observer
 from fadrm_hf.leakage import copies_of_test_images
-from fadrm_hf.methods import iterations_of
+from fadrm_hf.methods import recorded_setting
 from fadrm_hf.progress import Reporter
 from fadrm_hf.recovery.snapshots import SNAPSHOTS
 from fadrm_hf.scorecard import Contest, accuracy_scores
@@ -179,12 +179,13 @@ def _course(
     work: Path | None, images: Tensor, manifest: Manifest, observer: Observer | None, bins: int
 ) -> tuple[Mapping[str, float], ...]:
     """Mean entropies at every snapshot of the recovery; without snapshots, of its starting images and of its end."""
-    if work is None or observer is None or not iterations_of(manifest.method, manifest.config.get("method", {})):
+    iterations = recorded_setting(manifest.method, manifest.config, "iterations", 0)
+    if work is None or observer is None or not iterations:
         return ()
     looks = [load_tensors(file) for file in sorted((work / SNAPSHOTS).glob("*.safetensors"))]
     starts = [load_tensors(file)["images"] for file in sorted((work / "patches").glob("*.safetensors"))]
     if not looks and starts:
-        end = torch.tensor(iterations_of(manifest.method, manifest.config.get("method", {})))
+        end = torch.tensor(iterations)
         looks = [{"images": torch.cat(starts), "iteration": torch.tensor(0)}, {"images": images, "iteration": end}]
     return tuple(_look(look["images"], int(look["iteration"]), observer, bins) for look in looks)
 

@@ -5,7 +5,7 @@ Methods and their costs, accuracy against images per class and against bytes of 
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -110,16 +110,17 @@ def _along_images_per_class(folder: Path) -> Iterator[Picture]:
     by_setup: dict[Setup, list[Reached]] = {}
     for each in _reached(folder):
         by_setup.setdefault(each.setup, []).append(each)
-    shown = {setup: series for setup, found in by_setup.items() if (series := _series(found))}
+    by_method = {setup: _lines(found) for setup, found in by_setup.items()}
+    shown = {setup: lines for setup, lines in by_method.items() if any(len(line) > 1 for line in lines.values())}
     names = Counter(_name(setup) for setup in shown)
-    for setup, series in shown.items():
+    for setup, lines in shown.items():
+        series = _series(lines)
         where = f"{setup.source}, student {setup.student}, under {setup.protocol}"
         counts = sorted({ipc for each in series for ipc, _, _ in each.points})
         shows = f"Top-1 accuracy against images per class ({', '.join(map(str, counts))}) on {where}: "
         shows += ", ".join(each.title for each in series)
         name = _name(setup) if names[_name(setup)] == 1 else f"{_name(setup)}-{setup.teacher[:8]}"
-        drawn = {each.file for line in _lines(by_setup[setup]).values() for each in line.values()}
-        files = tuple(sorted(drawn))
+        files = tuple(sorted({each.file for line in lines.values() for each in line.values()}))
         draw = partial(draw_images_per_class, series, _bounds(folder, setup))
         yield Picture(
             f"images-per-class-{name}.png", f"Accuracy against images per class: {where}", shows, files, draw
@@ -176,11 +177,8 @@ def _reached(folder: Path) -> Iterator[Reached]:
             yield Reached(setup, document["ipc"], row, path.name)
 
 
-def _series(found: Sequence[Reached]) -> list[Series]:
-    """The methods in the order of their tables; none if no method was measured at two numbers of images per class."""
-    lines = _lines(found)
-    if all(len(line) < 2 for line in lines.values()):
-        return []
+def _series(lines: Mapping[str, Mapping[int, Reached]]) -> list[Series]:
+    """The methods in the order of their tables."""
     return [
         Series(
             title_of(method),

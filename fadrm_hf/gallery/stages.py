@@ -30,7 +30,7 @@ from fadrm_hf.gallery.sheets import (
     read_record,
     snapshot_name,
 )
-from fadrm_hf.methods import METHODS, iterations_of
+from fadrm_hf.methods import recorded_setting
 from fadrm_hf.recovery.snapshots import SNAPSHOTS
 from fadrm_hf.shards import range_name, recovery_shards
 
@@ -73,7 +73,7 @@ def draw_pictures(artifact: Path, manifest: Manifest, output: Path, work: Path |
     earlier = None if shards else _earlier(artifact / GALLERY, manifest)
     if earlier is not None:
         return _take_over(artifact, manifest, output, earlier)
-    has_start = bool(shards) and iterations_of(manifest.method, manifest.config.get("method", {})) > 0
+    has_start = bool(shards) and recorded_setting(manifest.method, manifest.config, "iterations", 0) > 0
     num_images = manifest.num_images * (1 + has_start) + sum(len(look.rows) for look in snapshots)
     pictures = Pictures.plan(manifest, num_images)
     stages = []
@@ -88,7 +88,7 @@ def draw_pictures(artifact: Path, manifest: Manifest, output: Path, work: Path |
 
 
 def _draw_recovered(artifact: Path, manifest: Manifest, output: Path, pictures: Pictures) -> Stage:
-    iterations = iterations_of(manifest.method, manifest.config.get("method", {}))
+    iterations = recorded_setting(manifest.method, manifest.config, "iterations", 0)
     stage = pictures.whole_stage(RECOVERED, "recovered image" if iterations else "image", iterations or None)
     draw_whole(output, pictures, stage, each_image(artifact, manifest))
     return stage
@@ -159,5 +159,4 @@ def _rows_of_first_shard(work: Path, manifest: Manifest) -> tuple[int, ...]:
 
 
 def _starts_from(manifest: Manifest) -> str:
-    known = METHODS.get(manifest.method)
-    return str(manifest.config.get("method", {}).get("starts_from", known.starts_from if known else ""))
+    return str(recorded_setting(manifest.method, manifest.config, "starts_from", ""))

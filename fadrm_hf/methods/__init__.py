@@ -52,15 +52,17 @@ def title_of(name: str) -> str:
     return METHODS[name].title if name in METHODS else name.upper()
 
 
-def iterations_of(name: str, settings: Mapping[str, Any]) -> int:
-    """Steps that every image of a run was optimised for.
+def recorded_setting(name: str, recipe: Mapping[str, Any], setting: str, missing: Any) -> Any:
+    """A setting of the method that a run was made by.
 
     Args:
         name: The method's name.
-        settings: Its settings, as the recipe of the run holds them.
+        recipe: The run as plain data.
+        setting: The setting's name.
+        missing: What stands for it where neither the recipe nor a method that is known here has it.
     """
     known = METHODS.get(name)
-    return int(settings.get("iterations", known.iterations if known else 0))
+    return recipe.get("method", {}).get(setting, getattr(known, setting) if known else missing)
 
 
 def paper_of(name: str) -> Paper | None:
