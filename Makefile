@@ -25,8 +25,9 @@ demo: $(INSTALLED) ## distil ten classes of handwritten digits, train students o
 clean-demo: ## forget the demo, so that the next one starts anew (its teachers in runs/teachers stay)
 	rm -rf $(DEMO) $(DEMO).*
 
+# A file's tests share what they made, and so a process. Each takes up to 3 GB, hence four at most.
 test: $(INSTALLED) ## all tests (no GPU, no network)
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n logical --maxprocesses 4 --dist loadfile
 
 docs: $(INSTALLED) ## the documents as a site, in site/; a link that leads nowhere is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -5,7 +5,10 @@ The Hub they know is a server in this process: nothing leaves the machine.
 
 import os
 import shutil
+import signal
+import sys
 import tempfile
+from pathlib import Path
 
 from fixtures import hub_control
 
@@ -22,8 +25,13 @@ os.environ.update(
     HF_HUB_DISABLE_UPDATE_CHECK="1",
     DO_NOT_TRACK="1",
     NO_PROXY="127.0.0.1,localhost",
+    PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # as where the environment is active
     OMP_NUM_THREADS="1",  # the networks of the tests are small: threads would wait for each other
 )
+
+# Who is started in the background ignores Ctrl-C, and so would the commands that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["fixtures.hub", "fixtures.runs"]  # the latter imports the library, after these lines
 
