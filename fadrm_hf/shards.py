@@ -182,7 +182,7 @@ class WorkFolder:
     def __init__(self, run: Path) -> None:
         self.path = run.with_name(run.name + ".work")
         self.log = self.path / "log.jsonl"
-        self._recipe = self.path / "recipe.json"
+        self._recipe, self._source = self.path / "recipe.json", self.path / "source.json"
 
     @property
     def is_claimed(self) -> bool:
@@ -207,6 +207,17 @@ class WorkFolder:
         self.check(recipe, sections)
         if not self.is_claimed:
             files.write_json(self._recipe, recipe)
+
+    def remember_source(self, name: str) -> None:
+        """Keep where a source of this machine lies, which no file of an artifact tells; this folder is never sent."""
+        if Path(name).exists():
+            files.write_json(self._source, {"path": str(Path(name).resolve())})
+
+    def source(self, name: str) -> str | None:
+        """Where the source lies that the artifact calls by this name; `None` if that is not known, or no longer so."""
+        held = files.read_json(self._source)
+        path = Path(str(held["path"])) if isinstance(held, dict) and "path" in held else None
+        return str(path) if path is not None and path.name == name and path.exists() else None
 
     def num_bytes(self) -> int:
         """Size of all that is there already."""

@@ -2,10 +2,25 @@
 
 from dataclasses import replace
 
-from fadrm_hf.artifact.location import Location
+from fadrm_hf.artifact.location import LocalFolder, Location
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.shards import WorkFolder
 from fadrm_hf.sources import Source, load_source
+
+
+def place_of_source(location: Location, name: str | None = None) -> str:
+    """Where the artifact's source is: where one is told, else where it was when it was distilled on this machine.
+
+    Args:
+        location: The artifact, whose manifest tells a name and no folder.
+        name: Where the source is, if not where it was.
+    """
+    if name:
+        return name
+    recorded = location.manifest.settings("source", SourceConfig).name
+    remembered = WorkFolder(location.folder).source(recorded) if isinstance(location, LocalFolder) else None
+    return remembered or recorded
 
 
 def load_recorded_source(location: Location, name: str | None = None) -> Source:
@@ -19,7 +34,7 @@ def load_recorded_source(location: Location, name: str | None = None) -> Source:
         SourceError: If it cannot be read.
     """
     config = location.manifest.settings("source", SourceConfig)
-    return load_source(replace(config, name=name or config.name))
+    return load_source(replace(config, name=place_of_source(location, name)))
 
 
 def source_of(location: Location, name: str | None = None) -> Source:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fadrm_hf.arguments import parse, run_from_recipe
 from fadrm_hf.artifact.location import LocalFolder, Location
-from fadrm_hf.artifact.recorded_source import source_of
+from fadrm_hf.artifact.recorded_source import place_of_source, source_of
 from fadrm_hf.card.text import render
 from fadrm_hf.card.writing import machine_line
 from fadrm_hf.commands.measuring import (
@@ -110,7 +110,7 @@ def _control(asked: str, location: Location, source: str | None, quiet: bool) ->
             "a run folder, or the name of an artifact of random real images to --control"
         )
     run = run_from_recipe(location.manifest.config, str(location.folder))
-    where = replace(run.source, name=source or run.source.name)
+    where = replace(run.source, name=place_of_source(location, source))
     return LocalFolder(random_real_artifact(replace(run, source=where), quiet))
 
 

@@ -55,6 +55,12 @@ class SourceConfig:
         require(once, "source.classes", self.classes, "two or more names of classes, each once")
 
     @property
+    def public_name(self) -> str:
+        """What files that others read call it: a Hub id as it is, of a local path the last part."""
+        path = Path(self.name)
+        return path.resolve().name if path.exists() else self.name
+
+    @property
     def title(self) -> str:
         """What a table of results calls it: its name without folders, and how many of its classes where not all."""
         name = Path(self.name).name

@@ -15,7 +15,6 @@ import timm
 from accelerate import PartialState
 
 from fadrm_hf.card import Result
-from fadrm_hf.card.metadata import public_source
 from fadrm_hf.config import SqueezeConfig
 from fadrm_hf.errors import ConfigError, FadrmError, StudentError
 from fadrm_hf.evaluations.published import published_bound
@@ -183,7 +182,7 @@ def _identity(bound: Bound, student: str) -> dict[str, Any]:
 def _source_record(source: Source) -> dict[str, Any]:
     """What the dataset is, for who reads the result by itself."""
     preset = preset_of(source.config)
-    name, known = public_source(source.config.name), preset.name if preset else None
+    name, known = source.config.public_name, preset.name if preset else None
     classes = None if source.config.classes is None else list(source.config.classes)
     return {"name": name, "revision": source.revision, "preset": known, "size": source.size, "classes": classes}
 

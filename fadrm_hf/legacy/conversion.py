@@ -96,6 +96,7 @@ def import_release(config: ImportConfig, quiet: bool = False) -> Path:
     started = time.monotonic()
     teachers = _check_order(config, source, release, relabel, reporter)
     work.claim(recipe, sections)
+    work.remember_source(config.source.name)
     _convert_images(release, source, work, reporter)
     _convert_labels(release, relabel, work, reporter)
     costs = {"import": StageRecord(round(time.monotonic() - started, 1), peak_memory_bytes())}
@@ -131,8 +132,6 @@ def _recipe(config: ImportConfig, source: Source, release: Release, relabel: Rel
     preset = preset_of(source.config)
     values = student_defaults(student.name, preset.name if preset else None, student.student, ipc)
     student = filled(student, **values, epochs=relabel.epochs)
-    is_local = Path(config.source.name).exists()
-    name = Path(config.source.name).resolve().name if is_local else config.source.name
     recipe = {
         "output": Path(config.output).name,
         "ipc": ipc,
@@ -144,7 +143,7 @@ def _recipe(config: ImportConfig, source: Source, release: Release, relabel: Rel
             "sampler_seed": config.sampler_seed,
             "fingerprint": _fingerprint(Path(config.images), release),
         },
-        "source": asdict(source.config) | {"name": name},
+        "source": asdict(source.config) | {"name": config.source.public_name},
         "teachers": {"names": [public_name(name) for name in config.teachers.names] if config.teachers else []},
         "relabel": asdict(relabel),
         "student": asdict(student),

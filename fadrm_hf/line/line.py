@@ -57,8 +57,7 @@ def recipe_of(run: RunConfig) -> dict[str, Any]:
     recipe = asdict(run)
     recipe["method"] = {"name": run.method.name} | recipe["method"]
     recipe["output"] = Path(run.output).name
-    if Path(run.source.name).exists():
-        recipe["source"]["name"] = Path(run.source.name).resolve().name
+    recipe["source"]["name"] = run.source.public_name
     recipe["teachers"]["names"] = [public_name(name) for name in run.teachers.names]
     plain: dict[str, Any] = json.loads(json.dumps(recipe))
     return plain
@@ -115,6 +114,7 @@ class Line:
             teachers = self._given_teachers or self._prepare_teachers()
             # Not before: a run whose teachers are refused leaves nothing behind, and may be given other settings.
             job.work.claim(recipe_of(job.run), vars(job.run))
+            job.work.remember_source(job.run.source.name)
         measured = self._gather_statistics(teachers)
         if self._vote is not None:
             with cost("votes"):

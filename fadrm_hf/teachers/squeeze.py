@@ -88,7 +88,7 @@ def _save(
         "epochs": config.epochs,
         "recipe": asdict(config),
         "seed": seed,
-        "source": source.config.name,
+        "source": source.config.public_name,
         "source_fingerprint": source.fingerprint,
         "fingerprint": squeeze_fingerprint(source, architecture, config, seed),
         "weights_sha256": files.digest_of(network.state_dict()),
