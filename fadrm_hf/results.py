@@ -3,6 +3,7 @@
 Those of an artifact on the Hub lie in a folder of their own, for its copy on this machine is a cache.
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from fadrm_hf.card import ANALYSIS_NAME, Result, read_results, result_files, wri
 from fadrm_hf.card.scores import SCORES_NAME, Scores, read_scores
 from fadrm_hf.config import StudentConfig
 from fadrm_hf.errors import RunFolderError
-from fadrm_hf.files import write_json
+from fadrm_hf.files import read_json, write_json
 from fadrm_hf.gallery import refresh_gallery
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.scorecard import renewed
@@ -39,21 +40,35 @@ class ResultFolder:
         return WorkFolder(self.folder)
 
     def add(self, result: Result) -> Path:
-        """File an evaluation; one of the same kind that was there before is replaced.
+        """File an evaluation; one of the same kind that was there before is replaced, but not a number by a trial.
 
         Args:
             result: What `train_students` returned, with the command that made it. Of an artifact on the Hub it is
                 filed with the repository and the commit.
+
+        Returns:
+            The result's file. It is in the work folder if it was made by other settings than the artifact's own, by
+            which the one on file was.
         """
-        if self.folder == self.location.folder:
-            return record_result(self.folder, result)
-        path = self.folder / "results" / f"{result_name(result)}.json"
+        folder, name = self.folder, result_name(result)
+        if self._is_trial(result):
+            folder, name = self.work.path, f"{name}-{_digest(result)}"
+        elif folder == self.location.folder:
+            return record_result(folder, result)
+        path = folder / "results" / f"{name}.json"
         write_json(path, result | self._origin)
         return path
 
     def find(self, known: Result) -> Path | None:
         """The evaluation of this very artifact that is filed here already; see `find_result`."""
-        return find_result(self.folder, known | self._origin)
+        known = known | self._origin
+        return find_result(self.folder, known) or find_result(self.work.path, known)
+
+    def _is_trial(self, result: Result) -> bool:
+        """Whether a result would take the place of one that was made by the artifact's own settings, and was not."""
+        held = read_json(self.folder / "results" / f"{result_name(result)}.json")
+        own = asdict(self.location.manifest.settings("student", StudentConfig))
+        return held is not None and _keeps_to(held, own) and not _keeps_to(result, own)
 
     @property
     def _origin(self) -> Result:
@@ -149,6 +164,19 @@ def _as_recorded(known: Result) -> Result:
     settings = asdict(StudentConfig()) | (known["settings"] or {})
     decisive = {name: value for name, value in settings.items() if name != "num_workers"}
     return json.loads(json.dumps(known | {"settings": decisive}))
+
+
+def _keeps_to(result: Result, own: dict[str, Any]) -> bool:
+    """Whether a result was made by these settings, whatever the labels and with no fewer seeds."""
+    free = {"labels": None, "num_seeds": None}
+    made = result.get("settings") or {}
+    same = _as_recorded({"settings": made | free}) == _as_recorded({"settings": own | free})
+    return same and made.get("num_seeds", 0) >= own["num_seeds"]
+
+
+def _digest(result: Result) -> str:
+    text = json.dumps(_as_recorded({"settings": result["settings"]}), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def result_name(result: Result) -> str:

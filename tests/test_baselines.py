@@ -52,7 +52,7 @@ def test_the_table_is_printed_and_nothing_is_measured_twice(compared, capsys):
     before = files_of(compared)
     assert main(["baselines", str(compared)]) == 0
     assert files_of(compared) == before
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
     results = results_of(compared)
     (student,) = {result["student"] for result in results.values()}
     titles, _, top1, seeds, _ = (list(column.cells) for column in comparison_table(compared, student, "fadrm").columns)
@@ -61,7 +61,10 @@ def test_the_table_is_printed_and_nothing_is_measured_twice(compared, capsys):
     assert seeds == ["1"] * len(ROWS)
     places = [printed.index(cell) for cell in top1]
     assert places == sorted(places) and f"{student}: accuracy of the last epoch" in printed
-    assert f"card: {compared / 'README.md'}" in printed and "stages: teachers" in printed
+    assert "stages: teachers" in printed
+    assert all(
+        f" {compared / page}" in told.splitlines()[at] for at, page in ((-3, "README.md"), (-2, "gallery/index.html"))
+    )
 
 
 def test_datasets_whose_runs_lie_side_by_side_do_not_mix(finished, tmp_path):

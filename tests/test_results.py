@@ -1,13 +1,16 @@
 """Evaluations on file: what they are called, what is said of them, what they change in an artifact."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from fixtures.runs import copy_artifact, files_of
 
 from fadrm_hf.artifact import read_manifest
+from fadrm_hf.artifact.location import LocalFolder
+from fadrm_hf.config import StudentConfig
 from fadrm_hf.files import write_json
-from fadrm_hf.results import describe_result, find_result, record_result, result_name
+from fadrm_hf.results import describe_result, find_result, record_result, result_folder, result_name
 from fadrm_hf.verify import verify_artifact
 
 
@@ -55,6 +58,29 @@ def test_a_result_is_filed_and_replaced_and_nothing_else_changes(finished, tmp_p
     )
     assert read_manifest(artifact).config == read_manifest(finished).config
     assert verify_artifact(artifact, 0) == []
+
+
+def test_a_trial_does_not_take_the_place_of_the_number(finished, tmp_path, result):
+    """By the artifact's settings, or with more seeds, it is measured again; by others it is filed beside it."""
+    place = result_folder(LocalFolder(copy_artifact(finished, tmp_path)))
+    own = asdict(place.location.manifest.settings("student", StudentConfig))
+    first, *others = (
+        result | {"settings": own | changed, "top1": summary(top1)}
+        for changed, top1 in (
+            ({"epochs": 1}, 0.1), ({}, 0.2), ({"labels": "hard"}, 0.3), ({"num_seeds": 5}, 0.4),
+            ({"epochs": 1}, 0.5), ({"lr": 0.5}, 0.6), ({"num_seeds": own["num_seeds"] - 1}, 0.7),
+        )
+    )  # fmt: skip
+    number = place.add(first)
+    for better in others[:3]:
+        assert place.add(better) == number and json.loads(number.read_text())["top1"] == better["top1"]
+    aside = [place.add(trial) for trial in others[3:]]
+    assert json.loads(number.read_text())["top1"] == others[2]["top1"]
+    assert len(set(aside)) == 3 and {path.parent for path in aside} == {place.work.path / "results"}
+    assert [json.loads(path.read_text())["top1"] for path in aside] == [trial["top1"] for trial in others[3:]]
+    assert "| 40.0 |" in (place.folder / "README.md").read_text() and verify_artifact(place.folder, 0) == []
+    known = {name: others[3][name] for name in ("protocol", "student", "images", "labels", "epochs", "settings")}
+    assert place.find(known) == aside[0]
 
 
 def test_a_result_is_found_by_what_is_known_before_it_is_measured(result, tmp_path):

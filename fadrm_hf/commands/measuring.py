@@ -13,9 +13,8 @@ from torch import nn
 from fadrm_hf import terminal
 from fadrm_hf.architectures import full_name
 from fadrm_hf.arguments import new_parser, parse, run_from_recipe
-from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import Manifest
-from fadrm_hf.artifact.recorded_source import source_of
+from fadrm_hf.artifact.recorded_source import place_of_source, source_of
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.commands.sharing import Sharing, add_sharing_options
@@ -25,6 +24,7 @@ from fadrm_hf.errors import ConfigError, FadrmError, unknown
 from fadrm_hf.evaluations.baselines import compared_results, comparison_table, measure_baselines
 from fadrm_hf.evaluations.measured_tables import with_suffix
 from fadrm_hf.files import read_json
+from fadrm_hf.gallery import pages_of
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.loader import load_distilled
@@ -85,6 +85,10 @@ def train_student_command(arguments: Sequence[str]) -> Summary:
     result |= {"command": as_typed("train-student", arguments)}
     path = place.add(result)
     say(describe_result(result))
+    if not path.is_relative_to(place.folder):
+        reporter.say(
+            f"it is a trial: the number on file, by the artifact's own settings, stays in {place.folder / 'results'}"
+        )
     say(f"{path}")
     sharing.share(first[0], result, path, place)
     is_local = pinned_repository(location) is None
@@ -113,7 +117,7 @@ def baselines_command(arguments: Sequence[str]) -> Summary:
         )
     run = run_from_recipe(location.manifest.config, parsed.artifact)
     given = {k: v for k, v in (("student", parsed.student), ("num_seeds", parsed.num_seeds)) if v is not None}
-    where = replace(run.source, name=parsed.source.name or run.source.name)
+    where = replace(run.source, name=place_of_source(location, parsed.source.name))
     protocol = run.student if parsed.protocol is None else _named_protocol(parsed.protocol, run.student)
     run = replace(run, student=replace(protocol, **given), source=where)
     source = source_of(location, parsed.source.name)
@@ -124,9 +128,10 @@ def baselines_command(arguments: Sequence[str]) -> Summary:
     if quiet:
         return Summary()
     terminal.results.print(comparison_table(location.folder, run.student.student, run.student.name))
-    _print_where_to_look(location)
+    say("stages: " + ", ".join(f"{name} {stage.seconds:.0f} s" for name, stage in location.manifest.stages.items()))
     rows = compared_results(location.folder, run.student.student, run.student.name)
-    return Summary({"results": location.folder / "results"}, {"rows": rows}, ["score", parsed.artifact])
+    paths = {"results": location.folder / "results", **pages_of(location.folder)}
+    return Summary(paths, {"rows": rows}, ["score", parsed.artifact])
 
 
 def only_process() -> PartialState:
@@ -255,9 +260,3 @@ def spell_out_online(words: Sequence[str]) -> list[str]:
         else:
             spelled.append("--online" if word == "--labels=online" else word)
     return spelled
-
-
-def _print_where_to_look(location: Location) -> None:
-    stages = ", ".join(f"{name} {stage.seconds:.0f} s" for name, stage in location.manifest.stages.items())
-    say(f"stages: {stages}")
-    say(f"card: {location.folder / 'README.md'}   pictures: {location.folder / 'assets'}")
