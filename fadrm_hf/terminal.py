@@ -3,6 +3,7 @@
 A pipe or a file thus gets results alone. `speaking` says once for all commands which of it is shown.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ progress = Console(stderr=True)
 
 # What libraries show of downloads and tables, read when they are imported.
 _BARS_OF_LIBRARIES = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
+# What torch tells its developers: of its profiler's first block, of a CUDA toolkit on a machine without a GPU.
+_LEVEL_OF_TORCH, _LOGGER_OF_TORCH = "TORCH_CPP_LOG_LEVEL", "torch.utils.cpp_extension"
 
 
 @contextmanager
@@ -28,6 +31,8 @@ def speaking(*, quiet: bool = False, document: bool = False) -> Iterator[None]:
     environment = {name: os.environ.pop(name) for name in _BARS_OF_LIBRARIES if name in os.environ}
     os.environ.update(dict.fromkeys(_BARS_OF_LIBRARIES, "1") if quiet else environment)
     results.quiet, results.stderr, progress.quiet = quiet, document, quiet
+    os.environ.setdefault(_LEVEL_OF_TORCH, "ERROR")  # read when torch is imported
+    logging.getLogger(_LOGGER_OF_TORCH).setLevel(logging.ERROR)
     try:
         yield
     finally:

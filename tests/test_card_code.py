@@ -89,7 +89,7 @@ def test_labels_apart_load_by_the_lines_of_the_card(made, hub, tmp_path):
     names = {}
     exec(code((folder / "README.md").read_text())[0], names)
     assert list(names["views"]) == list(load(whole, "soft_labels"))
-    assert list(names["one_epoch"]) == list(load(whole, "soft_labels"))[:NUM_IMAGES]
+    assert list(names["first_epoch"]) == list(load(whole, "soft_labels"))[:NUM_IMAGES]
 
 
 CODECS = ("float16", "int8", "int4", "top2", "none")

@@ -1,8 +1,14 @@
-"""Completion as bash does it: the script is sourced, and words are completed by the function that it registers."""
+"""Completion as shells do it: the script is sourced, and words are completed by what it registers."""
 
+import fcntl
+import os
+import pty
+import select
 import shlex
+import shutil
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -79,6 +85,54 @@ def test_other_shells_have_a_script_of_their_own(place, capsys, shell):
     assert main([f"--print_completion={shell}"]) == 0
     shown = capsys.readouterr().out
     assert {"zsh": "#compdef fadrm-hf", "tcsh": "complete fadrm-hf"}[shell] in shown and "rank-architectures" in shown
+
+
+INIT = "autoload -U compinit; compinit -u"
+
+
+@pytest.mark.parametrize(
+    ("shell", "ready"),
+    [
+        ("zsh", f"{INIT}; source script; PS1='re''ady> '"),
+        ("zsh", f"{INIT}; eval \"$(cat script)\"; PS1='re''ady> '"),
+        ("zsh", f"mkdir f; cp script f/_fadrm-hf; fpath=($PWD/f $fpath); {INIT}; PS1='re''ady> '"),
+        ("tcsh", "source script; set edit; set prompt = 're''ady> '"),
+    ],
+    ids=["zsh source", "zsh eval", "zsh fpath", "tcsh source"],
+)
+def test_other_shells_complete_what_is_typed(place, capsys, shell, ready):
+    """The real shell on a terminal of its own, in which Tab is pressed."""
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"no {shell} here")
+    assert main([f"--print_completion={shell}"]) == 0
+    (place / "script").write_text(capsys.readouterr().out)
+    ours, theirs = pty.openpty()
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(place), "TERM": "dumb"}
+    with subprocess.Popen(
+        [program, "-f"], **streams, cwd=place, env=environment, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # without it tcsh edits no lines
+    ) as process:  # fmt: skip
+        try:
+            os.write(ours, f"{ready}\n".encode())
+            heard_until(ours, "ready> ")
+            os.write(ours, b"fadrm-hf rank\t")
+            heard_until(ours, "fadrm-hf rank-architectures ")
+            os.write(ours, b"\x15fadrm-hf publish --spac\t")  # after the line is taken back
+            heard_until(ours, "publish --space ")
+        finally:
+            process.kill()
+            os.close(ours)
+            os.close(theirs)
+
+
+def heard_until(terminal: int, expected: str) -> None:
+    """Read what a shell says until it has said this."""
+    heard = ""
+    while expected not in heard.replace("\x08", ""):
+        assert select.select([terminal], [], [], 60)[0], f"not said within a minute: {expected!r}, but {heard!r}"
+        heard += os.read(terminal, 4096).decode(errors="replace")
 
 
 @pytest.mark.parametrize("shell", ["fish", ""])

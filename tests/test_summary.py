@@ -11,6 +11,7 @@ from fixtures.runs import LABELS, RECIPE, STUDENT, copy_artifact, copy_run, file
 
 from fadrm_hf.cli import main
 from fadrm_hf.commands.exit_code import ExitCode
+from fadrm_hf.commands.summary import Manner, Summary, conclude
 
 RANDOM = ("--method=random_real", "--output=run")
 
@@ -39,13 +40,26 @@ def test_distilling_ends_with_what_to_do_next_and_that_can_be_done(begun, capsys
     printed, told = capsys.readouterr()
     assert printed == ""
     assert told.startswith("the artifact will be run; what it takes meanwhile is in run.work\n")
-    *_, finished, artifact, card, pictures, following = told.splitlines()
+    *_, finished, artifact, card, gallery, following = told.splitlines()
     assert re.fullmatch(r"finished in \d+\.\d s", finished)
-    paths = dict(line.split() for line in (artifact, card, pictures))
-    assert paths == {"artifact": "run", "card": "run/README.md", "pictures": "run/assets"}
+    paths = dict(line.split() for line in (artifact, card, gallery))
+    assert paths == {"artifact": "run", "card": "run/README.md", "gallery": "run/gallery/index.html"}
     assert all(Path(path).exists() for path in paths.values())
     assert following == "next: fadrm-hf train-student run"
     assert run_next(following.removeprefix("next: ")) == 0
+
+
+def test_where_the_environment_is_not_active_the_next_command_is_told_by_its_path(tmp_path, monkeypatch, capsys):
+    program = tmp_path / "environment/bin/fadrm-hf"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.executable", str(program.with_name("python")))
+    (tmp_path / "elsewhere").mkdir()
+    for folder, typed in ((tmp_path, "environment/bin/fadrm-hf"), (tmp_path / "elsewhere", program)):
+        monkeypatch.chdir(folder)
+        conclude(Summary(following=["score", "a run"]), Manner(), "fadrm-hf baselines", 1.0)
+        assert capsys.readouterr().err == f"next: {typed} score 'a run'\n"
 
 
 def test_quiet_is_silence_and_json_one_document(begun, capfd):

@@ -52,7 +52,8 @@ def print_completion(arguments: Sequence[str]) -> Summary:
         raise ConfigError("--print_completion needs the package shtab, which is not installed: pip install shtab")
     import shtab
 
-    say(shtab.complete(_all_commands(files=shtab.FILE, folders=shtab.DIRECTORY), shell))
+    script = shtab.complete(_all_commands(files=shtab.FILE, folders=shtab.DIRECTORY), shell)
+    say(script.replace("$zsh_eval_context[-1] == eval", "$zsh_eval_context[-1] == (eval|file)"))  # `source` is "file"
     return Summary()
 
 

@@ -10,6 +10,7 @@ from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import SourceConfig, SqueezeConfig
 from fadrm_hf.distill import distill, package
 from fadrm_hf.files import read_json
+from fadrm_hf.gallery import pages_of
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.presets import resolve_source, resolve_squeeze
 from fadrm_hf.progress import Reporter
@@ -45,8 +46,8 @@ def _summary(folder: Path, words: Sequence[str], curves: Curves | None = None) -
     recorded: dict[str, Path | str] = {} if curves is None else {"curves": curves.place}
     if not (folder / MANIFEST_NAME).exists():
         return Summary({"work": WorkFolder(folder).path, **recorded}, following=["package", *words])
-    paths = {"artifact": folder, "card": folder / "README.md", "pictures": folder / "assets", **recorded}
-    return Summary(paths, described(read_manifest(folder)), ["train-student", str(folder)])
+    made = {"artifact": folder, **pages_of(folder), **recorded}
+    return Summary(made, described(read_manifest(folder)), ["train-student", str(folder)])
 
 
 def _taken(option: str, arguments: Sequence[str]) -> tuple[str | None, list[str]]:

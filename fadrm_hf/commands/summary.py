@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -85,7 +86,7 @@ def _tell(summary: Summary, seconds: float) -> None:
         for name, path in summary.paths.items():
             tell(f"  {name:<{width}}  {path}")
     if summary.following:
-        tell(f"next: {_command(summary.following)}")
+        tell(f"next: {shlex.join([_program(), *summary.following])}")
 
 
 def _document(summary: Summary, command: str, seconds: float) -> str:
@@ -95,12 +96,16 @@ def _document(summary: Summary, command: str, seconds: float) -> str:
         "exit_code": int(summary.code),
         "seconds": round(seconds, 3),
         "paths": {name: str(path) for name, path in summary.paths.items()},
-        "next": _command(summary.following) if summary.following else None,
+        "next": shlex.join(["fadrm-hf", *summary.following]) if summary.following else None,
         "result": dict(summary.result),
     }
     document |= {"error": summary.error} if summary.error else {}
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
 
-def _command(words: Sequence[str]) -> str:
-    return shlex.join(["fadrm-hf", *words])
+def _program() -> str:
+    """The program as it can be typed here: by its path where its environment is not active."""
+    installed = Path(sys.executable).with_name("fadrm-hf")
+    if shutil.which("fadrm-hf") or not installed.exists():
+        return "fadrm-hf"
+    return str(installed.relative_to(Path.cwd()) if installed.is_relative_to(Path.cwd()) else installed)

@@ -5,6 +5,14 @@ It is a folder of static files, opened from disk as well as from a server, which
 
 from fadrm_hf.gallery.comparison import write_comparison
 from fadrm_hf.gallery.sheets import GALLERY, RECORD
-from fadrm_hf.gallery.writing import fetch_for_gallery, refresh_gallery, write_gallery
+from fadrm_hf.gallery.writing import fetch_for_gallery, pages_of, refresh_gallery, write_gallery
 
-__all__ = ["GALLERY", "RECORD", "fetch_for_gallery", "refresh_gallery", "write_comparison", "write_gallery"]
+__all__ = [
+    "GALLERY",
+    "RECORD",
+    "fetch_for_gallery",
+    "pages_of",
+    "refresh_gallery",
+    "write_comparison",
+    "write_gallery",
+]

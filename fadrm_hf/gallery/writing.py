@@ -77,6 +77,12 @@ def refresh_gallery(folder: Path, manifest: Manifest) -> None:
         write_bytes(folder / GALLERY / DATA, as_script("FACTS", facts_of(folder, manifest, pictures)))
 
 
+def pages_of(folder: Path) -> dict[str, Path]:
+    """The pages of an artifact that people open; one that was packaged by an early version has no gallery."""
+    pages = {"card": folder / "README.md", "gallery": folder / GALLERY / PAGE}
+    return {name: page for name, page in pages.items() if page.is_file()}
+
+
 def write_page(place: Path, kind: str, title: str) -> Path:
     """The files of a page, "gallery" or "compare", that do not depend on what it shows but for its title."""
     template = resources("fadrm_hf.gallery") / "page" / f"{kind}.html.jinja"

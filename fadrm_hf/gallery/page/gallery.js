@@ -295,7 +295,8 @@ function showCourse() {
   const area = element("course");
   area.append(node("h3", {}, "Information density along the optimisation"));
   if (looks.length < 2) {
-    area.append(node("p", { class: "note" }, "Not measured yet: fadrm-hf score. A run with --snapshots shows every residual."));
+    area.append(node("p", { class: "note" }, "Not measured yet: ", node("code", {}, "fadrm-hf score"), ". A run with ",
+      node("code", {}, "--snapshots"), " shows every residual."));
     return;
   }
   const plots = CURVES.map(([key, title]) => {
