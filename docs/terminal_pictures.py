@@ -22,6 +22,7 @@ COMMANDS = {
 }
 # As on a terminal, but for bars, of which only the last look is wanted.
 TERMINAL = {"COLUMNS": "100", "FORCE_COLOR": "1", "TTY_INTERACTIVE": "0", "OMP_NUM_THREADS": "1"}
+TERMINAL["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # an active environment
 WEB_FONT = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)  # a picture asks no other site for anything
 
 
