@@ -5,8 +5,9 @@ A pipe or a file thus gets results alone. `speaking` says once for all commands 
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 from rich.console import Console
 
@@ -40,6 +41,15 @@ def speaking(*, quiet: bool = False, document: bool = False) -> Iterator[None]:
         for name in _BARS_OF_LIBRARIES:
             os.environ.pop(name, None)
         os.environ.update(environment)
+
+
+@contextmanager
+def letting_others_speak() -> Iterator[None]:
+    """Show what a library prints in the block where progress is shown, if at all; stdout is for results alone."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        place = nowhere if progress.quiet else sys.stderr
+        with redirect_stdout(place), redirect_stderr(place):
+            yield
 
 
 def duration(seconds: float) -> str:

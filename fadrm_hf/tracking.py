@@ -7,14 +7,19 @@ from a device for them, by the main process alone.
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
 
 from fadrm_hf.errors import ConfigError, unknown
+from fadrm_hf.terminal import letting_others_speak
 
 _STEPS_OF_THEIR_OWN = ("wandb",)  # one step for all curves, which must not go back when a stage begins at 1
+# Trackers to which accelerate hands the name of a run as that of its project: all runs share one, by their own names.
+_WITH_PROJECTS = ("trackio", "wandb")
+_PROJECT = "fadrm-hf"
 
 
 class Curves:
@@ -45,7 +50,10 @@ class Curves:
     @property
     def place(self) -> str:
         """Where the curves are, for people."""
-        return str(self._folder) if self._kind.requires_logging_directory else f"{self._kind.name}, run {self._run}"
+        if self._kind.requires_logging_directory:
+            return str(self._folder)
+        project = f"project {_PROJECT}, " if self._kind.name in _WITH_PROJECTS else ""
+        return f"{self._kind.name}, {project}run {self._run}"
 
     @contextmanager
     def recording(self, settings: Mapping[str, Any]) -> Iterator[None]:
@@ -58,7 +66,8 @@ class Curves:
             ConfigError: If the tracker does not start, whatever its reason.
         """
         try:
-            tracker = self._started(settings)
+            with letting_others_speak():
+                tracker = self._started(settings)
         except Exception as error:  # every tracker has errors of its own
             raise ConfigError(
                 f"--tracker {self._kind.name} does not start ({type(error).__name__}: {error}); log in to it, see "
@@ -69,17 +78,26 @@ class Curves:
             yield
         finally:
             self._tracker = None
-            tracker.finish()
+            with letting_others_speak():
+                self._finish(tracker)
 
     def _started(self, settings: Mapping[str, Any]) -> GeneralTracker:
         where = {"logging_dir": str(self._folder)} if self._kind.requires_logging_directory else {}
         if where:
             self._folder.mkdir(parents=True, exist_ok=True)
-        tracker = self._kind(self._run, **where)
+        if self._kind.name in _WITH_PROJECTS:
+            tracker = self._kind(_PROJECT, name=self._run)
+        else:
+            tracker = self._kind(self._run, **where)
         if hasattr(tracker, "start"):  # older trackers of accelerate start as they are made
             tracker.start()
         tracker.store_init_configuration(dict(_flat(settings)))
         return tracker
+
+    def _finish(self, tracker: GeneralTracker) -> None:
+        # Of Trackio, accelerate's class ends the run alone: it would end once more, aloud, when Python does.
+        ended_by = import_module("trackio") if self._kind.name == "trackio" else tracker
+        ended_by.finish()
 
     def log(self, curve: str, step: int, values: Mapping[str, float]) -> None:
         """Add a point to the curves `curve/NAME`; nothing happens where nothing is recorded."""

@@ -1,7 +1,12 @@
 """Curves in a real tracker, read back from its files, against the run's log and results."""
 
 import json
+import os
 import shutil
+import sqlite3
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -72,6 +77,39 @@ def test_each_seed_of_a_student_is_a_curve(tracked, tmp_path, capsys):
         assert curves[f"{start}/top1"][-1] == (EPOCHS, pytest.approx(top1))
         rates = [cosine(0.01, epoch, settings["eta"] * EPOCHS) for epoch in range(EPOCHS)]
         assert [value for _, value in curves[f"{start}/lr"]] == pytest.approx(rates, rel=1e-5)
+
+
+def in_trackio(place: Path) -> str:
+    """What Trackio's file of our project holds of the run "run"."""
+    with sqlite3.connect(place / "trackio/fadrm-hf.db") as database:
+        rows = database.execute("select metrics from metrics where run_name = 'run' order by step").fetchall()
+    return "\n".join(points.decode() for (points,) in rows)
+
+
+def in_wandb(place: Path) -> str:
+    """What W&B would send; its records are readable between bytes that are not."""
+    (file,) = place.glob("wandb/offline-run-*/run-*.wandb")
+    text = file.read_bytes().decode("latin-1")
+    assert "fadrm-hf" in text and "\x03run" in text, "a project, and a name of three letters"
+    return text
+
+
+@pytest.mark.parametrize(("tracker", "recorded"), [("trackio", in_trackio), ("wandb", in_wandb)])
+def test_runs_share_a_project_by_their_own_names_and_results_stay_alone(finished, place, tracker, recorded):
+    """The real trackers, which talk to people as they start, as they finish, and as Python ends."""
+    if find_spec(tracker) is None:
+        pytest.skip(f"needs the package {tracker}: pip install {tracker}")
+    shutil.copytree(finished, place / "run")
+    command = [sys.executable, "-m", "fadrm_hf.cli", "train-student", "run", "--num_seeds=1", f"--tracker={tracker}"]
+    offline = os.environ | {"WANDB_MODE": "offline", "TRACKIO_DIR": str(place / "trackio")}
+    ended = subprocess.run([*command, "--json"], cwd=place, env=offline, capture_output=True, text=True, check=True)
+    document = json.loads(ended.stdout)
+    assert document["paths"]["curves"] == f"{tracker}, project fadrm-hf, run run"
+    points = recorded(place)
+    assert points.count("student soft/seed 0/loss") >= EPOCHS
+    assert str(document["result"]["top1"]["values"][0]) in points
+    ended = subprocess.run([*command, "--quiet"], cwd=place, env=offline, capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("", "")
 
 
 @pytest.mark.parametrize(
