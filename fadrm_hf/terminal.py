@@ -30,7 +30,9 @@ def speaking(*, quiet: bool = False, document: bool = False) -> Iterator[None]:
     """
     before = results.quiet, results.stderr, progress.quiet
     environment = {name: os.environ.pop(name) for name in _BARS_OF_LIBRARIES if name in os.environ}
-    os.environ.update(dict.fromkeys(_BARS_OF_LIBRARIES, "1") if quiet else environment)
+    none = dict.fromkeys(_BARS_OF_LIBRARIES, "1")
+    # In a log every step of a bar stays; who wants them there sets these variables to 0.
+    os.environ.update(none if quiet else environment if progress.is_terminal else none | environment)
     results.quiet, results.stderr, progress.quiet = quiet, document, quiet
     os.environ.setdefault(_LEVEL_OF_TORCH, "ERROR")  # read when torch is imported
     logging.getLogger(_LOGGER_OF_TORCH).setLevel(logging.ERROR)

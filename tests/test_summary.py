@@ -1,6 +1,7 @@
 """What commands say at the end: paths, seconds, the next command; nothing with --quiet, a document with --json."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from fixtures.runs import LABELS, RECIPE, STUDENT, copy_artifact, copy_run, files_of
+from rich.console import Console
 
+from fadrm_hf import terminal
 from fadrm_hf.cli import main
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.summary import Manner, Summary, conclude
@@ -78,6 +81,24 @@ def test_quiet_is_silence_and_json_one_document(begun, capfd):
     printed, told = capfd.readouterr()
     document = json.loads(printed)
     assert document["exit_code"] == 2 and document["paths"] == {} and f"error: {document['error']}\n" == told
+
+
+BARS = "HF_DATASETS_DISABLE_PROGRESS_BARS"
+
+
+@pytest.mark.parametrize(
+    ("given", "is_terminal", "quiet", "inside"),
+    [(None, True, False, None), (None, False, False, "1"), ("0", False, False, "0"), ("0", True, True, "1")],
+    ids=["terminal", "log", "log where they are asked for", "quiet"],
+)
+def test_bars_of_libraries_are_for_terminals(monkeypatch, given, is_terminal, quiet, inside):
+    monkeypatch.setattr(terminal, "progress", Console(stderr=True, force_terminal=is_terminal))
+    monkeypatch.delenv(BARS, raising=False)
+    if given is not None:
+        monkeypatch.setenv(BARS, given)
+    with terminal.speaking(quiet=quiet):
+        assert os.environ.get(BARS) == inside
+    assert os.environ.get(BARS) == given
 
 
 def test_a_share_of_a_run_ends_with_what_finishes_it(begun, capsys):
