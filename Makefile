@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := runs/fadrm-digits-ipc10
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help demo test docs results soak quality style release-check clean-demo browser
+.PHONY: help demo test docs results soak quality style release-check clean-demo browser shells
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ browser: ## a Chromium for the tests of pages, where there is none: Debian's, fo
 	elif [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then \
 		echo "browser: none, and only root can install Debian's: tests of pages are skipped" >&2; exit 1; \
 	else apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends -y chromium; fi
+
+shells: ## zsh and tcsh for the tests of completion, where they are missing: Debian's, for which one must be root
+	@if command -v zsh > /dev/null && command -v tcsh > /dev/null; then echo "shells: zsh, tcsh"; \
+	elif [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then \
+		echo "shells: not all, and only root can install Debian's: tests of completion are skipped" >&2; exit 1; \
+	else apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends -y zsh tcsh; fi
 
 results: $(INSTALLED) ## the page of results, from the files beside it
 	$(BIN)/python recipes/results_page.py

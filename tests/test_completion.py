@@ -104,7 +104,7 @@ def test_other_shells_complete_what_is_typed(place, capsys, shell, ready):
     """The real shell on a terminal of its own, in which Tab is pressed."""
     program = shutil.which(shell)
     if program is None:
-        pytest.skip(f"no {shell} here")
+        pytest.skip(f"no {shell} here: make shells installs it")
     assert main([f"--print_completion={shell}"]) == 0
     (place / "script").write_text(capsys.readouterr().out)
     ours, theirs = pty.openpty()
