@@ -13,6 +13,7 @@ from fadrm_hf.card import write_card
 from fadrm_hf.gallery import write_gallery
 from fadrm_hf.machine import describe_machine, library_versions
 from fadrm_hf.presets import preset_of
+from fadrm_hf.progress import Reporter
 from fadrm_hf.sources import Source
 from fadrm_hf.teachers import Teacher
 
@@ -24,6 +25,7 @@ def write_artifact(
     source: Source,
     teachers: list[Teacher],
     costs: dict[str, StageRecord],
+    reporter: Reporter,
 ) -> Manifest:
     """Write the whole run folder from the shards in `work`.
 
@@ -34,11 +36,12 @@ def write_artifact(
         source: What was distilled.
         teachers: Who was matched and who labelled.
         costs: Seconds and peak memory of each stage.
+        reporter: Where progress goes.
     """
     files.remove_temporaries(folder)
     size, relabel = recipe["source"]["size"], recipe["relabel"]
     epochs, codec = relabel["stored_epochs"] or relabel["epochs"], relabel["codec"]
-    write_tables(folder, work, source.class_map, size, recipe["ipc"], epochs, codec)
+    write_tables(folder, work, source.class_map, size, recipe["ipc"], epochs, codec, reporter)
     files.write_bytes(folder / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
     preset = preset_of(source.config)
     manifest = Manifest(
@@ -64,5 +67,5 @@ def write_artifact(
         stages=costs,
     )
     write_card(folder, manifest, work)
-    write_gallery(folder, manifest, work)
+    write_gallery(folder, manifest, work, reporter=reporter)
     return write_manifest(folder, manifest)

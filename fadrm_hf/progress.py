@@ -6,7 +6,7 @@ tracker (`fadrm_hf.tracking`), if there is one.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +32,7 @@ class Task:
         log: The run's log, or `None`.
         images: Images that all units together deal with; 0 if speed in images says nothing.
         curves: The run's tracker, or `None`.
+        heard: Called whenever units are counted.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class Task:
         log: Path | None,
         images: int = 0,
         curves: Curves | None = None,
+        heard: Callable[[], None] | None = None,
     ) -> None:
         self._stage, self._bar, self._log, self._total = stage, bar, log, total
         self._curves, self._curve, self._curve_start = curves, stage, 0
+        self._heard = heard
         self._images_per_unit = images / total if total else 0.0
         self._started = self._said = time.monotonic()
         self._units = self._skipped = 0
@@ -64,6 +67,8 @@ class Task:
     def advance(self, units: int = 1, **metrics: float) -> None:
         """Count finished work units; `metrics` are shown beside the bar and logged, with the speed."""
         self._units += units
+        if self._heard is not None:
+            self._heard()
         if self._images_per_unit:
             seconds = max(time.monotonic() - self._started, 1e-9)
             metrics["images/s"] = (self._units - self._skipped) * self._images_per_unit / seconds
@@ -79,7 +84,8 @@ class Task:
             self._bar.update(self._id, note=_in_words(metrics))
         if self._curves is not None:
             points = {name: value for name, value in metrics.items() if name not in _PLACES}
-            self._curves.log(self._curve, self._units - self._curve_start, points)
+            if points:
+                self._curves.log(self._curve, self._units - self._curve_start, points)
         if self._log is not None:
             line = {"stage": self._stage, "units": self._units, "seconds": round(seconds, 3), **metrics}
             with naming(self._log), open(self._log, "a") as file:
@@ -107,10 +113,21 @@ class Reporter:
         log: JSONL file that every unit is appended to, or `None`; its folder is made by the first stage.
         quiet: Show no bar (processes other than the main one, tests).
         curves: Tracker that is given the same numbers, or `None`.
+        heard: Called whenever units are counted, e.g. to show other processes that this one is at work.
     """
 
-    def __init__(self, log: Path | None = None, quiet: bool = False, curves: Curves | None = None) -> None:
-        self._log, self._quiet, self._curves = log, quiet, curves
+    def __init__(
+        self,
+        log: Path | None = None,
+        quiet: bool = False,
+        curves: Curves | None = None,
+        heard: Callable[[], None] | None = None,
+    ) -> None:
+        self._log, self._quiet, self._curves, self._heard = log, quiet, curves, heard
+
+    def heard_by(self, heard: Callable[[], None]) -> "Reporter":
+        """The same, which calls `heard` whenever units are counted."""
+        return Reporter(self._log, self._quiet, self._curves, heard)
 
     def say(self, message: str) -> None:
         """Print one line, unless quiet."""
@@ -123,7 +140,7 @@ class Reporter:
         if self._log is not None:
             self._log.parent.mkdir(parents=True, exist_ok=True)
         if self._quiet:
-            yield Task(name, None, total, self._log, images, self._curves)
+            yield Task(name, None, total, self._log, images, self._curves, self._heard)
             return
         columns = (
             TextColumn("{task.description:<12}", table_column=Column(no_wrap=True)),
@@ -133,4 +150,7 @@ class Reporter:
             TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         )
         with Progress(*columns, console=console, expand=True) as bar:
-            yield Task(name, bar, total, self._log, images, self._curves)
+            yield Task(name, bar, total, self._log, images, self._curves, self._heard)
+
+
+QUIET = Reporter(quiet=True)  # shows nothing, writes nothing

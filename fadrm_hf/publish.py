@@ -35,12 +35,11 @@ from fadrm_hf.hub.remote import LocalFile, Remote, look
 from fadrm_hf.hub.repository import parse_name
 from fadrm_hf.hub.session import require_login, status_of, talking_to_hub
 from fadrm_hf.labels.recode import recode
-from fadrm_hf.progress import Reporter
+from fadrm_hf.progress import QUIET, Reporter
 from fadrm_hf.shards import WorkFolder
 from fadrm_hf.verify import verify_location
 
 Labels = Literal["with", "apart", "online"]
-QUIET = Reporter(quiet=True)
 
 _RESULT = re.compile(r"results/(?!(?:scores|analysis)\.json)[\w][\w.+-]*\.json")  # those are measured here, not sent
 _MAX_RESULT_BYTES = 1 << 20
@@ -140,7 +139,7 @@ def publish(
     if space:
         _check_space(folder, private)
     session = _Session(insist("logging in", require_login, patience=patience), reporter, patience)
-    _require_sound(folder, num_steps)
+    _require_sound(folder, num_steps, reporter)
     wish = _Wish(folder, repo_id, tag, private, labels, dry_run, space)
     for attempt in range(1, patience.tries + 1):
         try:
@@ -172,13 +171,13 @@ def _check_space(folder: Path, private: bool) -> None:
         )
 
 
-def _require_sound(folder: Path, num_steps: int) -> None:
+def _require_sound(folder: Path, num_steps: int, reporter: Reporter) -> None:
     location = LocalFolder(folder)
     if location.manifest.label_repository is not None:
         raise ArtifactError(
             f"the labels of {folder} lie in {location.manifest.label_repository}; publish the run that has both"
         )
-    problems = verify_location(location, num_steps)
+    problems = verify_location(location, num_steps, reporter)
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ArtifactError(

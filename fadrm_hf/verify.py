@@ -16,7 +16,7 @@ import torch
 from PIL import Image as PillowImage
 from torch import Tensor
 
-from fadrm_hf.artifact.location import Location
+from fadrm_hf.artifact.location import Location, table_names
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, artifact_files, is_unaltered, read_manifest
 from fadrm_hf.artifact.reading import (
     Array,
@@ -42,6 +42,7 @@ from fadrm_hf.files import sha256
 from fadrm_hf.hub.repository import fetch_all, label_folder, unlisted_files
 from fadrm_hf.labels.label_codec import LabelCodec, find_codec
 from fadrm_hf.legacy.order_check import TOLERANCE as IMPORTED_TOLERANCE
+from fadrm_hf.progress import QUIET, Reporter, Task
 from fadrm_hf.randomness import generator
 from fadrm_hf.shards import join_world
 from fadrm_hf.views import LabelViews
@@ -73,12 +74,13 @@ class Problem:
         return f"{self.file}{', ' if self.where else ''}{self.where}: {self.message}"
 
 
-def verify_location(location: Location, num_steps: int = 4) -> list[Problem]:
+def verify_location(location: Location, num_steps: int = 4, reporter: Reporter = QUIET) -> list[Problem]:
     """Check an artifact wherever it is, its soft labels against those that its own teachers give.
 
     Args:
         location: A folder, or a repository on the Hub, of which every file is fetched.
         num_steps: See `verify_artifact`; 0 leaves the teachers alone.
+        reporter: Where progress goes.
 
     Returns:
         What is wrong. That the teachers cannot be loaded is a problem too.
@@ -91,7 +93,7 @@ def verify_location(location: Location, num_steps: int = 4) -> list[Problem]:
     except FadrmError as error:
         num_steps, relabel = 0, None
         unlisted.append(Problem(MANIFEST_NAME, "teachers", f"labels cannot be made again: {error}"))
-    return verify_artifact(folder, num_steps, relabel, label_folder(location)) + unlisted
+    return verify_artifact(folder, num_steps, relabel, label_folder(location), reporter) + unlisted
 
 
 def _relabel_by_teachers(folder: Path, manifest: Manifest) -> Relabel:
@@ -105,7 +107,11 @@ def _relabel_by_teachers(folder: Path, manifest: Manifest) -> Relabel:
 
 
 def verify_artifact(
-    folder: Path, num_steps: int = 4, relabel: Relabel | None = None, labels: Path | None = None
+    folder: Path,
+    num_steps: int = 4,
+    relabel: Relabel | None = None,
+    labels: Path | None = None,
+    reporter: Reporter = QUIET,
 ) -> list[Problem]:
     """Check every file and every row, and replay sampled steps; of a damaged epoch, all steps.
 
@@ -115,6 +121,7 @@ def verify_artifact(
         relabel: (images (N, 3, S, S) uint8, columns of the rows of one step) -> logits (n, C) float32, by the
             teachers that labelled them; `None` leaves the logits to their checksums.
         labels: The folder that `soft_labels/` is in, if it is another.
+        reporter: Where progress goes.
 
     Returns:
         What is wrong: files first, then images, then soft labels. Nothing if all is well.
@@ -124,15 +131,17 @@ def verify_artifact(
     except FadrmError as error:
         return [Problem(MANIFEST_NAME, "", str(error))]
     labels = labels or folder
-    problems = list(_check_files(folder, labels, manifest))
-    changed = {problem.file for problem in problems}
-    image_problems = list(_check_images(folder, manifest, changed))
-    images = None if image_problems or relabel is None else read_images(folder)[0]
-    check = _LabelCheck(manifest, changed, images, relabel, num_steps)
-    return problems + image_problems + list(check.table(labels))
+    tables = [*table_names(manifest, IMAGES_FOLDER), *table_names(manifest, LABELS_FOLDER)]
+    with reporter.stage("verify", len(manifest.files) + len(tables)) as task:  # tables are hashed, and read
+        problems = list(_check_files(folder, labels, manifest, task))
+        changed = {problem.file for problem in problems}
+        image_problems = list(_check_images(folder, manifest, changed, task))
+        images = None if image_problems or relabel is None else read_images(folder)[0]
+        check = _LabelCheck(manifest, changed, images, relabel, num_steps)
+        return problems + image_problems + list(check.table(labels, task))
 
 
-def _check_files(folder: Path, labels: Path, manifest: Manifest) -> Iterator[Problem]:
+def _check_files(folder: Path, labels: Path, manifest: Manifest, task: Task) -> Iterator[Problem]:
     """Files that are missing, unknown or changed."""
     if manifest.class_map.hash != manifest.classes.hash:
         yield Problem(MANIFEST_NAME, "classes.hash", "is not the hash of the class ids; one of them was changed")
@@ -149,9 +158,10 @@ def _check_files(folder: Path, labels: Path, manifest: Manifest) -> Iterator[Pro
             yield Problem(name, "", f"has {size} bytes, expected {record.bytes}")
         elif (found := sha256(present[name])) != record.sha256:
             yield Problem(name, "", f"has SHA-256 {found[:12]}…, expected {record.sha256[:12]}…")
+        task.advance()
 
 
-def _check_images(folder: Path, manifest: Manifest, changed: set[str]) -> Iterator[Problem]:
+def _check_images(folder: Path, manifest: Manifest, changed: set[str], task: Task) -> Iterator[Problem]:
     """Rows of the images table whose picture, label or place is wrong."""
     row = 0
     try:
@@ -166,6 +176,7 @@ def _check_images(folder: Path, manifest: Manifest, changed: set[str]) -> Iterat
                     found = list(_damaged_pages(file, group, row, ""))
                 yield from found
                 row = rows.stop
+            task.advance()
     except FadrmError as error:
         yield Problem(f"{IMAGES_FOLDER}/", "", str(error))
         return
@@ -239,7 +250,7 @@ class _LabelCheck:
     relabel: Relabel | None
     num_steps: int
 
-    def table(self, folder: Path) -> Iterator[Problem]:
+    def table(self, folder: Path, task: Task) -> Iterator[Problem]:
         """Everything that is wrong with the table."""
         expected, epoch = self.manifest.label_epochs, 0
         sampled = torch.randint(0, expected, (self.num_steps,), generator=generator(0, "verify")).tolist()
@@ -250,6 +261,7 @@ class _LabelCheck:
                     require_group_size(file, table, group, label_row_bytes(self.manifest))
                     yield from self._epoch(file, group, epoch, sampled.count(epoch))
                     epoch += 1
+                task.advance()
         except FadrmError as error:
             yield Problem(f"{LABELS_FOLDER}/", "", str(error))
             return

@@ -2,8 +2,13 @@
 
 import json
 
+from fixtures.runs import work_of
+
 from fadrm_hf import terminal
+from fadrm_hf.artifact import read_manifest
+from fadrm_hf.labels.recode import recode
 from fadrm_hf.progress import Reporter
+from fadrm_hf.verify import verify_artifact
 
 
 def test_every_unit_is_one_line_of_the_log(tmp_path):
@@ -54,6 +59,33 @@ def test_where_there_is_no_terminal_a_line_now_and_then_tells_of_the_stage(capsy
         task.advance(1500, ce=1.5)
     line = capsys.readouterr().err.splitlines()[0]
     assert line.startswith("recover 2,500/4,000, ") and line.endswith(" s left ce 1.5")
+
+
+def test_who_waits_for_others_hears_of_every_unit():
+    heard = []
+    with Reporter(quiet=True).heard_by(lambda: heard.append("still at work")).stage("pack images", 3) as task:
+        task.advance()
+        task.advance(2)
+    assert heard == ["still at work"] * 2
+
+
+def units_told(log):
+    """Of every stage of a log, the units that were done at its end."""
+    return {line["stage"]: line["units"] for line in map(json.loads, log.read_text().splitlines())}
+
+
+def test_all_that_takes_minutes_at_full_size_tells_how_far_it_is(finished, tmp_path):
+    manifest = read_manifest(finished)
+    tables = [name for name in manifest.files if name.endswith(".parquet")]
+    packed = units_told(work_of(finished) / "log.jsonl")
+    assert (packed["pack images"], packed["pack labels"]) == (1, manifest.label_epochs)  # a hundred images are a unit
+    assert packed["gallery"] == 2 * manifest.ipc, "real patches and recovered images"
+    log = tmp_path / "log.jsonl"
+    assert verify_artifact(finished, 0, reporter=Reporter(log, quiet=True)) == []
+    assert units_told(log) == {"verify": len(manifest.files) + len(tables)}
+    log.unlink()
+    recode(finished, tmp_path / "smaller", "int4", reporter=Reporter(log, quiet=True))
+    assert units_told(log) == {"pack labels": manifest.label_epochs, "gallery": manifest.ipc}
 
 
 def test_a_bar_is_whole_however_much_there_is_to_say(capsys):

@@ -20,6 +20,7 @@ from fadrm_hf.builders import Images, SoftLabels
 from fadrm_hf.builders.soft_labels import row_bytes
 from fadrm_hf.class_map import ClassMap
 from fadrm_hf.files import write_with
+from fadrm_hf.progress import QUIET, Reporter, Task
 
 IMAGES_FOLDER, LABELS_FOLDER = "data", "soft_labels"
 MAX_FILE_BYTES = 500_000_000
@@ -69,7 +70,14 @@ _open_images = partial(
 
 
 def write_tables(
-    artifact: Path, work: Path, class_map: ClassMap, size: int, ipc: int, epochs: int, codec: str = "float16"
+    artifact: Path,
+    work: Path,
+    class_map: ClassMap,
+    size: int,
+    ipc: int,
+    epochs: int,
+    codec: str = "float16",
+    reporter: Reporter = QUIET,
 ) -> None:
     """Write the two tables of an artifact from the finished shards of its run.
 
@@ -83,6 +91,7 @@ def write_tables(
         ipc: Images per class.
         epochs: Epochs of soft labels that are stored.
         codec: How they are stored (`fadrm_hf.labels.label_codec`).
+        reporter: Where progress goes.
 
     Raises:
         RunFolderError: If a shard is missing or is not what this run makes.
@@ -93,15 +102,21 @@ def write_tables(
     num_groups = -(-ipc * len(names) // IMAGES_PER_GROUP)
     group_bytes = int(IMAGES_PER_GROUP * (3 * size * size * _PNG_OVERHEAD + _ROW_OVERHEAD))
     groups = _regroup(images.tables(), IMAGES_PER_GROUP)
-    _write_files(artifact / IMAGES_FOLDER, groups, num_groups, group_bytes, _open_images)
+    with reporter.stage("pack images", num_groups) as task:
+        _write_files(artifact / IMAGES_FOLDER, _counted(groups, task), num_groups, group_bytes, _open_images)
 
     shards = str(work / "soft_labels")
     labels = SoftLabels(cache_dir=cache, shards=shards, class_names=names, epochs=epochs, codec=codec)
-    write_label_table(artifact, labels.info.features, labels.tables(), epochs, ipc * len(names))
+    write_label_table(artifact, labels.info.features, labels.tables(), epochs, ipc * len(names), reporter)
 
 
 def write_label_table(
-    artifact: Path, features: Features, groups: Iterator[pa.Table], num_groups: int, num_rows: int
+    artifact: Path,
+    features: Features,
+    groups: Iterator[pa.Table],
+    num_groups: int,
+    num_rows: int,
+    reporter: Reporter = QUIET,
 ) -> None:
     """Write the soft-label table of an artifact.
 
@@ -111,9 +126,11 @@ def write_label_table(
         groups: The rows of each stored epoch; one is in memory at a time.
         num_groups: How many epochs there are.
         num_rows: Rows of one epoch.
+        reporter: Where progress goes.
     """
     group_bytes = num_rows * row_bytes(features) + _GROUP_OVERHEAD
-    _write_files(artifact / LABELS_FOLDER, groups, num_groups, group_bytes, _open_labels)
+    with reporter.stage("pack labels", num_groups) as task:
+        _write_files(artifact / LABELS_FOLDER, _counted(groups, task), num_groups, group_bytes, _open_labels)
 
 
 def label_names(class_map: ClassMap) -> list[str]:
@@ -133,6 +150,13 @@ def _regroup(tables: Iterator[pa.Table], num_rows: int) -> Iterator[pa.Table]:
             waiting = waiting[num_rows:]
     if waiting is not None and len(waiting):
         yield waiting.combine_chunks()
+
+
+def _counted(groups: Iterator[pa.Table], task: Task) -> Iterator[pa.Table]:
+    """The same row groups; each counts as done when the next is asked for."""
+    for group in groups:
+        yield group
+        task.advance()
 
 
 def _write_files(

@@ -15,6 +15,7 @@ from fadrm_hf.config import require
 from fadrm_hf.errors import FadrmError
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.leakage import copies_of_test_images
+from fadrm_hf.progress import Reporter
 from fadrm_hf.verify import Problem, verify_location
 
 
@@ -29,7 +30,7 @@ def verify_command(arguments: Sequence[str]) -> Summary:
     parsed = parse(parser, arguments)
     require(parsed.num_steps >= 0, "num_steps", parsed.num_steps, "0 or more")
     location = open_artifact(parsed.artifact, parsed.revision)
-    problems = verify_location(location, parsed.num_steps)
+    problems = verify_location(location, parsed.num_steps, Reporter())
     if not location.manifest.teachers:
         say(f"labels: not made again, {MANIFEST_NAME} names no teachers")
     if parsed.leakage and not any(problem.file.startswith("data/") for problem in problems):

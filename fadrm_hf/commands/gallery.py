@@ -16,6 +16,7 @@ from fadrm_hf.gallery import GALLERY, fetch_for_gallery, write_comparison, write
 from fadrm_hf.gallery.serving import served
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
+from fadrm_hf.progress import Reporter
 from fadrm_hf.results import result_folder
 from fadrm_hf.shards import WorkFolder, require_place
 
@@ -52,7 +53,8 @@ def _show(location: Location, output: str | None) -> Path:
     repository = pinned_repository(location)
     place = _free(Path(output)) if output else result_folder(location).folder / GALLERY
     name = repository.id if repository else None
-    page = write_gallery(**fetch_for_gallery(location), work=_work_of(location), output=place, name=name)
+    given = fetch_for_gallery(location)
+    page = write_gallery(**given, work=_work_of(location), output=place, name=name, reporter=Reporter())
     if repository is None and place.resolve() == (location.folder / GALLERY).resolve():
         refresh_files(location.folder)
     return page
@@ -61,7 +63,8 @@ def _show(location: Location, output: str | None) -> Path:
 def _compare(locations: Sequence[Location], output: str | None) -> Path:
     if output is None:
         raise ConfigError("output is not given, expected a folder for the page of several artifacts; set --output")
-    return write_comparison(locations, _free(Path(output)), [_work_of(location) for location in locations])
+    works = [_work_of(location) for location in locations]
+    return write_comparison(locations, _free(Path(output)), works, Reporter())
 
 
 def _free(folder: Path) -> Path:

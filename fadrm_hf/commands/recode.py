@@ -9,6 +9,7 @@ from fadrm_hf.commands.summary import Summary
 from fadrm_hf.hub import fetch_all, open_artifact
 from fadrm_hf.hub.repository import label_folder
 from fadrm_hf.labels.recode import recode
+from fadrm_hf.progress import Reporter
 
 
 def recode_command(arguments: Sequence[str]) -> Summary:
@@ -24,7 +25,7 @@ def recode_command(arguments: Sequence[str]) -> Summary:
     location = open_artifact(parsed.artifact)
     before, codec = location.manifest, parsed.codec or location.manifest.label_codec
     folder = fetch_all(location)
-    after = recode(folder, Path(parsed.output), codec, parsed.stored_epochs, label_folder(location))
+    after = recode(folder, Path(parsed.output), codec, parsed.stored_epochs, label_folder(location), Reporter())
     ratio = after.bytes.soft_labels / before.bytes.soft_labels
     say(f"soft labels: {after.bytes.soft_labels:,} bytes, {ratio:.3f} of the {before.bytes.soft_labels:,} before")
     say(f"{parsed.output}")

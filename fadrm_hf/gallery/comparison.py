@@ -10,15 +10,19 @@ from fadrm_hf.files import write_bytes
 from fadrm_hf.gallery.facts import as_script, facts_of
 from fadrm_hf.gallery.stages import draw_pictures
 from fadrm_hf.gallery.writing import DATA, fetch_for_gallery, write_page
+from fadrm_hf.progress import QUIET, Reporter
 
 
-def write_comparison(locations: Sequence[Location], output: Path, works: Sequence[Path | None]) -> Path:
+def write_comparison(
+    locations: Sequence[Location], output: Path, works: Sequence[Path | None], reporter: Reporter = QUIET
+) -> Path:
     """Write the page that compares artifacts.
 
     Args:
         locations: At least two artifacts that have classes in common.
         output: Its folder.
         works: The folder of shards of each, or `None`; see `write_gallery`.
+        reporter: Where progress goes.
 
     Returns:
         The page.
@@ -32,7 +36,7 @@ def write_comparison(locations: Sequence[Location], output: Path, works: Sequenc
     for index, (location, work) in enumerate(zip(locations, works, strict=True)):
         given = fetch_for_gallery(location)
         folder, manifest, place = given["folder"], given["manifest"], f"{index:02d}"
-        pictures = draw_pictures(folder, manifest, output / place, work)
+        pictures = draw_pictures(folder, manifest, output / place, work, reporter)
         name = None if location.name == str(folder) else location.name.partition("@")[0]
         artifacts.append(facts_of(folder, manifest, pictures, name) | {"folder": place})
     write_bytes(output / DATA, as_script("COMPARISON", {"ids": shared, "artifacts": artifacts}))

@@ -6,7 +6,7 @@ that is made again takes over.
 
 import shutil
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +31,7 @@ from fadrm_hf.gallery.sheets import (
     snapshot_name,
 )
 from fadrm_hf.methods import recorded_setting
+from fadrm_hf.progress import Reporter, Task
 from fadrm_hf.recovery.snapshots import SNAPSHOTS
 from fadrm_hf.shards import range_name, recovery_shards
 
@@ -59,7 +60,7 @@ class Snapshot:
         return f"iteration {self.iteration:,}, {'after' if self.is_injected else 'before'} the residual"
 
 
-def draw_pictures(artifact: Path, manifest: Manifest, output: Path, work: Path | None) -> Pictures:
+def draw_pictures(artifact: Path, manifest: Manifest, output: Path, work: Path | None, reporter: Reporter) -> Pictures:
     """Draw every stage there is, or take it over.
 
     Args:
@@ -67,31 +68,41 @@ def draw_pictures(artifact: Path, manifest: Manifest, output: Path, work: Path |
         manifest: Its manifest.
         output: The gallery's folder.
         work: The run's folder of shards, or `None`.
+        reporter: Where progress goes.
     """
     shards = _start_shards(work, manifest)
     snapshots = _snapshots(work, manifest) if shards else []
     earlier = None if shards else _earlier(artifact / GALLERY, manifest)
     if earlier is not None:
-        return _take_over(artifact, manifest, output, earlier)
+        return _take_over(artifact, manifest, output, earlier, reporter)
     has_start = bool(shards) and recorded_setting(manifest.method, manifest.config, "iterations", 0) > 0
     num_images = manifest.num_images * (1 + has_start) + sum(len(look.rows) for look in snapshots)
     pictures = Pictures.plan(manifest, num_images)
     stages = []
-    if has_start:
-        stages.append(pictures.whole_stage(START, _STARTS.get(_starts_from(manifest), "real image"), 0))
-        draw_whole(output, pictures, stages[0], _patches(shards, manifest))
-    for look in snapshots:
-        stage = pictures.part_stage(snapshot_name(len(stages)), look.title, look.iteration, look.rows)
-        draw_part(output, pictures, stage, look.images)
-        stages.append(stage)
-    return pictures.with_stages([*stages, _draw_recovered(artifact, manifest, output, pictures)])
+    with reporter.stage("gallery", pictures.ipc * (1 + has_start)) as task:
+        if has_start:
+            stages.append(pictures.whole_stage(START, _STARTS.get(_starts_from(manifest), "real image"), 0))
+            draw_whole(output, pictures, stages[0], _counted(_patches(shards, manifest), pictures, task))
+        for look in snapshots:
+            stage = pictures.part_stage(snapshot_name(len(stages)), look.title, look.iteration, look.rows)
+            draw_part(output, pictures, stage, look.images)
+            stages.append(stage)
+        return pictures.with_stages([*stages, _draw_recovered(artifact, manifest, output, pictures, task)])
 
 
-def _draw_recovered(artifact: Path, manifest: Manifest, output: Path, pictures: Pictures) -> Stage:
+def _draw_recovered(artifact: Path, manifest: Manifest, output: Path, pictures: Pictures, task: Task) -> Stage:
     iterations = recorded_setting(manifest.method, manifest.config, "iterations", 0)
     stage = pictures.whole_stage(RECOVERED, "recovered image" if iterations else "image", iterations or None)
-    draw_whole(output, pictures, stage, each_image(artifact, manifest))
+    draw_whole(output, pictures, stage, _counted(each_image(artifact, manifest), pictures, task))
     return stage
+
+
+def _counted(images: Iterable[Tensor], pictures: Pictures, task: Task) -> Iterator[Tensor]:
+    """The same images; one of every class is a unit of the bar."""
+    for number, image in enumerate(images, 1):
+        yield image
+        if number % pictures.num_classes == 0:
+            task.advance()
 
 
 def _earlier(gallery: Path, manifest: Manifest) -> Pictures | None:
@@ -108,7 +119,7 @@ def _earlier(gallery: Path, manifest: Manifest) -> Pictures | None:
     return pictures
 
 
-def _take_over(artifact: Path, manifest: Manifest, output: Path, earlier: Pictures) -> Pictures:
+def _take_over(artifact: Path, manifest: Manifest, output: Path, earlier: Pictures, reporter: Reporter) -> Pictures:
     """The earlier gallery's stages, but for the images themselves, which are drawn from the artifact."""
     kept = [stage for stage in earlier.stages if stage.name != RECOVERED]
     for file in (file for stage in kept for file in stage.files):
@@ -117,7 +128,8 @@ def _take_over(artifact: Path, manifest: Manifest, output: Path, earlier: Pictur
         if (output / file) != (artifact / GALLERY / file):
             output.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(artifact / GALLERY / file, output / file)
-    return earlier.with_stages([*kept, _draw_recovered(artifact, manifest, output, earlier)])
+    with reporter.stage("gallery", earlier.ipc) as task:
+        return earlier.with_stages([*kept, _draw_recovered(artifact, manifest, output, earlier, task)])
 
 
 def _start_shards(work: Path | None, manifest: Manifest) -> list[Path]:

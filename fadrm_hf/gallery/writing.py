@@ -26,6 +26,7 @@ from fadrm_hf.gallery.facts import as_script, facts_of
 from fadrm_hf.gallery.sheets import GALLERY, RECORD, read_record, write_record
 from fadrm_hf.gallery.stages import draw_pictures
 from fadrm_hf.gallery.stored_views import sample_views
+from fadrm_hf.progress import QUIET, Reporter
 
 PAGE, DATA, VIEWS = "index.html", "data.js", "views.js"
 _SHARED = ("style.css", "sheets.js", "charts.js", "page.js")  # with the page of comparison
@@ -40,6 +41,7 @@ def write_gallery(
     output: Path | None = None,
     labels: Tables | None = None,
     name: str | None = None,
+    reporter: Reporter = QUIET,
 ) -> Path:
     """Make the gallery of an artifact; the caller then writes or refreshes the manifest.
 
@@ -51,6 +53,7 @@ def write_gallery(
         output: Where to; `gallery/` in `folder` if not given.
         labels: The files of soft labels, if they lie elsewhere than in `folder`.
         name: What the examples load; the name on the card if not given.
+        reporter: Where progress goes.
 
     Returns:
         The page.
@@ -59,7 +62,7 @@ def write_gallery(
         ArtifactError: If the artifact, or the gallery it has, is damaged.
     """
     place = output or folder / GALLERY
-    pictures = draw_pictures(folder, manifest, place, work)
+    pictures = draw_pictures(folder, manifest, place, work, reporter)
     for stale in set(place.glob("*.webp")) - {place / file for stage in pictures.stages for file in stage.files}:
         stale.unlink()
     write_record(place, pictures)

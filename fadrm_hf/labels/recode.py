@@ -26,6 +26,7 @@ from fadrm_hf.errors import ArtifactError, ConfigError, RunFolderError
 from fadrm_hf.files import sha256, write_bytes
 from fadrm_hf.gallery import GALLERY, write_gallery
 from fadrm_hf.labels.label_codec import Columns, find_codec
+from fadrm_hf.progress import QUIET, Reporter
 
 _WRITTEN_ANEW = ("README.md", "recipe.yaml", f"{LABELS_FOLDER}/")
 _MEASURED = ("results/", "assets/accuracy.png")
@@ -34,7 +35,12 @@ _REFRESHED = ("results/", "assets/", f"{GALLERY}/")
 
 
 def recode(
-    folder: Path, output: Path, codec: str, stored_epochs: int | None = None, labels: Path | None = None
+    folder: Path,
+    output: Path,
+    codec: str,
+    stored_epochs: int | None = None,
+    labels: Path | None = None,
+    reporter: Reporter = QUIET,
 ) -> Manifest:
     """Make an artifact with other labels from one that stores them.
 
@@ -47,6 +53,7 @@ def recode(
         codec: How its labels are stored (`fadrm_hf.labels.label_codec`).
         stored_epochs: How many epochs of labels are kept, the first ones; `None` keeps all.
         labels: The folder that `soft_labels/` is in, if it is another than `folder`.
+        reporter: Where progress goes.
 
     Returns:
         The new artifact's manifest.
@@ -71,13 +78,13 @@ def recode(
         shutil.copyfile(folder / name, output / name)
     features = label_features(codec, len(manifest.class_map))
     groups = _recoded(labels or folder, manifest, codec, features, epochs)
-    write_label_table(output, features, groups, epochs, manifest.num_images)
+    write_label_table(output, features, groups, epochs, manifest.num_images, reporter)
     recipe = _recipe(manifest.config, output, codec, epochs)
     write_bytes(output / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
     recoded = replace(manifest, config=recipe, label_codec=codec, label_epochs=epochs, label_repository=None)
     write_card(output, recoded)
     if (output / GALLERY).exists():
-        write_gallery(output, recoded)
+        write_gallery(output, recoded, reporter=reporter)
     return write_manifest(output, recoded)
 
 

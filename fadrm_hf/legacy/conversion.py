@@ -100,7 +100,7 @@ def import_release(config: ImportConfig, quiet: bool = False) -> Path:
     _convert_images(release, source, work, reporter)
     _convert_labels(release, relabel, work, reporter)
     costs = {"import": StageRecord(round(time.monotonic() - started, 1), peak_memory_bytes())}
-    write_artifact(folder, work.path, recipe, source, teachers, costs)
+    write_artifact(folder, work.path, recipe, source, teachers, costs, reporter)
     reporter.say(f"{folder} is finished")
     return folder
 

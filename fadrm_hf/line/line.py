@@ -195,7 +195,8 @@ class Line:
         job = self._job
         with self._costs.of("package"):
             recipe, costs = recipe_of(job.run), self._costs.records()
-            write_artifact(self._folder, job.work.path, recipe, job.source, teachers, costs)
+            reporter = job.reporter.heard_by(job.claims.touch)
+            write_artifact(self._folder, job.work.path, recipe, job.source, teachers, costs, reporter)
 
     def _expected_bytes(self) -> int:
         """Shards and artifact together: pixels three times, soft labels twice, pools, room for tables and pictures."""
