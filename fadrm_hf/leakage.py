@@ -12,13 +12,14 @@ these datasets are known for (arXiv 1902.00423). The nearest pairs that show dif
 grey levels, and at 0.25 and 0.32 of the contrast.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fadrm_hf.progress import QUIET, Reporter
 from fadrm_hf.sources import Source
 
 THRESHOLD = 10.0  # grey levels
@@ -47,14 +48,21 @@ class NearDuplicate:
     mirrored: bool = False
 
 
-def copies_of_test_images(images: Tensor, source: Source) -> list[NearDuplicate]:
+def copies_of_test_images(images: Tensor, source: Source, reporter: Reporter = QUIET) -> list[NearDuplicate]:
     """Which images (N, 3, S, S) uint8 are copies of test images of a source; `find_near_duplicates` says how.
 
     Raises:
         SourceError: If the source has no test images, or one cannot be decoded.
     """
-    rows = torch.arange(len(source.labels("test"))).split(_DECODED_AT_ONCE)
-    return find_near_duplicates(images, (source.pixels("test", block.tolist()) for block in rows))
+    blocks = torch.arange(len(source.labels("test"))).split(_DECODED_AT_ONCE)
+
+    def decoded() -> Iterator[Tensor]:
+        for block in blocks:
+            yield source.pixels("test", block.tolist())
+            task.advance()
+
+    with reporter.stage("leakage", len(blocks)) as task:
+        return find_near_duplicates(images, decoded())
 
 
 def find_near_duplicates(images: Tensor, test: Iterable[Tensor], threshold: float = THRESHOLD) -> list[NearDuplicate]:

@@ -157,7 +157,7 @@ def _beside_source(
     found = _ratios(location, source)
     if source.test is None:
         return found, {"test_copies": "a source with test images"}
-    return found | {"test_copies": Score(len(copies_of_test_images(images, source)))}, {}
+    return found | {"test_copies": Score(len(copies_of_test_images(images, source, reporter)))}, {}
 
 
 def _ratios(location: Location, source: Source) -> Found:

@@ -54,6 +54,6 @@ def _leakage(location: Location, source_name: str | None) -> list[Problem]:
     if source.test is None:
         say("leakage: not checked, the source has no test images")
         return []
-    found = copies_of_test_images(read_images(location.folder)[0], source)
+    found = copies_of_test_images(read_images(location.folder)[0], source, Reporter())
     what = "is test image {0.test_index} of the source to within {0.distance:.1f} grey levels"
     return [Problem("data/", f"row {near.row}", what.format(near)) for near in found]

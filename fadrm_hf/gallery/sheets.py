@@ -30,8 +30,9 @@ START, RECOVERED = "start", "recovered"
 
 # Up to so many pixels, of all stages together, images are kept as they are: at most 24 MB, as noise does not compress.
 WHOLE_PIXELS = 1 << 23
-# Beyond, thumbnails of at most so many pixels in all, as lossy WebP: 50,000 images and their patches at 32 px.
-THUMBNAIL_PIXELS = 1 << 27
+# Beyond, thumbnails of at most so many pixels in all, as lossy WebP: 50,000 images and their patches at 64 px, about
+# as large as the page shows them.
+THUMBNAIL_PIXELS = 100_000 * 64**2
 _SIDES = (160, 128, 96, 64, 48, 32, 24, 16, 12, 8)  # of thumbnails
 _QUALITY = 75  # of thumbnails: 0.2 to 0.4 bytes a pixel
 _SHEET_PIXELS = 1 << 20  # decoded, four bytes each
