@@ -48,7 +48,10 @@ def picture(name: str, command: str, output: str) -> str:
     """A terminal of 100 columns in which the command was typed."""
     console = Console(record=True, width=100, file=StringIO(), force_terminal=True, color_system="truecolor")
     console.print(Text(f"$ {command}", "bold"), soft_wrap=True)
-    console.print(Text.from_ansi(output))
+    lines = Text.from_ansi(output).split("\n")
+    for before, line in zip([Text(), *lines], lines, strict=False):
+        if line.plain.strip() or "━" not in before.plain:  # a bar that does not move leaves a blank line behind
+            console.print(line)
     return WEB_FONT.sub("", console.export_svg(title="fadrm-hf", unique_id=f"terminal-{name}"))
 
 
