@@ -492,7 +492,8 @@ def test_verify_names_a_damaged_table(finished, place, capsys, name):
     assert main(["verify", "run"]) == 1
     shown = capsys.readouterr()
     names_all(shown.out, name, "is damaged", "expected")
-    assert (shown.err, contents(place)) == ("", before)
+    bars = [line.split()[0] for line in shown.err.splitlines()]
+    assert bars in (["verify"], ["verify", "leakage"]) and contents(place) == before
 
 
 @pytest.mark.parametrize(

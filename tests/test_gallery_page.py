@@ -313,6 +313,14 @@ def test_several_artifacts_stand_beside_one_another(made, visit, tmp_path):
         assert found.text("#found") == "1 of 4 classes"
 
 
+def rendering(page) -> str:
+    return page.locator(".tile").first.evaluate("tile => getComputedStyle(tile).imageRendering")
+
+
+def test_pixels_of_small_images_stay_square(visit, made):
+    assert rendering(visit(made / "gallery/index.html").page) == "pixelated"
+
+
 def test_fifty_thousand_images_are_shown_as_they_come_into_sight(visit, tmp_path):
     """The bounds leave much room for a machine that is busy."""
     address = make_large_gallery(tmp_path)
@@ -320,6 +328,7 @@ def test_fifty_thousand_images_are_shown_as_they_come_into_sight(visit, tmp_path
     found = visit(address)
     opened = time.monotonic() - started
     assert found.page.locator(".class").count() == LARGE_CLASSES
+    assert rendering(found.page) == "auto", "thumbnails are no pixels of images"
     assert len({request for request in found.requests if request.endswith(".webp")}) <= 4, "sheets not yet needed"
     height = found.page.evaluate("document.documentElement.scrollHeight")
     started = time.monotonic()

@@ -86,7 +86,7 @@ function moveFocus(event) {
 function prepareClasses() {
   const area = element("classes");
   const sections = FACTS.classes.map(sectionOf);
-  document.documentElement.classList.toggle("coarse", FACTS.pictures.is_whole && sheets.side < 64);
+  document.documentElement.classList.toggle("coarse", sheets.side === FACTS.size && sheets.side < 64);
   area.append(...sections);
   reserve(area);
   new ResizeObserver(() => reserve(area)).observe(area);
