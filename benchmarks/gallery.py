@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from fixtures.browser import start_browser
 
 DESK = {"width": 1200, "height": 900}
-SCREENS_PER_STEP, SECONDS_PER_STEP = 1, 0.1  # about as fast as a wheel is turned
+SECONDS_PER_SCREEN = 0.1  # about as fast as a wheel is turned
 # The sheets of the images on the screen are decoded, and two frames have passed.
 DRAWN = """async () => {
   const seen = [...document.querySelectorAll(".tile")].filter((tile) => {
@@ -63,10 +63,10 @@ def scroll_through(page: Page) -> dict[str, float]:
     """From the first class to the last: how much of the page exists at once, and how long it does not answer."""
     page.evaluate(WATCH)
     height, most, started = page.evaluate("document.documentElement.scrollHeight"), 0, time.perf_counter()
-    steps = range(0, int(height), DESK["height"] * SCREENS_PER_STEP)
+    steps = range(0, int(height), DESK["height"])
     for top in steps:
         page.evaluate("(top) => window.scrollTo(0, top)", top)
-        time.sleep(SECONDS_PER_STEP)
+        time.sleep(SECONDS_PER_SCREEN)
         most = max(most, page.evaluate("document.querySelectorAll('.pair').length"))
     page.evaluate(DRAWN)
     pauses = page.evaluate("window.pauses")

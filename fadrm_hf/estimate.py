@@ -27,7 +27,7 @@ from fadrm_hf.labels.label_codec import find_codec
 from fadrm_hf.labels.relabel import Labeller, label_epoch, micro_batches
 from fadrm_hf.machine import peak_memory_bytes, reset_peak_memory
 from fadrm_hf.patches import images_needed, starting_images
-from fadrm_hf.progress import Reporter
+from fadrm_hf.progress import QUIET
 from fadrm_hf.randomness import generator
 from fadrm_hf.recovery.matcher import matching
 from fadrm_hf.recovery.memory import MemoryLaw, measure_recovery, peak_tensor_bytes, share_of_memory
@@ -292,7 +292,7 @@ def _gather(case: _Case, teachers: list[Teacher]) -> tuple[StageEstimate, Measur
                     classes=wanted.category > 0,
                     folder=Path(name),
                     state=PartialState(),
-                    reporter=Reporter(quiet=True),
+                    reporter=QUIET,
                 )
             )
         disk = sum(file.stat().st_size for file in Path(name).rglob("*") if file.is_file())

@@ -12,7 +12,7 @@ these datasets are known for (arXiv 1902.00423). The nearest pairs that show dif
 grey levels, and at 0.25 and 0.32 of the contrast.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -55,14 +55,8 @@ def copies_of_test_images(images: Tensor, source: Source, reporter: Reporter = Q
         SourceError: If the source has no test images, or one cannot be decoded.
     """
     blocks = torch.arange(len(source.labels("test"))).split(_DECODED_AT_ONCE)
-
-    def decoded() -> Iterator[Tensor]:
-        for block in blocks:
-            yield source.pixels("test", block.tolist())
-            task.advance()
-
     with reporter.stage("leakage", len(blocks)) as task:
-        return find_near_duplicates(images, decoded())
+        return find_near_duplicates(images, task.counting(source.pixels("test", block.tolist()) for block in blocks))
 
 
 def find_near_duplicates(images: Tensor, test: Iterable[Tensor], threshold: float = THRESHOLD) -> list[NearDuplicate]:

@@ -6,9 +6,10 @@ tracker (`fadrm_hf.tracking`), if there is one.
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
@@ -17,6 +18,8 @@ from fadrm_hf.files import naming
 from fadrm_hf.terminal import duration
 from fadrm_hf.terminal import progress as console
 from fadrm_hf.tracking import Curves
+
+Item = TypeVar("Item")
 
 _SAY_EVERY = 60.0  # seconds between two lines where there is no terminal
 _PLACES = ("epoch", "iteration")  # metrics that say where on a curve a point is
@@ -76,6 +79,13 @@ class Task:
         if self._bar is not None and self._id is not None:
             self._bar.advance(self._id, units)
             self._say_now_and_then(metrics)
+
+    def counting(self, items: Iterable[Item], per_unit: int = 1) -> Iterator[Item]:
+        """The same items; so many are a unit, which is done when the next is asked for."""
+        for number, item in enumerate(items, 1):
+            yield item
+            if number % per_unit == 0:
+                self.advance()
 
     def note(self, **metrics: float) -> None:
         """Show and log `metrics` without counting a unit."""

@@ -25,7 +25,7 @@ from fadrm_hf.class_map import ClassMap
 from fadrm_hf.config import SqueezeConfig, StatisticsConfig
 from fadrm_hf.errors import RunFolderError, SourceError
 from fadrm_hf.files import save_tensors
-from fadrm_hf.progress import Reporter, Task
+from fadrm_hf.progress import QUIET, Reporter, Task
 from fadrm_hf.sources import Source
 from fadrm_hf.statistics import MatchedStatistics, Matching, Targets, watched_layers
 from fadrm_hf.statistics.gathering import block_side, gather_statistics, statistics_bytes
@@ -35,7 +35,6 @@ from fadrm_hf.teachers import Teacher
 from fadrm_hf.teachers.teacher import weights_sha256
 
 WHOLE = StatisticsConfig(augment=False, patch_side=4)
-QUIET = Reporter(quiet=True)
 
 
 @pytest.fixture(scope="module")

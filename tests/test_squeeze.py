@@ -13,7 +13,7 @@ from fixtures.small_digits import HALF, RECIPE, small_digits
 from safetensors.torch import load_file
 
 from fadrm_hf.errors import RunFolderError, TeacherError
-from fadrm_hf.progress import Reporter, Task
+from fadrm_hf.progress import QUIET, Reporter, Task
 from fadrm_hf.randomness import generator
 from fadrm_hf.sources import Source
 from fadrm_hf.teachers.squeeze import squeeze, squeeze_fingerprint
@@ -27,7 +27,6 @@ from fadrm_hf.teachers.training_views import (
 )
 
 CPU = torch.device("cpu")
-QUIET = Reporter(quiet=True)
 
 
 class KilledTask(Task):

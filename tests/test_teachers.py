@@ -16,7 +16,7 @@ from fadrm_hf.class_map import ClassMap
 from fadrm_hf.config import TeacherConfig
 from fadrm_hf.errors import ClassMapError, TeacherError
 from fadrm_hf.model_directory import model_config, write_model_directory
-from fadrm_hf.progress import Reporter
+from fadrm_hf.progress import QUIET
 from fadrm_hf.sources import Source
 from fadrm_hf.teachers.squeeze import measure_accuracy, new_network
 from fadrm_hf.teachers.teacher import (
@@ -30,7 +30,6 @@ from fadrm_hf.teachers.teacher import (
 )
 
 CPU = torch.device("cpu")
-QUIET = Reporter(quiet=True)
 NAME = "squeeze/resnet10_narrow"
 
 

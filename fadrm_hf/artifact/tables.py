@@ -20,7 +20,7 @@ from fadrm_hf.builders import Images, SoftLabels
 from fadrm_hf.builders.soft_labels import row_bytes
 from fadrm_hf.class_map import ClassMap
 from fadrm_hf.files import write_with
-from fadrm_hf.progress import QUIET, Reporter, Task
+from fadrm_hf.progress import QUIET, Reporter
 
 IMAGES_FOLDER, LABELS_FOLDER = "data", "soft_labels"
 MAX_FILE_BYTES = 500_000_000
@@ -103,7 +103,7 @@ def write_tables(
     group_bytes = int(IMAGES_PER_GROUP * (3 * size * size * _PNG_OVERHEAD + _ROW_OVERHEAD))
     groups = _regroup(images.tables(), IMAGES_PER_GROUP)
     with reporter.stage("pack images", num_groups) as task:
-        _write_files(artifact / IMAGES_FOLDER, _counted(groups, task), num_groups, group_bytes, _open_images)
+        _write_files(artifact / IMAGES_FOLDER, task.counting(groups), num_groups, group_bytes, _open_images)
 
     shards = str(work / "soft_labels")
     labels = SoftLabels(cache_dir=cache, shards=shards, class_names=names, epochs=epochs, codec=codec)
@@ -130,7 +130,7 @@ def write_label_table(
     """
     group_bytes = num_rows * row_bytes(features) + _GROUP_OVERHEAD
     with reporter.stage("pack labels", num_groups) as task:
-        _write_files(artifact / LABELS_FOLDER, _counted(groups, task), num_groups, group_bytes, _open_labels)
+        _write_files(artifact / LABELS_FOLDER, task.counting(groups), num_groups, group_bytes, _open_labels)
 
 
 def label_names(class_map: ClassMap) -> list[str]:
@@ -150,13 +150,6 @@ def _regroup(tables: Iterator[pa.Table], num_rows: int) -> Iterator[pa.Table]:
             waiting = waiting[num_rows:]
     if waiting is not None and len(waiting):
         yield waiting.combine_chunks()
-
-
-def _counted(groups: Iterator[pa.Table], task: Task) -> Iterator[pa.Table]:
-    """The same row groups; each counts as done when the next is asked for."""
-    for group in groups:
-        yield group
-        task.advance()
 
 
 def _write_files(

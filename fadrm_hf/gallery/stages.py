@@ -6,7 +6,7 @@ that is made again takes over.
 
 import shutil
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -82,7 +82,7 @@ def draw_pictures(artifact: Path, manifest: Manifest, output: Path, work: Path |
     with reporter.stage("gallery", pictures.ipc * (1 + has_start)) as task:
         if has_start:
             stages.append(pictures.whole_stage(START, _STARTS.get(_starts_from(manifest), "real image"), 0))
-            draw_whole(output, pictures, stages[0], _counted(_patches(shards, manifest), pictures, task))
+            draw_whole(output, pictures, stages[0], task.counting(_patches(shards, manifest), pictures.num_classes))
         for look in snapshots:
             stage = pictures.part_stage(snapshot_name(len(stages)), look.title, look.iteration, look.rows)
             draw_part(output, pictures, stage, look.images)
@@ -93,16 +93,8 @@ def draw_pictures(artifact: Path, manifest: Manifest, output: Path, work: Path |
 def _draw_recovered(artifact: Path, manifest: Manifest, output: Path, pictures: Pictures, task: Task) -> Stage:
     iterations = recorded_setting(manifest.method, manifest.config, "iterations", 0)
     stage = pictures.whole_stage(RECOVERED, "recovered image" if iterations else "image", iterations or None)
-    draw_whole(output, pictures, stage, _counted(each_image(artifact, manifest), pictures, task))
+    draw_whole(output, pictures, stage, task.counting(each_image(artifact, manifest), pictures.num_classes))
     return stage
-
-
-def _counted(images: Iterable[Tensor], pictures: Pictures, task: Task) -> Iterator[Tensor]:
-    """The same images; one of every class is a unit of the bar."""
-    for number, image in enumerate(images, 1):
-        yield image
-        if number % pictures.num_classes == 0:
-            task.advance()
 
 
 def _earlier(gallery: Path, manifest: Manifest) -> Pictures | None:

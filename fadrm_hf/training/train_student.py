@@ -26,7 +26,7 @@ from fadrm_hf.files import read_json, write_json
 from fadrm_hf.labels.relabel import micro_batches
 from fadrm_hf.loader import Batch, Distilled, Labels
 from fadrm_hf.machine import describe_machine, library_versions
-from fadrm_hf.progress import Reporter, Task
+from fadrm_hf.progress import QUIET, Reporter, Task
 from fadrm_hf.randomness import derive_seed
 from fadrm_hf.scores import predict, summarise, topk_accuracy
 from fadrm_hf.shards import from_all
@@ -298,7 +298,7 @@ def train_students(
         seeds = range(config.num_seeds)[group.index :: group.count]
         own: dict[int, Outcome] = {}
         num_epochs = len(seeds) * config.epochs
-        speaking = reporter if group.leads else Reporter(quiet=True)
+        speaking = reporter if group.leads else QUIET
         with speaking.stage(f"student {config.labels}", num_epochs, num_epochs * len(distilled.images)) as task:
             for seed in seeds:
                 task.begin(f"seed {seed}")
