@@ -22,7 +22,7 @@ _LONGEST_TEXT = 1000  # characters
 _ROUNDING = 1e-5  # values are kept to six decimals
 _SETTINGS = [field.name for kind in (StudentConfig, SqueezeConfig) for field in fields(kind)]
 _LABELS = [field.name for field in fields(RelabelConfig)]
-_MACHINE = ("cpu", "cores", "memory_bytes", "gpu")
+_MACHINE = ("cpu", "capability", "cores", "memory_bytes", "gpu")
 # A path from the root, from a home or of a drive; "hf://" is none.
 _ABSOLUTE = re.compile(r"""(?:(?<=^)|(?<=[\s='"\[,(:]))(?:~|/(?!/)|[A-Za-z]:[\\/])[^\s'"\],)]+""")
 
@@ -49,7 +49,7 @@ def read_evaluation(path: Path) -> Result:
             raise _unfit(path, f"has {name} = {_shortened(value)}, expected {what}")
     result["settings"] = _known_settings(result["settings"])
     result["machine"] = _known(result["machine"], _MACHINE)
-    result["versions"] = _known(result["versions"], ("python", *LIBRARIES))
+    result["versions"] = _known(result["versions"], ("python", *LIBRARIES, "fadrm_hf_commit"))
     result["command"] = without_folders(result["command"])
     _require_consistent(path, result)
     return result
@@ -174,7 +174,7 @@ _FIELDS: dict[str, tuple[str, Check]] = {
     "top5": (_SUMMARY, _is_summary),
     "best_epoch_top1": (f"{_SUMMARY}, or null", lambda value: value is None or _is_summary(value)),
     "seconds": ("a number, 0 or more", lambda value: _is_number(value) and value >= 0),
-    "machine": ("cpu, cores, memory and gpu", _is_record),
+    "machine": ("cpu, capability, cores, memory and gpu", _is_record),
     "versions": ("versions by library", _is_record),
     "command": ("the command line", _is_text),
     "artifact": ("repository and revision (40 hexadecimal digits)", _is_artifact),

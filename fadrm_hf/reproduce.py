@@ -8,7 +8,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import PurePosixPath
 from typing import Any
@@ -136,11 +136,15 @@ def other_machine(expected: Result, obtained: Result) -> list[str]:
     for kind in ("machine", "versions"):
         there, here = (result.get(kind) or {} for result in (expected, obtained))
         lines += [
-            f"{name} {there.get(name) or 'none'} there, {here.get(name) or 'none'} here"
+            f"{name} {_recorded(there, name)} there, {_recorded(here, name)} here"
             for name in dict.fromkeys([*there, *here])
             if there.get(name) != here.get(name)
         ]
     return lines
+
+
+def _recorded(values: Mapping[str, Any], name: str) -> str:
+    return str(values[name] or "none") if name in values else "not recorded"
 
 
 def choose_result(location: Location, student: str | None = None, name: str | None = None) -> tuple[str, Result]:

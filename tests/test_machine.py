@@ -1,21 +1,56 @@
 """What a measurement was made on, and how much memory it took."""
 
 import mmap
+import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
-from fadrm_hf.machine import describe_machine, library_versions, peak_memory_bytes, reset_peak_memory
+from fadrm_hf.machine import (
+    describe_machine,
+    head_commit,
+    library_versions,
+    peak_memory_bytes,
+    reset_peak_memory,
+)
 
 BLOCK = 300 << 20
 
 
 def test_the_machine_is_described_without_names():
     machine = describe_machine()
-    assert set(machine) == {"cpu", "cores", "memory_bytes", "gpu"}
+    assert set(machine) == {"cpu", "capability", "cores", "memory_bytes", "gpu"}
+    assert machine["capability"].split(" with ")[0] == torch.backends.cpu.get_cpu_capability()
     assert machine["cores"] >= 1 and machine["memory_bytes"] > 1 << 28
     assert {"python", "torch", "datasets"} <= set(library_versions())
+
+
+def test_a_checkout_knows_its_commit(tmp_path):
+    """As git itself names it: on a branch, with packed references, detached, in a second work tree."""
+    git = partial(subprocess.run, cwd=tmp_path, check=True, capture_output=True, text=True)
+    author = ("-c", "user.name=A", "-c", "user.email=a@b.c")
+    git(["git", "init", "--quiet"])
+    git(["git", *author, "commit", "--quiet", "--allow-empty", "--message=one"])
+    git(["git", "worktree", "add", "--quiet", "-b", "other", "tree"])
+    git(["git", *author, "commit", "--quiet", "--allow-empty", "--message=two"], cwd=tmp_path / "tree")
+    for change in (["git", "pack-refs", "--all"], ["git", "checkout", "--quiet", "--detach"]):
+        for folder in (tmp_path, tmp_path / "tree"):
+            assert head_commit(folder / ".git") == git(["git", "rev-parse", "HEAD"], cwd=folder).stdout.strip()
+            git(change, cwd=folder)
+            assert head_commit(folder / ".git") == git(["git", "rev-parse", "HEAD"], cwd=folder).stdout.strip()
+
+
+def test_the_commit_is_recorded_with_the_versions():
+    """This checkout's, if it is one: where the sources were copied without git there is none."""
+    root = Path(__file__).parents[1]
+    recorded = library_versions().get("fadrm_hf_commit")
+    if (root / ".git").exists():
+        assert recorded == head_commit(root / ".git")
+    else:
+        assert recorded is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forget a peak")

@@ -248,6 +248,13 @@ def test_the_tolerance_counts_in_both_directions(difference, tolerance, holds):
 
 def test_another_machine_is_named():
     there = {"machine": {"cpu": "A", "gpu": "H200"}, "versions": {"torch": "2.6.0", "timm": "1.0.15"}}
-    here = {"machine": {"cpu": "A", "gpu": None}, "versions": {"torch": "2.7.0", "timm": "1.0.15"}}
-    assert other_machine(there, here) == ["gpu H200 there, none here", "torch 2.6.0 there, 2.7.0 here"]
+    here = {
+        "machine": {"cpu": "A", "gpu": None, "capability": "AVX2"},
+        "versions": {"torch": "2.7.0", "timm": "1.0.15"},
+    }
+    assert other_machine(there, here) == [
+        "gpu H200 there, none here",
+        "capability not recorded there, AVX2 here",
+        "torch 2.6.0 there, 2.7.0 here",
+    ]
     assert other_machine(there, there) == []

@@ -189,7 +189,9 @@ def _shown(value: Any) -> str:
 def machine_line(machine: dict[str, Any]) -> str:
     """What `describe_machine` recorded, in one line."""
     memory = machine.get("memory_bytes")
-    parts = [machine.get("gpu"), machine.get("cpu"), f"{machine['cores']} cores" if machine.get("cores") else None]
+    cpu, capability = machine.get("cpu"), machine.get("capability")
+    cpu = f"{cpu} ({capability})" if cpu and capability else cpu
+    parts = [machine.get("gpu"), cpu, f"{machine['cores']} cores" if machine.get("cores") else None]
     parts.append(f"{size(memory)} of memory" if memory else None)
     return ", ".join(str(part) for part in parts if part) or "not recorded"
 

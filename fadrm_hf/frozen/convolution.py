@@ -21,17 +21,12 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        grad, one = grads[0].contiguous(memory_format=torch.channels_last), ctx.forwards
+        grad = grads[0].contiguous(memory_format=torch.channels_last)
         if isinstance(ctx.backwards, BlockGradient):
             return ctx.backwards(grad, ctx.shape), None, None
         if ctx.backwards is not None:
             return ctx.backwards(grad), None, None
-        images = grad.new_empty(1).expand(ctx.shape)  # only its shape is read
-        settings = [list(pair) for pair in (one.stride, one.padding, one.dilation)]
-        found = torch.ops.aten.convolution_backward(
-            grad, images, one.weight, None, *settings, False, [0, 0], one.groups, [True, False, False]
-        )
-        return found[0], None, None
+        return ctx.forwards.gradient(grad, ctx.shape), None, None
 
 
 def _gradient_of(convolution: Geometry) -> Geometry | BlockGradient | None:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fadrm_hf.number_format import is_native
+
 Pair = tuple[int, int]
 
 _ONEDNN_TYPES = (torch.float32, torch.bfloat16)
@@ -13,6 +15,9 @@ _ONEDNN_TYPES = (torch.float32, torch.bfloat16)
 
 class Geometry:
     """One convolution: its weights, and where it reads.
+
+    In a format that the machine has no instructions for, products are computed in fp32 from the rounded numbers, and
+    rounded once: that is what such instructions do, and it is as fast as fp32.
 
     Args:
         weight: (O, I / groups, h, w), channels_last.
@@ -29,9 +34,15 @@ class Geometry:
         self.weight, self.bias = weight, bias
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         self._packed: tuple[torch.Size, Tensor] | None = None
+        self._in_fp32: Geometry | None = None
+        if not is_native(weight.dtype, weight.device.type):
+            wide_bias = None if bias is None else bias.float()
+            self._in_fp32 = Geometry(weight.float(), wide_bias, stride, padding, dilation, groups)
 
     def __call__(self, images: Tensor) -> Tensor:
         """(N, I, H, W), channels_last -> (N, O, h, w)."""
+        if self._in_fp32 is not None:
+            return self._in_fp32(images.float()).to(images.dtype)
         if not _packs(images):
             return F.conv2d(images, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         settings = [list(pair) for pair in (self.padding, self.stride, self.dilation)]
@@ -41,6 +52,17 @@ class Geometry:
         convolve = torch.ops.mkldnn._convolution_pointwise
         packed = self._packed[1]
         return cast(Tensor, convolve(images, packed, self.bias, *settings, self.groups, "none", [], ""))
+
+    def gradient(self, grad: Tensor, shape: torch.Size) -> Tensor:
+        """Return the gradient of inputs of `shape` (N, I, H, W) for that of the outputs, by torch's own function."""
+        if self._in_fp32 is not None:
+            return self._in_fp32.gradient(grad.float(), shape).to(grad.dtype)
+        images = grad.new_empty(1).expand(shape)  # only its shape is read
+        settings = [list(pair) for pair in (self.stride, self.padding, self.dilation)]
+        found = torch.ops.aten.convolution_backward(
+            grad, images, self.weight, None, *settings, False, [0, 0], self.groups, [True, False, False]
+        )
+        return cast(Tensor, found[0])
 
     def transposed(self) -> "Geometry | None":
         """The convolution that takes gradients of outputs to gradients of inputs, if there is one."""

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from fadrm_hf.config import RelabelConfig
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.frozen import freeze
 from fadrm_hf.halving import in_halves
 from fadrm_hf.image_table import ImageTable
 from fadrm_hf.labels.grouped_norm import Grouping, use_group_statistics
+from fadrm_hf.number_format import DTYPES, is_native
 from fadrm_hf.randomness import generator
-from fadrm_hf.recovery.plain import DTYPES
 from fadrm_hf.sources.images import normalise
 from fadrm_hf.teachers import Teacher, require_finite, vote_weights
 from fadrm_hf.views import LabelViews, render_views, require_tiles
@@ -188,7 +189,8 @@ class _Network:
         self._grouping: Grouping | None = None
         if config.batch_statistics:
             self._grouping = use_group_statistics(module, at_once=device.type == "cuda")
-        self._module = module
+        # Exchanged, convolutions compute in fp32 what this machine could only emulate.
+        self._module = module if is_native(self._dtype, device.type) else freeze(module, compiles=False)
 
     def __call__(self, shown: Tensor, groups: Sequence[int]) -> Tensor:
         """(n, C) float32 logits of n views (n, 3, S, S), whose batch statistics are those of their group."""

@@ -18,6 +18,7 @@ from fadrm_hf.line.job import Job
 from fadrm_hf.line.labels import label_images
 from fadrm_hf.line.recovery import Measured, recover_images
 from fadrm_hf.line.starts import build_pools, select_patches
+from fadrm_hf.number_format import slow_format
 from fadrm_hf.package import write_artifact
 from fadrm_hf.progress import Reporter
 from fadrm_hf.recovery.matcher import MatchableCheck
@@ -106,6 +107,7 @@ class Line:
             job.reporter.say(f"{self._folder} is finished already")
             return self._folder
         job.reporter.say(f"the artifact will be {self._folder}; what it takes meanwhile is in {job.work.path}")
+        self._say_what_is_slow()
         with job.state.main_process_first():
             if job.state.is_main_process:
                 job.work.remove_damaged(job.reporter.say)
@@ -147,6 +149,13 @@ class Line:
     @property
     def _is_finished(self) -> bool:
         return (self._folder / MANIFEST_NAME).exists()
+
+    def _say_what_is_slow(self) -> None:
+        """Name a number format that is emulated here; in the fast forms, and for labels, none is."""
+        config, device = self._job.run.recover, self._job.device.type
+        slow = slow_format("recover.precision", config.precision, device) if config.form == "plain" else None
+        if slow:
+            self._job.reporter.say(slow)
 
     def _prepare_teachers(self) -> list[Teacher]:
         run = self._job.run

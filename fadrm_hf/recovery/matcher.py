@@ -12,7 +12,8 @@ from fadrm_hf.compilation import can_compile
 from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import TeacherError
 from fadrm_hf.frozen import freeze
-from fadrm_hf.recovery.plain import DTYPES, PlainMatcher, require_plain
+from fadrm_hf.number_format import DTYPES
+from fadrm_hf.recovery.plain import PlainMatcher, require_plain
 from fadrm_hf.statistics import MatchedStatistics, Matching, Targets, watched_layers
 from fadrm_hf.teachers import Teacher, require_size
 

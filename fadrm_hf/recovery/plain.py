@@ -14,12 +14,11 @@ from torch.utils.hooks import RemovableHandle
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from fadrm_hf.config import Precision, RecoverConfig
+from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.number_format import DTYPES
 from fadrm_hf.statistics import Matching, watched_layers
 from fadrm_hf.views import BatchViews
-
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class PlainStatistics:

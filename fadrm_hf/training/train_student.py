@@ -26,6 +26,7 @@ from fadrm_hf.files import read_json, write_json
 from fadrm_hf.labels.relabel import micro_batches
 from fadrm_hf.loader import Batch, Distilled, Labels
 from fadrm_hf.machine import describe_machine, library_versions
+from fadrm_hf.number_format import slow_format
 from fadrm_hf.progress import QUIET, Reporter, Task
 from fadrm_hf.randomness import derive_seed
 from fadrm_hf.scores import predict, summarise, topk_accuracy
@@ -292,6 +293,8 @@ def train_students(
     require_views(distilled)
     for remark in remarks(config, distilled):
         reporter.say(remark)
+    if slow := slow_format("student.precision", config.precision, device.type):
+        reporter.say(slow)
     checkpoints = [work / f"{_checkpoint_name(config)}-seed{seed}.safetensors" for seed in range(config.num_seeds)]
     with student_group(state, config.num_seeds, processes_per_student) as group:
         test = TestImages(source, device)
