@@ -292,6 +292,7 @@ def test_packaging_again_after_an_interruption_leaves_no_trace(artifact):
 
 SOURCE = SourceConfig(name="example/trees", size=SIZE, mean=(0.5, 0.5, 0.5), std=(1.0, 1.0, 1.0))
 VOTES = (0.9, 0.6, 0.7)
+FP16_ULP = 2.0**-10  # of a value
 
 
 @pytest.fixture(scope="module")
@@ -334,7 +335,8 @@ def test_labels_of_several_teachers_are_verified_and_made_again(changes, teacher
     assert [record.vote for record in read_manifest(folder).teachers] == list(VOTES)
     assert verify_location(open_artifact(str(folder)), 100) == []
     stored, online = (load_distilled(folder, online=online).batches(range(EPOCHS)) for online in (False, True))
-    assert all(torch.equal(a.logits.half(), b.logits.half()) for a, b in zip(online, stored, strict=True))
+    for made, kept in zip(online, stored, strict=True):  # a convolution of another number of images may round anew
+        torch.testing.assert_close(made.logits.half(), kept.logits.half(), rtol=FP16_ULP, atol=1e-4)
 
     other = replace(manifest, config=manifest.config | {"relabel": asdict(replace(relabel, ensemble="mean"))})
     if relabel.ensemble != "mean":

@@ -327,7 +327,8 @@ def test_views_of_a_protocol_are_those_that_labelling_by_it_would_store(finished
         columns = label_epoch(distilled.images, labeller, OWN_VIEWS, distilled.manifest.seeds["run"], epoch)
         shown = normalise(render_views(distilled.images, LabelViews.from_columns(columns)), *distilled.normalisation)
         assert torch.equal(rows_of(found, "images"), shown)
-        assert torch.equal(rows_of(found, "logits"), columns["logits"])
+        # Teachers see other numbers of views at once, for which a convolution may choose another order of sums.
+        torch.testing.assert_close(rows_of(found, "logits"), columns["logits"], rtol=1e-5, atol=1e-5)
         assert torch.equal(rows_of(found, "labels"), distilled.labels[columns["image"].long()])
 
 

@@ -87,8 +87,13 @@ def test_an_artifact_in_a_folder_keeps_its_own_result(run, place, capsys):
     assert "would be replaced" in shown(capsys)[1]
 
 
-@pytest.mark.parametrize(("tolerance", "code"), [("2sigma", 1), ("11.5points", 1), ("12.5points", 0), ("99 sigma", 0)])
+@pytest.mark.parametrize(
+    ("tolerance", "code"), [("2sigma", 1), ("{below:.3f}points", 1), ("{above:.3f}points", 0), ("99 sigma", 0)]
+)
 def test_what_is_beyond_the_tolerance_fails(run, place, capsys, tolerance, code):
+    first, second = stored(run)["top1"]["values"]
+    points = 100 * abs(first - (first + second) / 2 - 0.1)  # what the first seed alone is away from both and a tenth
+    tolerance = tolerance.format(below=points - 0.5, above=points + 0.5)
     record_result(run, with_top1(stored(run), 0.1))
     assert main(["reproduce", "run", "--seeds=1", f"--tolerance={tolerance}", "--result", FILE]) == code
     out, _ = shown(capsys)

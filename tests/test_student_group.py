@@ -100,11 +100,11 @@ def result_of(artifact):
 
 
 def assert_same_student(artifact, reference):
-    """In fp32, within a hundredth of AdamW's step, which is a thousandth for each weight."""
+    """In fp32, within a tenth of AdamW's step, which is a thousandth for each weight."""
     found, expected = weights_of(artifact), weights_of(reference)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
 
 
 def assert_same_result(artifact, reference):
