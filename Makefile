@@ -1,35 +1,61 @@
-# Every target sets itself up: the first one builds .venv with the tested versions of constraints.txt.
+# Every target installs what it needs by itself, into .venv, in the tested versions of constraints.txt.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO := runs/fadrm-digits-ipc10
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+# A file's tests share what they made, and so a process. Each takes up to 3 GB, hence four at most.
+PYTEST := bin/pytest -q -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: help demo test docs results soak quality style release-check clean-demo browser shells
+.PHONY: help demo test test-data test-processors test-lowest test-newest docs results soak quality style release-check \
+	clean-demo browser shells
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(VENV)/.library: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,quality,docs]"
+	@echo "installing the library into $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(INSTALL) -c constraints.txt -e .
+	@touch $@
+
+# What tests, quality and docs need beside the library: the extra of that name in pyproject.toml.
+$(VENV)/.%: $(VENV)/.library
+	@echo "installing what $* needs into $(VENV)"
+	@$(INSTALL) -c constraints.txt -e ".[$*]"
 	@touch $@
 
 demo: export OMP_NUM_THREADS = 1# the demo's networks are so small that threads would only wait for each other
-demo: $(INSTALLED) ## distil ten classes of handwritten digits, train students on them, compare (CPU, minutes)
-	$(LAUNCH) recipes/distill.py --config recipes/configs/digits/fadrm_ipc10.yaml
-	$(BIN)/fadrm-hf baselines $(DEMO)
+demo: $(VENV)/.library ## distil ten classes of handwritten digits, train students on them, compare (CPU, minutes)
+	@$(LAUNCH) recipes/distill.py --config recipes/configs/digits/fadrm_ipc10.yaml
+	@$(BIN)/fadrm-hf baselines $(DEMO)
 
 clean-demo: ## forget the demo, so that the next one starts anew (its teachers in runs/teachers stay)
 	rm -rf $(DEMO) $(DEMO).*
 
-# A file's tests share what they made, and so a process. Each takes up to 3 GB, hence four at most.
-test: $(INSTALLED) ## all tests (no GPU, no network)
-	$(BIN)/pytest -q -n logical --maxprocesses 4 --dist loadfile
+test: $(VENV)/.test $(VENV)/.docs ## all tests (no GPU, no network)
+	$(VENV)/$(PYTEST)
 
-docs: $(INSTALLED) ## the documents as a site, in site/; a link that leads nowhere is an error
+test-data: $(VENV)/.test $(VENV)/.docs ## the tests that need FADRM_HF_DATA, a folder of real images and papers' texts
+	$(VENV)/$(PYTEST) -m real_data
+
+test-processors: $(VENV)/.test $(VENV)/.docs ## what is numerical, as on a processor with AVX2 and on one with less
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(VENV)/$(PYTEST) -m numerical
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(VENV)/$(PYTEST) -m numerical
+
+test-lowest: ## all tests with the lower bounds of pyproject.toml, in an environment of its own (PYTHON=python3.10)
+	$(PYTHON) -m venv .venv.lowest
+	.venv.lowest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e ".[test,docs]"
+	.venv.lowest/$(PYTEST)
+
+test-newest: ## all tests with the newest releases, in an environment of its own (PYTHON=python3.13)
+	$(PYTHON) -m venv .venv.newest
+	.venv.newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager -e ".[test,docs]"
+	.venv.newest/$(PYTEST)
+
+docs: $(VENV)/.docs ## the documents as a site, in site/; a link that leads nowhere is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 browser: ## a Chromium for the tests of pages, where there is none: Debian's, for which one must be root
@@ -45,27 +71,27 @@ shells: ## zsh and tcsh for the tests of completion, where they are missing: Deb
 		echo "shells: not all, and only root can install Debian's: tests of completion are skipped" >&2; exit 1; \
 	else apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends -y zsh tcsh; fi
 
-results: $(INSTALLED) ## the page of results, from the files beside it
+results: $(VENV)/.library ## the page of results, from the files beside it
 	$(BIN)/python recipes/results_page.py
 
 soak: export OMP_NUM_THREADS = 1# as many processes as there are cores
-soak: $(INSTALLED) ## the long form: a hundred kills, faults at every moment, bad input timed, fuzzing (CPU, an hour)
+soak: $(VENV)/.test ## the long form: a hundred kills, faults at every moment, bad input timed, fuzzing (CPU, an hour)
 	SOAK_KILLS=100 SOAK_RESULT=results/soak-kills.json $(BIN)/pytest -q tests/test_soak.py
 	FAULTS=all $(BIN)/pytest -q tests/test_faults.py
 	BAD_INPUT_RESULT=results/bad-input.json $(BIN)/pytest -q tests/test_kinds_of_bad_input.py
 	FUZZ_EXAMPLES=1000 $(BIN)/pytest -q --timeout 1800 tests/test_fuzz.py
 
-quality: $(INSTALLED) ## lint, format, types and spelling, as CI checks them
+quality: $(VENV)/.quality ## lint, format, types and spelling, as CI checks them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/typos
 
-style: $(INSTALLED) ## mend what ruff can mend
+style: $(VENV)/.quality ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-release-check: $(INSTALLED) ## what is released, in dist/: built, checked, installed alone and run
+release-check: $(VENV)/.test ## what is released, in dist/: built, checked, installed alone and run
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/twine check --strict dist/*

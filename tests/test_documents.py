@@ -129,7 +129,7 @@ def read_by_the_hubs_client(words):
 
 def read_by_make(words):
     """`make`: the targets are there, and all that they are made from."""
-    asked = ["make", "-n", "-o", ".venv/.installed", *words]
+    asked = ["make", "-n", *words]
     assert subprocess.run(asked, cwd=ROOT, capture_output=True).returncode == 0
 
 

@@ -1,19 +1,23 @@
-"""Published numbers: those that are printed, cell by cell, where the papers lie beside the repository."""
+"""Published numbers: those that are printed, cell by cell, where the papers' texts are at hand."""
 
 import re
-from pathlib import Path
 
 import pytest
+from fixtures.real import real_path
 
 from fadrm_hf.architectures import ARCHITECTURES
 from fadrm_hf.evaluations.published import find_ablation, published_ablations, published_accuracies, published_bound
 from fadrm_hf.presets import PRESETS
 
-TEXTS = sorted((Path(__file__).resolve().parents[2] / "shared/seeds").glob("00[01]_*.txt"))
 PRINTED = {"CIFAR-100": "cifar100", "Tiny-ImageNet": "tiny_imagenet", "ImageNette": "imagenette",
            "ImageWoof": "imagewoof", "ImageNet-1k": "imagenet1k"}  # fmt: skip
 RESNETS = ("resnet18", "resnet50", "resnet101")
-needs_the_paper = pytest.mark.skipif(not TEXTS, reason="the paper's text is not beside the repository")
+
+
+@pytest.fixture
+def text(name) -> str:
+    """The plain text of the paper, or of its poster."""
+    return real_path(f"papers/fadrm-{name}.txt").read_text("utf-8")
 
 
 def cells(line: str) -> list[str]:
@@ -25,10 +29,10 @@ def as_printed(published) -> list[str]:
             for name in ("rded", "edc", "cv_dd", "fadrm", "fadrm_plus")]  # fmt: skip
 
 
-@needs_the_paper
-@pytest.mark.parametrize("path", TEXTS, ids=["poster", "paper"])
-def test_table_1_is_transcribed(path):
-    lines = [cells(line) for line in path.read_text("utf-8").splitlines() if "\t" in line]
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["poster", "paper"])
+def test_table_1_is_transcribed(text):
+    lines = [cells(line) for line in text.splitlines() if "\t" in line]
     dataset, seen = "", 0
     for line in lines:
         dataset = PRINTED.get(line[0], "" if line[0] else dataset)
@@ -43,22 +47,22 @@ def test_table_1_is_transcribed(path):
     assert seen == 20
 
 
-@needs_the_paper
-@pytest.mark.parametrize("path", TEXTS, ids=["poster", "paper"])
-def test_table_2_is_transcribed(path):
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["poster", "paper"])
+def test_table_2_is_transcribed(name, text):
     titles = {"ResNet18": "resnet18", "Wide ResNet50-2": "wrn50_2"} | {
         architecture.title.replace("-", "", 1) if name.startswith(("res", "dense")) else architecture.title: name
         for name, architecture in ARCHITECTURES.items()
     }
     seen = {}
-    for line in path.read_text("utf-8").splitlines():
+    for line in text.splitlines():
         found = re.search(r"(?:^|\t)([A-Z][\w .-]+?) \[\d+\]\t[\d.]+M\t(.+)", line)
         if found:
             seen[titles[found[1]]] = cells(found[2])
     assert len(seen) == 11
-    for name, printed in seen.items():
-        values = as_printed(published_accuracies("imagenet1k", name, 10))
-        if (name, path.name[:3]) == ("resnet18", "001"):
+    for student, printed in seen.items():
+        values = as_printed(published_accuracies("imagenet1k", student, 10))
+        if (student, name) == ("resnet18", "paper"):
             assert printed[3] == "50.0", "of 2x2 patches, where the poster and Table 1 have those of 1x1"
             printed[3] = "50.9"
         assert [*values[:3], values[4]] == printed
@@ -88,7 +92,7 @@ def test_numbers_are_fractions_with_their_source_and_only_of_cells_that_there_ar
 
 def lines_between(first: str, last: str) -> list[list[str]]:
     """The lines of a table in the paper's text, as cells of plain text."""
-    text = TEXTS[-1].read_text("utf-8")
+    text = real_path("papers/fadrm-paper.txt").read_text("utf-8")
     part = text[text.index(first) : text.index(last)]
     plain = re.sub(r"<math>.*?</math>", lambda found: found[0].replace("\\alpha", "alpha"), part)
     return [[re.sub("<[^>]+>", "", cell).strip() for cell in line.split("\t")] for line in plain.splitlines() if line]
@@ -105,7 +109,7 @@ def of(table: str, method: str, *values: str) -> list[list[float]]:
     return [[each[value] for value in values] for each in in_percent]
 
 
-@needs_the_paper
+@pytest.mark.real_data
 def test_the_costs_of_table_2_are_transcribed():
     printed = lines_between("Method\tTime Cost", "Swin-Tiny [21]\t")[1:]
     names = ("sre2l_pp", "fadrm", "g_vbsm", "cv_dd", "edc", "fadrm_plus")
@@ -113,7 +117,7 @@ def test_the_costs_of_table_2_are_transcribed():
         assert of("2", name, "seconds", "gigabytes") == [numbers(line[1:3])]
 
 
-@needs_the_paper
+@pytest.mark.real_data
 def test_table_3_is_transcribed():
     one, two = (numbers(line[1:]) for line in lines_between("\tIPC=10\t\tIPC=50", "Table 3:")[2:])
     assert of("3", "fadrm", "accuracy") == [[one[0]], [one[2]], [two[0]], [two[2]]]
@@ -122,7 +126,7 @@ def test_table_3_is_transcribed():
     assert settings == [(1, 10), (1, 10), (1, 50), (1, 50), (2, 10), (2, 10), (2, 50), (2, 50)]
 
 
-@needs_the_paper
+@pytest.mark.real_data
 def test_table_4_is_transcribed():
     rows = [numbers(line[1:]) for line in lines_between("ResNet-18 (Student)", "Table 4:")]
     for place, name in enumerate(("fadrm", "fadrm_plus", "sre2l_pp", "g_vbsm")):
@@ -131,7 +135,7 @@ def test_table_4_is_transcribed():
     assert [each.changed["recover.precision"] for each in published_ablations("4")] == ["fp16", "fp32"] * 4
 
 
-@needs_the_paper
+@pytest.mark.real_data
 def test_table_5_is_transcribed():
     printed = lines_between("FADRM (W/O ARC + W/O MRO)", "Table 5:")
     assert of("5", "fadrm", "accuracy", "seconds") == [numbers(line[1:3]) for line in printed]
@@ -142,7 +146,7 @@ def test_table_5_is_transcribed():
     assert [each["method.alpha"] for each in alphas[2:]] == named
 
 
-@needs_the_paper
+@pytest.mark.real_data
 def test_table_6_is_transcribed():
     head, first, second = lines_between("$k$\t1\t2", "Table 6:")
     left = [each for each in published_ablations("6") if "method.num_residuals" in each.changed]

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from fixtures.real import real_path
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -21,8 +22,6 @@ from fadrm_hf.config import SourceConfig
 from fadrm_hf.errors import ConfigError, SourceError
 from fadrm_hf.sources import Source, check_source, images, load_source
 from fadrm_hf.sources import source as sources
-
-REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def load(name: object, size: int = 8, **fields: object) -> Source:
@@ -646,9 +645,9 @@ def test_a_source_without_a_test_split_is_refused(tmp_path):
 # Real photographs
 
 
-@pytest.mark.skipif(not (REAL / "cifar10").is_dir(), reason="the real CIFAR-10 is not beside the repository")
+@pytest.mark.real_data
 def test_cifar10_from_a_local_folder():
-    source = load_source(SourceConfig(name=str(REAL / "cifar10")))
+    source = load_source(SourceConfig(name=str(real_path("cifar10"))))
     assert source.class_map.names[:3] == ("airplane", "automobile", "bird")
     assert (len(source.class_map), source.config.size, source.config.preset) == (10, 32, "cifar10")
     assert np.bincount(source.labels("train")).tolist() == [5000] * 10
