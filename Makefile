@@ -78,7 +78,7 @@ soak: export OMP_NUM_THREADS = 1# as many processes as there are cores
 soak: $(VENV)/.test ## the long form: a hundred kills, faults at every moment, bad input timed, fuzzing (CPU, an hour)
 	SOAK_KILLS=100 SOAK_RESULT=results/soak-kills.json $(BIN)/pytest -q tests/test_soak.py
 	FAULTS=all $(BIN)/pytest -q tests/test_faults.py
-	BAD_INPUT_RESULT=results/bad-input.json $(BIN)/pytest -q tests/test_kinds_of_bad_input.py
+	$(BIN)/python benchmarks/bad_input.py
 	FUZZ_EXAMPLES=1000 $(BIN)/pytest -q --timeout 1800 tests/test_fuzz.py
 
 quality: $(VENV)/.quality ## lint, format, types and spelling, as CI checks them

@@ -23,6 +23,8 @@ os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_UPDATE_DOWNLOAD_COUNTS="0",
     HF_HUB_DISABLE_UPDATE_CHECK="1",
+    HF_HUB_ETAG_TIMEOUT="600",  # seconds; the machine may be busy
+    HF_HUB_DOWNLOAD_TIMEOUT="600",
     DO_NOT_TRACK="1",
     NO_PROXY="127.0.0.1,localhost",
     PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # as where the environment is active

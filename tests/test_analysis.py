@@ -24,6 +24,8 @@ from fadrm_hf.config import SourceConfig
 from fadrm_hf.presets import resolve_source
 from fadrm_hf.sources import load_source
 
+pytestmark = pytest.mark.numerical
+
 WORDS = ("--draws=400",)
 
 

@@ -38,6 +38,8 @@ from fadrm_hf.model_directory import model_config, write_model_directory
 from fadrm_hf.teachers import load_teacher
 from fadrm_hf.verify import verify_location
 
+pytestmark = pytest.mark.numerical
+
 IMAGES, LABELS = "data/train-00000-of-00001.parquet", "soft_labels/train-00000-of-00001.parquet"
 
 READER = """

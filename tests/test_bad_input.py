@@ -1,4 +1,4 @@
-"""Every mistake is named within seconds, with what was expected and what mends it; nothing is written or lost."""
+"""Every mistake is named before any work, with what was expected and what mends it; nothing is written or lost."""
 
 import io
 import json

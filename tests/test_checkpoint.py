@@ -8,6 +8,8 @@ from torch import nn
 from fadrm_hf.checkpoint import load_checkpoint, save_checkpoint
 from fadrm_hf.errors import RunFolderError
 
+pytestmark = pytest.mark.numerical
+
 
 def _network() -> nn.Module:
     torch.manual_seed(0)

@@ -8,35 +8,41 @@ import subprocess
 import sys
 import time
 from contextlib import closing, contextmanager
+from types import SimpleNamespace
 
 import pytest
 
 from fadrm_hf.claims import Claims, alone
 
-# Does the units u0, u1, ... of a folder, each of which takes a given time, and writes one line for each into a log.
+# Does the units u0, u1, ... of a folder, of which each writes one line into a log when it begins. It ends at once; or
+# when there is a file `go`, and shows until then that it is worked on; or when others have begun three times as many.
 WORKER = """
 import sys, time
 from pathlib import Path
 from fadrm_hf.claims import Claims
 
-folder, name, num, seconds, touches, place, patience = Path(sys.argv[1]), sys.argv[2], *map(float, sys.argv[3:])
+folder, name, until, num, place, patience = Path(sys.argv[1]), *sys.argv[2:4], *map(float, sys.argv[4:])
 claims = Claims(folder / "claims", print, lambda line: print(line, flush=True), place, patience)
 units = {f"u{index}": index for index in range(int(num))}
-for unit in claims.share("stage", units, lambda name: (folder / name).exists()):
+
+def is_over(own):
+    begun = len((folder / "begun").read_text().splitlines())
+    return {"begun": True, "told": (folder / "go").exists(), "behind": begun >= min(4 * own, num)}[until]
+
+for own, unit in enumerate(claims.share("stage", units, lambda name: (folder / name).exists()), 1):
     with open(folder / "begun", "a") as file:
         file.write(f"{name} {unit}\\n")
-    for _ in range(10):
-        time.sleep(seconds / 10)
-        if touches:
-            claims._touched = 0.0  # as if the last time were long ago
-            claims.touch()
+    while not is_over(own):
+        time.sleep(0.01)
+        claims._touched = 0.0  # as if the last time were long ago
+        claims.touch()
     (folder / f"u{unit}").write_text(name)
 """
 
 
 @contextmanager
-def worker(folder, name, num=8, seconds=0.05, touches=0, place=0.0, patience=60.0):
-    arguments = [str(folder), name, *map(str, (num, seconds, touches, place, patience))]
+def worker(folder, name, num, until="begun", place=0.0, patience=float("inf")):
+    arguments = [str(folder), name, until, *map(str, (num, place, patience))]
     process = subprocess.Popen([sys.executable, "-c", WORKER, *arguments], stdout=subprocess.PIPE, text=True)
     try:
         yield process
@@ -52,19 +58,19 @@ def begun(folder):
     )
 
 
-def wait_until(condition):
-    end = time.monotonic() + 60
+def wait_until(condition, process):
+    """Until it holds, or a process that is to bring it about has ended."""
     while not condition():
-        assert time.monotonic() < end
+        assert process.poll() is None
         time.sleep(0.01)
 
 
 @pytest.mark.parametrize("place", [0.0, 0.5])
 def test_every_unit_is_done_once_and_the_faster_process_does_more(tmp_path, place):
-    with worker(tmp_path, "slow", 12, 1.0) as slow:
-        wait_until(lambda: begun(tmp_path))
-        with worker(tmp_path, "fast", 12, 0.02, place=place) as fast:
-            assert (slow.wait(60), fast.wait(60)) == (0, 0)
+    with worker(tmp_path, "slow", 12, until="behind") as slow:
+        wait_until(lambda: begun(tmp_path), slow)
+        with worker(tmp_path, "fast", 12, place=place) as fast:
+            assert (slow.wait(), fast.wait()) == (0, 0)
     done = begun(tmp_path)
     assert sorted(int(unit) for _, unit in done) == list(range(12))
     assert [name for name, _ in done].count("fast") > [name for name, _ in done].count("slow") >= 1
@@ -72,35 +78,51 @@ def test_every_unit_is_done_once_and_the_faster_process_does_more(tmp_path, plac
 
 
 def test_the_unit_of_a_killed_process_is_another_ones(tmp_path):
-    with worker(tmp_path, "killed", 3, 60.0) as killed:
-        wait_until(lambda: begun(tmp_path))
+    with worker(tmp_path, "killed", 3, until="told") as killed:
+        wait_until(lambda: begun(tmp_path), killed)
         with worker(tmp_path, "other", 3) as other:
-            wait_until(lambda: len(begun(tmp_path)) == 3)
+            wait_until(lambda: len(begun(tmp_path)) == 3, other)
             assert other.poll() is None, "it waits for what is held"
             killed.send_signal(signal.SIGKILL)
-            assert other.wait(60) == 0
+            assert other.wait() == 0
     assert begun(tmp_path) == [["killed", "0"], ["other", "1"], ["other", "2"], ["other", "0"]]
 
 
 def test_a_process_that_hangs_is_named_and_its_unit_taken_over_without_harm(tmp_path):
-    with worker(tmp_path, "hung", 2, 1.0) as hung:
-        wait_until(lambda: begun(tmp_path))
+    with worker(tmp_path, "hung", 2, until="told") as hung:
+        wait_until(lambda: begun(tmp_path), hung)
         hung.send_signal(signal.SIGSTOP)
         with worker(tmp_path, "other", 2, patience=0.5) as other:
-            assert other.wait(60) == 0
+            assert other.wait() == 0
             said = other.stdout.read()
         assert f"process {hung.pid} on" in said and "taken over" in said and "u0" in said
         assert (tmp_path / "u0").read_text() == "other"
+        (tmp_path / "go").touch()
         hung.send_signal(signal.SIGCONT)
-        assert hung.wait(60) == 0
+        assert hung.wait() == 0
     assert begun(tmp_path) == [["hung", "0"], ["other", "1"], ["other", "0"]]
 
 
-def test_who_works_visibly_is_not_taken_for_dead(tmp_path):
-    with worker(tmp_path, "slow", 1, 3.0, touches=1) as slow:
-        wait_until(lambda: begun(tmp_path))
-        with worker(tmp_path, "other", 1, patience=1.0) as other:
-            assert (slow.wait(60), other.wait(60)) == (0, 0)
+def test_who_works_visibly_is_not_taken_for_dead(tmp_path, monkeypatch):
+    """While another process works, this one's clock goes on whenever that has shown so, to five times its patience."""
+    lock, now, warned = tmp_path / "claims/stage/u0.lock", 0.0, []
+
+    def sleep(seconds):
+        nonlocal now
+        now += seconds
+        if now < 5.0:
+            before = lock.stat().st_mtime_ns
+            wait_until(lambda: lock.stat().st_mtime_ns != before, slow)
+        else:
+            (tmp_path / "go").touch()
+            assert slow.wait() == 0
+
+    monkeypatch.setattr("fadrm_hf.claims.time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    with worker(tmp_path, "slow", 1, until="told") as slow:
+        wait_until(lambda: begun(tmp_path), slow)
+        other = Claims(tmp_path / "claims", print, warned.append, patience=1.0)
+        assert list(other.share("stage", {"u0": 0}, lambda name: (tmp_path / name).exists())) == []
+    assert warned == [] and now >= 5.0
     assert begun(tmp_path) == [["slow", "0"]]
 
 
@@ -135,27 +157,25 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
 
 
 ALONE = """
-import sys, time
+import sys
 from pathlib import Path
 from fadrm_hf.claims import alone
 with alone(Path(sys.argv[1]), print):
     print("in", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
 def test_what_one_does_alone_others_wait_for_and_say_so(tmp_path):
     said = []
-    holder = subprocess.Popen(
-        [sys.executable, "-c", ALONE, str(tmp_path / "x.lock")], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert holder.stdout.readline() == "in\n"
-        killer = subprocess.Popen(["sh", "-c", f"sleep 0.5; kill -9 {holder.pid}"])
-        with alone(tmp_path / "x.lock", said.append):
-            assert holder.wait(10) == -9
-        killer.wait()
-    finally:
+
+    def say(line):
+        said.append(line)
         holder.kill()
-        holder.stdout.close()
+
+    command = [sys.executable, "-c", ALONE, str(tmp_path / "x.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "in\n"
+        with alone(tmp_path / "x.lock", say):
+            assert holder.wait() == -9
     assert len(said) == 1 and f"waiting for process {holder.pid} on" in said[0]

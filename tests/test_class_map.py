@@ -3,6 +3,8 @@ import pytest
 from fadrm_hf.class_map import ClassMap, describe_difference
 from fadrm_hf.errors import ClassMapError
 
+pytestmark = pytest.mark.numerical
+
 
 def named(*names: str) -> ClassMap:
     return ClassMap(names, names)

@@ -131,7 +131,7 @@ def heard_until(terminal: int, expected: str) -> None:
     """Read what a shell says until it has said this."""
     heard = ""
     while expected not in heard.replace("\x08", ""):
-        assert select.select([terminal], [], [], 60)[0], f"not said within a minute: {expected!r}, but {heard!r}"
+        assert select.select([terminal], [], [], 600)[0], f"not said: {expected!r}, but {heard!r}"
         heard += os.read(terminal, 4096).decode(errors="replace")
 
 

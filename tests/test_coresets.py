@@ -14,6 +14,8 @@ from fadrm_hf.methods.el2n import EL2N
 from fadrm_hf.methods.pca import PCA
 from fadrm_hf.patches import STARTS, easy_images, el2n, images_needed, random_images, starting_images
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 
 

@@ -36,6 +36,8 @@ from fadrm_hf.errors import ArtifactError
 from fadrm_hf.files import load_tensors
 from fadrm_hf.sources import load_source
 
+pytestmark = pytest.mark.numerical
+
 ROOT = Path(__file__).parent.parent
 
 

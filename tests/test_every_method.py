@@ -16,6 +16,8 @@ from fadrm_hf.methods import METHODS, find_method
 from fadrm_hf.presets import PRESETS, resolve_source
 from fadrm_hf.verify import verify_location
 
+pytestmark = pytest.mark.numerical
+
 # A pool of two, one of which has no BatchNorm.
 RECIPE = (
     "--source.name=digits", "--ipc=2", "--teachers.names=[squeeze/resnet10_narrow,squeeze/convnet3_narrow]",

@@ -17,6 +17,8 @@ from fadrm_hf.randomness import generator
 from fadrm_hf.recovery.matcher import matching
 from fadrm_hf.recovery.recover import Recovery
 
+pytestmark = pytest.mark.numerical
+
 CONFIG = RecoverConfig(flip_probability=0.5, max_roll=2, crop_area=(0.3, 1.0))
 FORMS = ("plain", "eager", "compiled")
 

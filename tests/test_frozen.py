@@ -15,6 +15,8 @@ from fadrm_hf.frozen import coverage, freeze
 from fadrm_hf.frozen.convolution import FrozenConv2d
 from fadrm_hf.statistics import MatchedStatistics, Matching
 
+pytestmark = pytest.mark.numerical
+
 # Convolutions, BatchNorm layers, and the activations that follow one of these directly.
 TEACHERS = {
     "resnet18": (20, 20, 17),

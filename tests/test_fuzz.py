@@ -6,7 +6,6 @@ The suite tries few examples, always the same; `make soak` sets `FUZZ_EXAMPLES` 
 import copy
 import json
 import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ from fadrm_hf.loader import load_distilled
 from fadrm_hf.shards import WorkFolder
 
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
-SECONDS = 5.0  # of computing; a machine may have other things to do, and what sleeps is ended by pytest-timeout
 IMAGES = "data/train-00000-of-00001.parquet"
 RESULT = json.loads((ROOT / "results/fadrm-digits-ipc10/distilled-soft-fadrm-timm_resnet10_narrow.json").read_text())
 RECIPE: dict[str, Any] = yaml.safe_load((ROOT / "recipes/configs/digits/fadrm_ipc10.yaml").read_text())
@@ -120,13 +118,11 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
 
 
 def is_handled(read: Callable[[], object]) -> None:
-    """It works or raises a documented error, soon."""
-    started = time.process_time()
+    """It works or raises a documented error; pytest-timeout ends what does neither."""
     try:
         read()
     except FadrmError as error:
         assert str(error)
-    assert time.process_time() - started < SECONDS
 
 
 # Settings

@@ -40,6 +40,8 @@ from fadrm_hf.labels.recode import recode
 from fadrm_hf.results import record_result
 from fadrm_hf.verify import verify_artifact
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):

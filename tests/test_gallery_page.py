@@ -1,14 +1,13 @@
 """The pages in a real browser: what they show and how they answer, to eyes, keyboards, screen readers and phones."""
 
 import re
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from fixtures.browser import start_browser
+from fixtures.browser import PATIENCE, start_browser
 from fixtures.galleries import CLASSES, HOSTILE, LARGE_CLASSES, make_gallery, make_large_gallery, snapshot_images
 
 from fadrm_hf.artifact import read_images, read_soft_labels
@@ -91,6 +90,7 @@ def visit(browser):
 
     def open_page(address, **options):
         context = browser.new_context(**({"viewport": DESK, "color_scheme": "light"} | options))
+        context.set_default_timeout(PATIENCE)
         found = Visit(context.new_page())
         opened.append((context, found))
         found.page.on("request", lambda request: found.requests.append(request.url))
@@ -267,6 +267,7 @@ def test_a_keyboard_reaches_everything(page):
 
 def test_code_is_copied(made, visit):
     found = visit(made / "gallery/index.html", permissions=["clipboard-read", "clipboard-write"])
+    found.page.evaluate("window.setTimeout = () => 0")  # a button says for two seconds that it has copied
     buttons = found.page.get_by_role("button", name=re.compile("^Copy: "))
     codes = found.page.locator("#use code").all_inner_texts()
     assert len(codes) == buttons.count() == 3 and codes[2].startswith("fadrm-hf train-student trees")
@@ -322,27 +323,20 @@ def test_pixels_of_small_images_stay_square(visit, made):
 
 
 def test_fifty_thousand_images_are_shown_as_they_come_into_sight(visit, tmp_path):
-    """The bounds leave much room for a machine that is busy."""
-    address = make_large_gallery(tmp_path)
-    started = time.monotonic()
-    found = visit(address)
-    opened = time.monotonic() - started
+    """`benchmarks/gallery.py` measures how fast."""
+    found = visit(make_large_gallery(tmp_path))
     assert found.page.locator(".class").count() == LARGE_CLASSES
     assert rendering(found.page) == "auto", "thumbnails are no pixels of images"
     assert len({request for request in found.requests if request.endswith(".webp")}) <= 4, "sheets not yet needed"
     height = found.page.evaluate("document.documentElement.scrollHeight")
-    started = time.monotonic()
     found.page.locator("#search").fill("class 999")
     assert found.sections() == ["999"]
     found.page.wait_for_selector('.class[data-label="999"] .pair')
-    searched = time.monotonic() - started
     found.page.locator("#search").fill("")
     found.page.evaluate("document.querySelector('[data-label=\"999\"]').scrollIntoView()")
     found.page.wait_for_selector('.class[data-label="999"] .pair')
     found.page.wait_for_function("document.querySelectorAll('.pair').length < 2000")
     moved = abs(found.page.evaluate("document.documentElement.scrollHeight") - height)
     assert moved < 20, "of 700,000 pixels, nothing jumps"
-    started = time.monotonic()
     slide(found.page, "#stage", 0)
-    slid = time.monotonic() - started
-    assert opened < 20 and searched < 10 and slid < 5
+    assert found.text("#stage-name") == "real patch"

@@ -34,6 +34,8 @@ from fadrm_hf.statistics.real_views import ClassViews
 from fadrm_hf.teachers import Teacher
 from fadrm_hf.teachers.teacher import weights_sha256
 
+pytestmark = pytest.mark.numerical
+
 WHOLE = StatisticsConfig(augment=False, patch_side=4)
 
 

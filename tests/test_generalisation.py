@@ -25,6 +25,8 @@ from fadrm_hf.evaluations.generalisation import (
 )
 from fadrm_hf.randomness import generator
 
+pytestmark = pytest.mark.numerical
+
 
 def points(num: int, dims: int, *key: str) -> torch.Tensor:
     return torch.randn((num, dims), generator=generator(0, "points", *key))

@@ -12,6 +12,8 @@ import fadrm_hf.networks  # noqa: F401 - registers the small-image architectures
 from fadrm_hf.labels.grouped_norm import use_group_statistics
 from fadrm_hf.randomness import generator
 
+pytestmark = pytest.mark.numerical
+
 SIZES = ([8, 8], [8, 9], [4, 4, 4, 3, 4, 4, 5], [7])
 
 

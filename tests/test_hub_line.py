@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import pytest
 from fixtures.runs import LABELS, STUDENT, copy_run, files_of
 
 from fadrm_hf.cli import main
@@ -68,7 +67,6 @@ def within_logits(file: Path, epoch: int) -> int:
     return logits.data_page_offset + logits.total_compressed_size // 2
 
 
-@pytest.mark.timeout(600)
 def test_publish_load_train_send_back_reproduce_verify(finished, hub, tmp_path):
     run = copy_run(finished, tmp_path)
     assert main(["train-student", str(run), "--num_seeds", "2"]) == 0

@@ -147,7 +147,7 @@ def test_another_process_reads_the_same_hub(hub, published, tmp_path):
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_happens_once(hub, published, fault):
-    url, client = f"{hub.url}/datasets/{REPO}/resolve/main/README.md", httpx.Client(timeout=5)
+    url, client = f"{hub.url}/datasets/{REPO}/resolve/main/README.md", httpx.Client(timeout=600)
     hub.requests.clear()
     hub.fail("GET", "README", fault)
     with client:

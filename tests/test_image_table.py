@@ -12,6 +12,8 @@ from fadrm_hf.labels.relabel import label_epoch
 from fadrm_hf.randomness import generator
 from fadrm_hf.views import LabelViews, render_views
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.fixture(scope="module")
 def images():

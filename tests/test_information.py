@@ -12,6 +12,8 @@ from fadrm_hf.errors import ScoreError
 from fadrm_hf.information import Information, Observer, penultimate_features
 from fadrm_hf.scores import feature_entropy, pixel_entropy
 
+pytestmark = pytest.mark.numerical
+
 IMAGES = torch.rand(7, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 

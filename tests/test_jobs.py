@@ -86,7 +86,7 @@ def test_tasks_of_an_array_at_once_share_the_work(finished, tmp_path):
     run = tmp_path / "run"
     tasks = [array_task(number, *arguments(run)) for number in (1, 2)]
     for task in tasks:
-        _, errors = task.communicate(timeout=300)
+        _, errors = task.communicate()
         assert task.returncode == 0, errors
     assert lasting(run) == lasting(finished)
     assert files_of(work_of(run)).keys() - {"costs.json"} >= set(identities(work_of(finished)))

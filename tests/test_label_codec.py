@@ -8,6 +8,8 @@ from datasets import Dataset, Features, List, Value
 from fadrm_hf.errors import ArtifactError, ConfigError, TeacherError
 from fadrm_hf.labels.label_codec import find_codec
 
+pytestmark = pytest.mark.numerical
+
 WITH_LOGITS = ["float16", "int8", "int4", "top1", "top4"]
 
 

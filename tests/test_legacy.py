@@ -28,6 +28,8 @@ from fadrm_hf.legacy.label_files import read_batch, sampler_orders
 from fadrm_hf.loader import load_distilled
 from fadrm_hf.sources import load_source
 
+pytestmark = pytest.mark.numerical
+
 SIZE, IPC, EPOCHS, BATCH, CLASSES = 16, 4, 3, 16, 10  # 40 images: batches of 16, 16 and 8
 DIGITS = SourceConfig("digits", size=SIZE)
 NAMES = [f"new{label:05d}" for label in range(CLASSES)]

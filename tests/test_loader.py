@@ -26,6 +26,8 @@ from fadrm_hf.loader import load_distilled
 from fadrm_hf.sources.images import normalise
 from fadrm_hf.views import LabelViews, render_views
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 REUSED = 7  # epochs of training that three stored ones serve
 

@@ -12,6 +12,8 @@ from fadrm_hf import networks  # noqa: F401  registers the small networks
 from fadrm_hf.randomness import generator
 from fadrm_hf.statistics import MatchedStatistics, Matching
 
+pytestmark = pytest.mark.numerical
+
 SIDE = 4
 LABELS = torch.tensor([1, 1, 2, 2, 4, 4])  # class-major: two images of each of three classes
 

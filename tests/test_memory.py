@@ -23,6 +23,8 @@ from fadrm_hf.recovery.memory import (
 )
 from fadrm_hf.recovery.trial import cycle_of, largest_shard, try_recovery
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 MB = 4 * 250_000  # bytes of so many float32
 

@@ -18,6 +18,8 @@ from fadrm_hf.randomness import generator
 from fadrm_hf.recovery.matcher import matching
 from fadrm_hf.recovery.recover import Recovery
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 
 

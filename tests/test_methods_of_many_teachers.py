@@ -26,6 +26,8 @@ from fadrm_hf.recovery.recover import Recovery, valid_range
 from fadrm_hf.teachers import check_names
 from fadrm_hf.views import BatchViews, apply_view
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 SIDE = 4
 LABELS = torch.arange(5).repeat_interleave(2)  # class-major

@@ -17,6 +17,8 @@ from fadrm_hf import metrics, scores
 from fadrm_hf.errors import ScoreError
 from fadrm_hf.randomness import generator
 
+pytestmark = pytest.mark.numerical
+
 if sys.version_info >= (3, 11):
     import tomllib
 

@@ -16,6 +16,8 @@ from fadrm_hf.statistics import watched_layers
 from fadrm_hf.teachers import load_teacher
 from fadrm_hf.training.students import check_student
 
+pytestmark = pytest.mark.numerical
+
 CONVNETS = sorted(convnets.default_cfgs)
 NAMES = sorted([*networks.default_cfgs, *CONVNETS])
 

@@ -26,7 +26,8 @@ def executed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # else a warning says that it will be so
         patch.setenv("JUPYTER_RUNTIME_DIR", str(folder / "jupyter"))
-        client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}})
+        place = {"metadata": {"path": folder}}
+        client = NotebookClient(notebook, timeout=None, startup_timeout=600, kernel_name="python3", resources=place)
         client.execute()
     return notebook
 

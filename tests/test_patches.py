@@ -26,6 +26,8 @@ from fadrm_hf.patches import (
 from fadrm_hf.randomness import generator
 from fadrm_hf.teachers import Teacher
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 SIZE = 32
 

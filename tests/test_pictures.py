@@ -11,6 +11,8 @@ from PIL import Image
 from fadrm_hf.pictures import Series, StoredLabels, draw_images_per_class, draw_information, draw_label_bytes
 from fadrm_hf.pictures.style import GREY, SERIES, label_ends, label_points, new_figure, to_png
 
+pytestmark = pytest.mark.numerical
+
 # What eyes without the long-wave, the medium-wave cones see of linear RGB (Machado et al., IEEE TVCG 15, 2009).
 PROTANOPIA = ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998))
 DEUTERANOPIA = ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881))

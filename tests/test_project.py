@@ -3,6 +3,7 @@
 import ast
 import importlib.metadata
 import re
+import subprocess
 from dataclasses import fields, replace
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 from fadrm_hf.arguments import SECTIONS, parse_run
 from fadrm_hf.artifact.manifest import parse_settings
@@ -39,7 +41,7 @@ GROUPS = (
         "config",
     ),
     ("randomness", "files", "image_table", "claims", "schedules", "terminal", "tracking", "progress"),
-    ("machine", "compilation", "halving"),
+    ("number_format", "machine", "compilation", "halving"),
     ("class_map", "student_settings", "presets"),
     ("sources.images", "sources.readers", "sources.columns", "sources.source", "sources"),
     ("views", "convnets", "networks", "checkpoint", "model_directory"),
@@ -266,6 +268,30 @@ def test_the_library_reads_no_pickle_runs_no_remote_code_and_prints_nothing(name
             assert given.get("weights_only") == "True", f"{function} at line {call.lineno}"
 
 
+CLOCKS = {f"time.{name}{unit}" for name in ("time", "monotonic", "perf_counter", "process_time", "thread_time")
+          for unit in ("", "_ns")}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.stem)
+def test_no_test_decides_by_a_clock(path: Path):
+    """A machine may be busy: benchmarks measure what must be quick, and pytest-timeout ends what hangs."""
+
+    def read(node: ast.AST) -> set[str]:
+        return {ast.unparse(part) for part in ast.walk(node) if isinstance(part, ast.Name | ast.Attribute)}
+
+    for function in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        measured, nodes = set(CLOCKS), list(ast.walk(function))
+        for assigned in sorted((node for node in nodes if isinstance(node, ast.Assign)), key=lambda node: node.lineno):
+            if read(assigned.value) & measured:
+                parts = (part for target in assigned.targets for part in ast.walk(target))
+                measured |= {ast.unparse(part) for part in parts if isinstance(getattr(part, "ctx", None), ast.Store)}
+        for node in nodes:
+            asked = node.test if isinstance(node, ast.Assert | ast.If | ast.IfExp | ast.While) else None
+            assert asked is None or not read(asked) & measured, f"line {node.lineno}: {ast.unparse(asked)}"
+
+
 def test_constraints_hold_a_tested_version_of_every_dependency():
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     pinned = {pin.name.lower().replace("_", "-"): pin.specifier for pin in map(Requirement, lines)}
@@ -274,6 +300,25 @@ def test_constraints_hold_a_tested_version_of_every_dependency():
         (exact,) = pinned[needed.name.lower().replace("_", "-")]
         assert exact.operator == "=="
         assert needed.specifier.contains(exact.version), f"{needed} is tested with {exact.version}"
+
+
+def test_every_lower_bound_is_the_version_that_is_tried():
+    """`make test-lowest` installs them all, on the lowest Python."""
+    lines = (ROOT / "constraints-lowest.txt").read_text().splitlines()
+    tried = {pin.name: Version(next(iter(pin.specifier)).version) for pin in map(Requirement, lines[1:])}
+    needed = [Requirement(text) for text in importlib.metadata.requires("fadrm-hf") or []]
+    bounds = {each.name: Version(next(iter(each.specifier)).version) for each in needed if each.marker is None}
+    assert bounds == tried
+
+
+def test_nothing_looks_beside_the_repository():
+    """Only CI knows of a folder beside it, and names it to the tests in a variable."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    programs = [
+        ROOT / name for name in listed if name.endswith((".py", ".sh", ".yaml", ".toml", "Makefile", ".ipynb"))
+    ]
+    beside = re.compile(r"\.\./" + "shared|[\"']" + "shared[\"'/]")
+    assert [path.name for path in programs if path.exists() and beside.search(path.read_text())] == []
 
 
 def test_the_readme_opens_with_the_two_commands():

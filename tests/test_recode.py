@@ -19,6 +19,8 @@ from fadrm_hf.labels.label_codec import find_codec
 from fadrm_hf.labels.recode import recode
 from fadrm_hf.verify import verify_artifact
 
+pytestmark = pytest.mark.numerical
+
 LABELS = "soft_labels/train-00000-of-00001.parquet"
 CODECS = ["int8", "int4", "top1", "top2", "none"]
 

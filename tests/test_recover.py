@@ -17,6 +17,8 @@ from fadrm_hf.recovery.matcher import FrozenMatcher, MatchableCheck, matching
 from fadrm_hf.recovery.recover import Recovery, resample, valid_range
 from fadrm_hf.views import BatchViews, apply_view
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 CONFIG = RecoverConfig(flip_probability=0.5, max_roll=2, crop_area=(0.3, 1.0))
 

@@ -19,6 +19,8 @@ from fadrm_hf.sources.images import normalise
 from fadrm_hf.teachers import vote_weights
 from fadrm_hf.views import LabelViews, render_views
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 CONFIG = RelabelConfig(epochs=2, flip_probability=0.5)
 

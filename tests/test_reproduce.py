@@ -17,6 +17,8 @@ from fadrm_hf.files import write_json
 from fadrm_hf.reproduce import Reproduction, choose_result, other_machine, parse_tolerance, pooled_sigma
 from fadrm_hf.results import record_result
 
+pytestmark = pytest.mark.numerical
+
 RESULT = "distilled-soft-fadrm-timm_resnet10_narrow.json"
 FILE = f"results/{RESULT}"
 

@@ -22,6 +22,8 @@ from fadrm_hf.patches import select_patches
 from fadrm_hf.randomness import generator
 from fadrm_hf.recovery.retrieval import Retriever, build_pool, complexity, unit_features
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 PATCHES = PatchConfig(pool=12, crops_per_image=2)
 RETRIEVE = "--method.retrieval=0.1"

@@ -9,6 +9,8 @@ from torch.optim import lr_scheduler
 
 from fadrm_hf.schedules import SCHEDULES, cosine, learning_rate, linear, ssrs, steps
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.mark.parametrize(
     ("step", "expected"), [(0, 0.25), (500, 0.125 * (1 + math.sqrt(0.5))), (1000, 0.125), (2000, 0.0)]

@@ -10,6 +10,8 @@ from fadrm_hf.card.scores import Score, Scores
 from fadrm_hf.errors import ScoreError
 from fadrm_hf.scorecard import Contest, accuracy_scores, renewed
 
+pytestmark = pytest.mark.numerical
+
 STUDENT = "timm/resnet18"
 AS_THEY_ARE = {"crop_area": [1.0, 1.0], "flip_probability": 0.0, "cutmix": False}
 

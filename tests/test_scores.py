@@ -28,6 +28,8 @@ from fadrm_hf.scores import (
     topk_accuracy,
 )
 
+pytestmark = pytest.mark.numerical
+
 FRACTION = st.floats(0.0, 1.0)
 
 

@@ -25,6 +25,8 @@ from fadrm_hf.files import load_tensors
 from fadrm_hf.reproduce import choose_result
 from fadrm_hf.results import record_result
 
+pytestmark = pytest.mark.numerical
+
 
 def stored(artifact: Path) -> dict:
     return json.loads((artifact / "results/scores.json").read_text())

@@ -22,6 +22,8 @@ from fadrm_hf.errors import StudentError
 from fadrm_hf.evaluations.network_slimming import multiply_adds, usual_student
 from fadrm_hf.training.slimming import Stage, chain_of, channels_to_keep, slimmed
 
+pytestmark = pytest.mark.numerical
+
 STUDENT = "timm/vgg11_bn_narrow"
 WORDS = (f"--student={STUDENT}", "--num_seeds=2", "--epochs=2", "--scale_penalty=0.01")
 

@@ -26,6 +26,8 @@ from fadrm_hf.teachers.training_views import (
     resized_crop,
 )
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 
 

@@ -19,6 +19,8 @@ from fadrm_hf.recovery.matcher import matching
 from fadrm_hf.recovery.recover import Recovery
 from fadrm_hf.views import BatchViews
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 
 

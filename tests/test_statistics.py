@@ -8,6 +8,8 @@ from torch import nn
 from fadrm_hf.randomness import generator
 from fadrm_hf.statistics import MatchedStatistics, channel_distance
 
+pytestmark = pytest.mark.numerical
+
 
 def plain_distance(features, target_mean, target_var):
     """The published loop's operations, left to autograd."""

@@ -15,6 +15,8 @@ from fadrm_hf.errors import ArtifactError, HubError
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.loader import load_distilled
 
+pytestmark = pytest.mark.numerical
+
 EPOCHS = 7  # of training; three are stored, each in a file of its own
 FILES = [f"soft_labels/train-{index:05d}-of-00003.parquet" for index in range(3)]
 

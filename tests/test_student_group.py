@@ -18,6 +18,8 @@ from fadrm_hf.files import load_tensors
 from fadrm_hf.training.shared_norm import check_shareable
 from fadrm_hf.training.student_group import ALONE, StudentGroup, student_group
 
+pytestmark = pytest.mark.numerical
+
 EPOCHS = 3
 RESULT = "results/distilled-soft-fadrm-timm_resnet10_narrow.json"
 

@@ -15,6 +15,8 @@ from fadrm_hf.randomness import generator
 from fadrm_hf.training.protocol import optimiser_of, set_learning_rate, soft_label_loss
 from fadrm_hf.training.student_step import CapturedStep, StudentStep, by_micro_batch, can_join, joined, on_device
 
+pytestmark = pytest.mark.numerical
+
 CONFIG = StudentConfig(lr=0.1, eta=1.0, optimiser="sgd", momentum=0.0, weight_decay=0.0)
 
 

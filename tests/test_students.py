@@ -8,6 +8,8 @@ from fadrm_hf.errors import StudentError
 from fadrm_hf.networks import small_variant
 from fadrm_hf.training.students import check_student, count_parameters, create_student, sizes_of
 
+pytestmark = pytest.mark.numerical
+
 # What torchvision states of its own networks, and timm's authors of those that torchvision lacks.
 TORCHVISION = {
     "resnet18": "resnet18", "resnet50": "resnet50", "resnet101": "resnet101", "efficientnet_b0": "efficientnet_b0",

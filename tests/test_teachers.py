@@ -29,6 +29,8 @@ from fadrm_hf.teachers.teacher import (
     weights_sha256,
 )
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 NAME = "squeeze/resnet10_narrow"
 

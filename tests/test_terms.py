@@ -16,6 +16,8 @@ from fadrm_hf.recovery.matcher import matching
 from fadrm_hf.recovery.recover import Recovery
 from fadrm_hf.recovery.terms import Densification, EuclideanNorm, Flatness, Step, TotalVariation
 
+pytestmark = pytest.mark.numerical
+
 
 def step_of(images, labels=None, logits=None, look=lambda x: x, predict=lambda x: x.flatten(1)):
     """An iteration that shows the images as they are."""

@@ -23,6 +23,8 @@ from fadrm_hf.training.students import create_student
 from fadrm_hf.training.train_student import StudentTraining, train_students
 from fadrm_hf.training.train_student import TestImages as HeldOutImages  # pytest collects what begins with Test
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 RESULT = "results/distilled-{labels}-fadrm-timm_resnet10_narrow.json"
 

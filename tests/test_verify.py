@@ -26,6 +26,8 @@ from fadrm_hf.files import load_tensors, save_tensors, write_json
 from fadrm_hf.labels.recode import recode
 from fadrm_hf.verify import verify_artifact
 
+pytestmark = pytest.mark.numerical
+
 IMAGES, LABELS = "data/train-00000-of-00001.parquet", "soft_labels/train-00000-of-00001.parquet"
 
 

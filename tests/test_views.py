@@ -19,6 +19,8 @@ from fadrm_hf.views import (
     sample_positions,
 )
 
+pytestmark = pytest.mark.numerical
+
 
 def torchvision_view(images, crop, flip, roll=(0, 0)):
     """Crop, resize, flip, roll by torchvision and torch, on (n, C, S, S) float64."""

@@ -31,6 +31,8 @@ from fadrm_hf.sources import num_held_out
 from fadrm_hf.views import BatchViews, apply_view
 from fadrm_hf.votes import check_votes, measure_votes, needs_votes
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 POOL = ("R18", "R50", "SV2", "MBV2", "DN121")
 IMAGENET = torch.tensor([0.564, 0.423, 0.525, 0.442, 0.406])  # the released constants for ImageNet-1k

@@ -18,6 +18,8 @@ from fadrm_hf.training.train_student import StudentTraining
 from fadrm_hf.training.train_student import TestImages as HeldOutImages  # pytest collects what begins with Test
 from fadrm_hf.training.weight_average import WeightAverage
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 DECAY = 0.7
 MICRO_BATCHES = (slice(0, 16), slice(16, 20))  # of the 20 images of a step

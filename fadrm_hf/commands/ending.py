@@ -1,4 +1,4 @@
-"""How a command ends when it is asked to: within two seconds, whatever it does, and saying how to go on.
+"""How a command ends when it is asked to: at once, whatever it does, and saying how to go on.
 
 SIGINT is Ctrl-C; SIGTERM is what SLURM, Kubernetes and launchers send. Nothing has to be saved, so that a process
 which cannot be interrupted, because it waits for others or computes outside of Python, simply ends.
