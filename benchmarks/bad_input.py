@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fadrm_hf.files import write_json
-from fadrm_hf.machine import describe_machine, library_versions
+from fadrm_hf.runtime.files import write_json
+from fadrm_hf.runtime.machine import describe_machine, library_versions
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import conftest  # starts the Hub of the tests, and names it in the environment

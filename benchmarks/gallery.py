@@ -19,12 +19,12 @@ import psutil
 from playwright.sync_api import Page
 
 from fadrm_hf.artifact import read_manifest
-from fadrm_hf.files import read_json, write_json
-from fadrm_hf.gallery import RECORD, write_gallery
-from fadrm_hf.gallery.writing import PAGE
-from fadrm_hf.machine import describe_machine, library_versions
-from fadrm_hf.progress import Reporter
-from fadrm_hf.shards import WorkFolder
+from fadrm_hf.runtime.files import read_json, write_json
+from fadrm_hf.report.gallery import RECORD, write_gallery
+from fadrm_hf.report.gallery.writing import PAGE
+from fadrm_hf.runtime.machine import describe_machine, library_versions
+from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.runtime.shards import WorkFolder
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from fixtures.browser import start_browser

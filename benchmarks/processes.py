@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fadrm_hf.files import sha256, write_json
-from fadrm_hf.machine import describe_machine, library_versions
+from fadrm_hf.runtime.files import sha256, write_json
+from fadrm_hf.runtime.machine import describe_machine, library_versions
 
 LAUNCH = ("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")
 RUN = (

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fadrm_hf.builders.tables import ShardsBuilder, ShardsConfig, read_shard, to_arrow
 from fadrm_hf.errors import RunFolderError
-from fadrm_hf.labels.label_codec import find_codec
+from fadrm_hf.labels.codecs import find_codec
 
 _BOX = List(Value("int16"), length=4)  # top, left, height, width
 VIEW_FEATURES = Features(
@@ -39,7 +39,7 @@ class SoftLabelsConfig(ShardsConfig):
 
     Args:
         epochs: How many epochs are labelled; later shards are left out.
-        codec: How the logits are stored, by name (`fadrm_hf.labels.label_codec`).
+        codec: How the logits are stored, by name (`fadrm_hf.labels.codecs`).
     """
 
     epochs: int = 0

@@ -4,11 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fadrm_hf.arguments import parse_run
+    from fadrm_hf.pipeline.arguments import parse_run
     from fadrm_hf.config import RunConfig
     from fadrm_hf.errors import FadrmError
-    from fadrm_hf.loader import Batch, Distilled, load_distilled
-    from fadrm_hf.method import Method
+    from fadrm_hf.training.loader import Batch, Distilled, load_distilled
+    from fadrm_hf.methods.method import Method
 
 __version__ = "0.1.0"
 __all__ = [

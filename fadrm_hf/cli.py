@@ -23,7 +23,7 @@ from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.commands.summary import Manner, Summary, conclude, manner_of
 from fadrm_hf.errors import ConfigError, FadrmError, is_lack_of_memory, unknown
-from fadrm_hf.terminal import results, speaking
+from fadrm_hf.runtime.terminal import results, speaking
 
 # What a disk may refuse, and what to do about it.
 _SPACE, _RIGHTS = "free some space", "make that folder writable, or set --output to another one"

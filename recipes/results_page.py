@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from fadrm_hf.errors import FadrmError
-from fadrm_hf.evaluations.results_page import render_results_page
-from fadrm_hf.evaluations.results_pictures import find_pictures
-from fadrm_hf.files import write_bytes
+from fadrm_hf.evaluation.results_page import render_results_page
+from fadrm_hf.evaluation.results_pictures import find_pictures
+from fadrm_hf.runtime.files import write_bytes
 
 ROOT = Path(__file__).parent.parent
 

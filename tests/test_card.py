@@ -16,12 +16,12 @@ from fadrm_hf.artifact.manifest import (
     TeacherRecord,
     refresh_files,
 )
-from fadrm_hf.card import card_configs, read_results, render_card, replace_results, write_card
-from fadrm_hf.card.scores import Score, Scores
+from fadrm_hf.report.card import card_configs, read_results, render_card, replace_results, write_card
+from fadrm_hf.report.card.scores import Score, Scores
 from fadrm_hf.errors import ArtifactError
-from fadrm_hf.files import write_json
+from fadrm_hf.runtime.files import write_json
 from fadrm_hf.methods.fadrm import PAPER
-from fadrm_hf.verify import verify_artifact
+from fadrm_hf.publishing.verify import verify_artifact
 
 EXPECTED = Path(__file__).parent / "fixtures/card.md"
 ROWS = ('{"image": <PNG of 268 bytes>,\n "label": 0}', '{"epoch": 0,\n "image": 4}')
@@ -81,7 +81,7 @@ def test_what_is_absent_is_said_to_be_not_measured():
     assert text.count("| not measured |") == 5 + 1  # kinds of evaluation, and the teacher's accuracy
     assert "| timm/resnet18.tv_in1k | – | not measured | by name |" in text
     assert "| machine | not recorded |" in text
-    assert "import fadrm_hf.networks" not in text
+    assert "import fadrm_hf.networks.small_images" not in text
     assert "![" not in text
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fadrm_hf.checkpoint import load_checkpoint, save_checkpoint
+from fadrm_hf.runtime.checkpoint import load_checkpoint, save_checkpoint
 from fadrm_hf.errors import RunFolderError
 
 pytestmark = pytest.mark.numerical

@@ -12,14 +12,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from fadrm_hf.claims import Claims, alone
+from fadrm_hf.runtime.claims import Claims, alone
 
 # Does the units u0, u1, ... of a folder, of which each writes one line into a log when it begins. It ends at once; or
 # when there is a file `go`, and shows until then that it is worked on; or when others have begun three times as many.
 WORKER = """
 import sys, time
 from pathlib import Path
-from fadrm_hf.claims import Claims
+from fadrm_hf.runtime.claims import Claims
 
 folder, name, until, num, place, patience = Path(sys.argv[1]), *sys.argv[2:4], *map(float, sys.argv[4:])
 claims = Claims(folder / "claims", print, lambda line: print(line, flush=True), place, patience)
@@ -117,7 +117,7 @@ def test_who_works_visibly_is_not_taken_for_dead(tmp_path, monkeypatch):
             (tmp_path / "go").touch()
             assert slow.wait() == 0
 
-    monkeypatch.setattr("fadrm_hf.claims.time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    monkeypatch.setattr("fadrm_hf.runtime.claims.time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
     with worker(tmp_path, "slow", 1, until="told") as slow:
         wait_until(lambda: begun(tmp_path), slow)
         other = Claims(tmp_path / "claims", print, warned.append, patience=1.0)
@@ -159,7 +159,7 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
 ALONE = """
 import sys
 from pathlib import Path
-from fadrm_hf.claims import alone
+from fadrm_hf.runtime.claims import alone
 with alone(Path(sys.argv[1]), print):
     print("in", flush=True)
     sys.stdin.read()

@@ -1,6 +1,6 @@
 import pytest
 
-from fadrm_hf.class_map import ClassMap, describe_difference
+from fadrm_hf.data.class_map import ClassMap, describe_difference
 from fadrm_hf.errors import ClassMapError
 
 pytestmark = pytest.mark.numerical

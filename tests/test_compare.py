@@ -18,7 +18,7 @@ from fixtures.runs import EPOCHS, PROCESSES, RECIPE, STUDENT, distill, files_of,
 from fadrm_hf.cli import main
 from fadrm_hf.commands.compare import parse_comparison
 from fadrm_hf.config import StudentConfig
-from fadrm_hf.evaluations.compare import finished_rows
+from fadrm_hf.evaluation.compare import finished_rows
 from fadrm_hf.methods import find_method
 
 CONFIGS = Path(__file__).parent.parent / "recipes/configs"

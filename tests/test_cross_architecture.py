@@ -11,8 +11,8 @@ from fixtures.mistakes import names_all, refused
 from fixtures.runs import EPOCHS, STUDENT, copy_artifact, files_of, run_and_die, work_of
 
 from fadrm_hf.cli import main
-from fadrm_hf.evaluations.published import published_accuracies
-from fadrm_hf.evaluations.student_table import StudentRow, write_student_table
+from fadrm_hf.evaluation.published import published_accuracies
+from fadrm_hf.evaluation.student_table import StudentRow, write_student_table
 
 OTHER = "timm/convnet3_narrow"
 WORDS = ("--students=[resnet10_narrow,convnet3_narrow]", "--num_seeds=2")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from fadrm_hf.artifact.location import LocalFolder
 from fadrm_hf.artifact.manifest import ClassRecord, read_manifest, write_manifest
-from fadrm_hf.loader import load_distilled
+from fadrm_hf.training.loader import load_distilled
 
 HOSTILE = '<script>alert("x")</script>'
 RESULT = {

@@ -11,9 +11,9 @@ from fixtures.alone import run_without_the_library
 from fixtures.runs import copy_artifact, distill
 
 from fadrm_hf.artifact import read_manifest
-from fadrm_hf.labels.label_codec import find_codec
-from fadrm_hf.labels.recode import recode
-from fadrm_hf.loader import load_distilled
+from fadrm_hf.labels.codecs import find_codec
+from fadrm_hf.pipeline.recode import recode
+from fadrm_hf.training.loader import load_distilled
 
 PAGE = (Path(__file__).parent.parent / "docs/any_framework.md").read_text("utf-8")
 PROGRAM, _, DECODERS = PAGE.partition("## JAX")

@@ -7,11 +7,11 @@ import pytest
 import torch
 from fixtures.runs import FADRM, RECIPE
 
-from fadrm_hf.arguments import parse_run
+from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.artifact import read_manifest
 from fadrm_hf.cli import main
-from fadrm_hf.distill import check_run
-from fadrm_hf.estimate import estimate, time_units
+from fadrm_hf.pipeline.distill import check_run
+from fadrm_hf.pipeline.estimate import estimate, time_units
 
 CPU = torch.device("cpu")
 
@@ -30,7 +30,7 @@ def of_two_images(tmp_path_factory):
 
 def test_time_is_that_of_a_unit_whatever_the_number(monkeypatch):
     now = 0.0
-    monkeypatch.setattr("fadrm_hf.estimate.time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr("fadrm_hf.pipeline.estimate.time", SimpleNamespace(perf_counter=lambda: now))
 
     def step(units: int) -> int:
         nonlocal now

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import torch
 
-from fadrm_hf.files import (
+from fadrm_hf.runtime.files import (
     is_complete,
     load_tensors,
     remove_temporaries,

@@ -11,9 +11,9 @@ import torchvision
 from torch import nn
 
 from fadrm_hf import networks  # noqa: F401  registers the small networks
-from fadrm_hf.frozen import coverage, freeze
-from fadrm_hf.frozen.convolution import FrozenConv2d
-from fadrm_hf.statistics import MatchedStatistics, Matching
+from fadrm_hf.networks.fused import coverage, freeze
+from fadrm_hf.networks.fused.convolution import FrozenConv2d
+from fadrm_hf.recovery.matching import MatchedStatistics, Matching
 
 pytestmark = pytest.mark.numerical
 

@@ -29,16 +29,16 @@ from PIL import Image
 
 from fadrm_hf.artifact import read_images, read_manifest, read_soft_labels
 from fadrm_hf.artifact.manifest import PixelRecord
-from fadrm_hf.class_map import ClassMap
+from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.cli import main
 from fadrm_hf.errors import ArtifactError
-from fadrm_hf.files import load_tensors
-from fadrm_hf.gallery import refresh_gallery, write_gallery
-from fadrm_hf.gallery.serving import served
-from fadrm_hf.gallery.sheets import THUMBNAIL_PIXELS, WHOLE_PIXELS, Pictures, read_record
-from fadrm_hf.labels.recode import recode
-from fadrm_hf.results import record_result
-from fadrm_hf.verify import verify_artifact
+from fadrm_hf.runtime.files import load_tensors
+from fadrm_hf.report.gallery import refresh_gallery, write_gallery
+from fadrm_hf.report.gallery.serving import served
+from fadrm_hf.report.gallery.sheets import THUMBNAIL_PIXELS, WHOLE_PIXELS, Pictures, read_record
+from fadrm_hf.pipeline.recode import recode
+from fadrm_hf.evaluation.results import record_result
+from fadrm_hf.publishing.verify import verify_artifact
 
 pytestmark = pytest.mark.numerical
 
@@ -121,7 +121,7 @@ def test_views_are_those_that_are_stored(finished):
 
 
 def test_views_of_every_class_are_sampled_where_images_are_many(artifact, monkeypatch):
-    monkeypatch.setattr("fadrm_hf.gallery.stored_views._MOST_VIEWS", 10)  # of four classes: two epochs of five images
+    monkeypatch.setattr("fadrm_hf.report.gallery.stored_views._MOST_VIEWS", 10)  # of four classes: two epochs of five images
     write_gallery(artifact, read_manifest(artifact))
     views = read_script(artifact / "gallery/views.js")
     assert {row: [view["epoch"] for view in found] for row, found in views.items()} == {
@@ -154,9 +154,9 @@ def test_pictures_are_bounded_whatever_the_dataset(classes, ipc, size, stages, s
 
 
 def test_thumbnails_are_small_pictures_of_the_same_images(artifact, monkeypatch):
-    monkeypatch.setattr("fadrm_hf.gallery.sheets.WHOLE_PIXELS", 100)
-    monkeypatch.setattr("fadrm_hf.gallery.sheets._SIDES", (8, 4))
-    monkeypatch.setattr("fadrm_hf.gallery.sheets.THUMBNAIL_PIXELS", NUM_IMAGES * 2 * 4**2)
+    monkeypatch.setattr("fadrm_hf.report.gallery.sheets.WHOLE_PIXELS", 100)
+    monkeypatch.setattr("fadrm_hf.report.gallery.sheets._SIDES", (8, 4))
+    monkeypatch.setattr("fadrm_hf.report.gallery.sheets.THUMBNAIL_PIXELS", NUM_IMAGES * 2 * 4**2)
     shutil.rmtree(artifact / "gallery")
     write_gallery(artifact, read_manifest(artifact))
     record = read_record(artifact / "gallery")

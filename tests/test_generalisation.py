@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from fadrm_hf.evaluations.generalisation import (
+from fadrm_hf.evaluation.generalisation import (
     Complexities,
     Estimate,
     Residual,
@@ -23,7 +23,7 @@ from fadrm_hf.evaluations.generalisation import (
     rademacher_ceiling,
     rademacher_draws,
 )
-from fadrm_hf.randomness import generator
+from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical
 

@@ -8,9 +8,9 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-import fadrm_hf.networks  # noqa: F401 - registers the small-image architectures
+import fadrm_hf.networks.small_images  # noqa: F401 - registers the small-image architectures
 from fadrm_hf.labels.grouped_norm import use_group_statistics
-from fadrm_hf.randomness import generator
+from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical
 

@@ -22,7 +22,7 @@ from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.cli import main
 from fadrm_hf.errors import ArtifactError, FadrmError
 from fadrm_hf.hub import open_artifact
-from fadrm_hf.loader import load_distilled
+from fadrm_hf.training.loader import load_distilled
 
 IMAGES = "data/train-00000-of-00001.parquet"
 REPO = "mallory/trees"

@@ -32,7 +32,7 @@ print(len(images), sum(1 for _ in first), sum(1 for _ in views), len(one), len(o
 """
 PIPELINE = """
 import sys
-import fadrm_hf.networks  # the student is a small-stem ResNet, which timm does not know
+import fadrm_hf.networks.small_images  # the student is a small-stem ResNet, which timm does not know
 from transformers import pipeline
 classify = pipeline("image-classification", model=sys.argv[1], top_k=10)
 from PIL import Image

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fadrm_hf import files
+from fadrm_hf.runtime import files
 from fadrm_hf.config import RelabelConfig
-from fadrm_hf.image_table import ImageTable, empty_images
+from fadrm_hf.data.image_table import ImageTable, empty_images
 from fadrm_hf.labels.relabel import label_epoch
-from fadrm_hf.randomness import generator
-from fadrm_hf.views import LabelViews, render_views
+from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.data.views import LabelViews, render_views
 
 pytestmark = pytest.mark.numerical
 
@@ -64,6 +64,6 @@ def test_a_table_too_large_for_a_gpu_gives_it_rows(images, table, monkeypatch):
     device = torch.device("cuda")
     whole = table.to(device)
     assert isinstance(whole, torch.Tensor) and torch.equal(whole.cpu(), images)
-    monkeypatch.setattr("fadrm_hf.image_table._SHARE_OF_GPU", 0.0)
+    monkeypatch.setattr("fadrm_hf.data.image_table._SHARE_OF_GPU", 0.0)
     rows = torch.tensor([3, 30], device=device)
     assert torch.equal(table.to(device)[rows].cpu(), images[[3, 30]])

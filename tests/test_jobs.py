@@ -13,7 +13,7 @@ import pytest
 from fixtures.runs import FADRM, RECIPE, ROOT, files_of, identities, lasting, work_of
 from huggingface_hub.cli.hf import app
 
-from fadrm_hf.arguments import parse_run
+from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.cli import main
 
 PROGRAM = str(Path(sys.executable).with_name("fadrm-hf"))
@@ -62,7 +62,7 @@ def test_package_ends_what_jobs_have_recovered(finished, tmp_path):
 
 STOP_AFTER_RECOVERY = """
 import sys
-from fadrm_hf.line import labels
+from fadrm_hf.pipeline import labels
 from fadrm_hf.cli import main
 
 def stop(*arguments):

@@ -6,7 +6,7 @@ import torch
 from datasets import Dataset, Features, List, Value
 
 from fadrm_hf.errors import ArtifactError, ConfigError, TeacherError
-from fadrm_hf.labels.label_codec import find_codec
+from fadrm_hf.labels.codecs import find_codec
 
 pytestmark = pytest.mark.numerical
 

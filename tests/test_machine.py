@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fadrm_hf.machine import (
+from fadrm_hf.runtime.machine import (
     describe_machine,
     head_commit,
     library_versions,

@@ -13,9 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fadrm_hf import metrics, scores
+from fadrm_hf.evaluation import metrics
+from fadrm_hf.runtime import scores
 from fadrm_hf.errors import ScoreError
-from fadrm_hf.randomness import generator
+from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical
 
@@ -142,7 +143,7 @@ FRESH = """
 import json, sys
 import evaluate
 import fadrm_hf
-from fadrm_hf import metrics
+from fadrm_hf.evaluation import metrics
 
 loaded = {name: evaluate.load(metrics.path(name)) for name in metrics.NAMES}
 hlr = loaded["hard_label_recovery"].compute(predictions=[0, 1], references=[0, 2], whole=[0, 2])

@@ -4,8 +4,8 @@ import pytest
 
 from fadrm_hf.config import RecoverConfig, RelabelConfig, RunConfig, SourceConfig, SqueezeConfig, StudentConfig
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.presets import PRESETS, find_preset, resolve
-from fadrm_hf.student_settings import SETTINGS, nearest, student_defaults
+from fadrm_hf.config.datasets import PRESETS, find_preset, resolve
+from fadrm_hf.config.protocols import SETTINGS, nearest, student_defaults
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 

@@ -4,11 +4,11 @@ import json
 
 from fixtures.runs import work_of
 
-from fadrm_hf import terminal
+from fadrm_hf.runtime import terminal
 from fadrm_hf.artifact import read_manifest
-from fadrm_hf.labels.recode import recode
-from fadrm_hf.progress import Reporter
-from fadrm_hf.verify import verify_artifact
+from fadrm_hf.pipeline.recode import recode
+from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.publishing.verify import verify_artifact
 
 
 def test_every_unit_is_one_line_of_the_log(tmp_path):
@@ -53,7 +53,7 @@ def test_a_message_is_one_line_however_long(capsys):
 
 
 def test_where_there_is_no_terminal_a_line_now_and_then_tells_of_the_stage(capsys, monkeypatch):
-    monkeypatch.setattr("fadrm_hf.progress._SAY_EVERY", 0.0)
+    monkeypatch.setattr("fadrm_hf.runtime.progress._SAY_EVERY", 0.0)
     with Reporter().stage("recover", 4000) as task:
         task.skip(1000)
         task.advance(1500, ce=1.5)

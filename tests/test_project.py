@@ -13,11 +13,11 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from fadrm_hf.arguments import SECTIONS, parse_run
+from fadrm_hf.pipeline.arguments import SECTIONS, parse_run
 from fadrm_hf.artifact.manifest import parse_settings
 from fadrm_hf.config import RelabelConfig, RunConfig, StudentConfig
 from fadrm_hf.methods import find_method
-from fadrm_hf.presets import PRESETS, resolve
+from fadrm_hf.config.datasets import PRESETS, resolve
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("fadrm_hf", "builders", "cards", "recipes")

@@ -21,12 +21,12 @@ from huggingface_hub import HfApi
 from fadrm_hf.artifact.manifest import SourceRecord, read_manifest, write_manifest
 from fadrm_hf.cli import main
 from fadrm_hf.errors import ArtifactError, HubError
-from fadrm_hf.files import write_bytes
+from fadrm_hf.runtime.files import write_bytes
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.commit import Patience
-from fadrm_hf.publish import Publication, publish
-from fadrm_hf.results import record_result
-from fadrm_hf.verify import verify_location
+from fadrm_hf.publishing.publish import Publication, publish
+from fadrm_hf.evaluation.results import record_result
+from fadrm_hf.publishing.verify import verify_location
 
 REPO = "org/trees"
 PATIENCE = Patience(tries=4, first_pause=0.01, longest_pause=0.05)
@@ -225,7 +225,7 @@ def test_a_token_that_the_hub_does_not_know(hub, run, monkeypatch):
 
 
 def test_without_a_network_it_ends_at_once(tmp_path):
-    script = f"from fadrm_hf.publish import publish; publish({str(tmp_path)!r}, {REPO!r})"
+    script = f"from fadrm_hf.publishing.publish import publish; publish({str(tmp_path)!r}, {REPO!r})"
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert "HubError: logging in: " in done.stderr and "unset HF_HUB_OFFLINE" in done.stderr

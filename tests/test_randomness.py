@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fadrm_hf.randomness import derive_seed, generator
+from fadrm_hf.runtime.randomness import derive_seed, generator
 
 PINNED = (2419713811865386284, 4607667462890131558)
 KEY = st.lists(st.text("ab0", max_size=3) | st.integers(0, 9), max_size=3)

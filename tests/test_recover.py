@@ -12,10 +12,10 @@ from torchvision.transforms.v2.functional import crop as crop_image
 
 from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ConfigError, TeacherError
-from fadrm_hf.randomness import generator
+from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.recovery.matcher import FrozenMatcher, MatchableCheck, matching
 from fadrm_hf.recovery.recover import Recovery, resample, valid_range
-from fadrm_hf.views import BatchViews, apply_view
+from fadrm_hf.data.views import BatchViews, apply_view
 
 pytestmark = pytest.mark.numerical
 

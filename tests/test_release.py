@@ -16,7 +16,7 @@ from fixtures.runs import ROOT
 from packaging.version import Version
 
 import fadrm_hf
-from fadrm_hf.loader import load_distilled
+from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.methods.fadrm import PAPER
 
 PLACES = {  # where folders of the repository are in the installed library

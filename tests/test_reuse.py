@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from fadrm_hf.labels.reuse import stored_epoch_of
+from fadrm_hf.training.reuse import stored_epoch_of
 
 NUM_STORED, NUM_STEPS = 6, 9
 

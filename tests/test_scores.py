@@ -11,8 +11,8 @@ from PIL import Image
 from torch import nn
 
 from fadrm_hf.errors import ScoreError
-from fadrm_hf.randomness import generator
-from fadrm_hf.scores import (
+from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.runtime.scores import (
     accuracy_of_guesses,
     augmentation_robust_score,
     compression_ratio,

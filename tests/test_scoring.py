@@ -15,15 +15,15 @@ import torch
 from fixtures.runs import IMAGES, LABELS, STUDENT, copy_artifact, copy_run, distill, files_of, lasting, work_of
 from PIL import Image
 
-import fadrm_hf.networks  # noqa: F401 (registers the teacher's architecture)
+import fadrm_hf.networks.small_images  # noqa: F401 (registers the teacher's architecture)
 from fadrm_hf.artifact.location import LocalFolder
 from fadrm_hf.artifact.manifest import read_manifest
-from fadrm_hf.card import read_results
-from fadrm_hf.card.scores import KINDS, read_scores
+from fadrm_hf.report.card import read_results
+from fadrm_hf.report.card.scores import KINDS, read_scores
 from fadrm_hf.cli import main
-from fadrm_hf.files import load_tensors
-from fadrm_hf.reproduce import choose_result
-from fadrm_hf.results import record_result
+from fadrm_hf.runtime.files import load_tensors
+from fadrm_hf.publishing.reproduce import choose_result
+from fadrm_hf.evaluation.results import record_result
 
 pytestmark = pytest.mark.numerical
 

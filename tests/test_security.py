@@ -56,7 +56,7 @@ def test_no_source_executes_what_it_reads(path):
 
 def test_only_the_importer_reads_what_torch_saved_and_only_tensors_and_numbers():
     loads = [(path, call) for path in SOURCES for name, call in calls(path) if name == "torch.load"]
-    assert [path.relative_to(ROOT).as_posix() for path, _ in loads] == ["fadrm_hf/legacy/label_files.py"]
+    assert [path.relative_to(ROOT).as_posix() for path, _ in loads] == ["fadrm_hf/pipeline/legacy/label_files.py"]
     assert {keyword.arg: ast.unparse(keyword.value) for keyword in loads[0][1].keywords}["weights_only"] == "True"
 
 

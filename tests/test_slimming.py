@@ -16,10 +16,10 @@ from timm.models.vgg import VGG
 from torch import nn
 from torchvision.models import vgg as torchvision_vgg
 
-import fadrm_hf.networks  # noqa: F401 (registers the small VGGs)
+import fadrm_hf.networks.small_images  # noqa: F401 (registers the small VGGs)
 from fadrm_hf.cli import main
 from fadrm_hf.errors import StudentError
-from fadrm_hf.evaluations.network_slimming import multiply_adds, usual_student
+from fadrm_hf.evaluation.network_slimming import multiply_adds, usual_student
 from fadrm_hf.training.slimming import Stage, chain_of, channels_to_keep, slimmed
 
 pytestmark = pytest.mark.numerical

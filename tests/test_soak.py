@@ -14,8 +14,8 @@ import torch
 from fixtures.runs import FADRM, PROCESSES, RECIPE, identities, lasting, work_of
 
 from fadrm_hf.cli import main
-from fadrm_hf.machine import describe_machine, library_versions
-from fadrm_hf.randomness import generator
+from fadrm_hf.runtime.machine import describe_machine, library_versions
+from fadrm_hf.runtime.randomness import generator
 
 KILLS = int(os.environ.get("SOAK_KILLS", "4"))
 RESULT = os.environ.get("SOAK_RESULT")

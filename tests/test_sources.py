@@ -20,8 +20,8 @@ from torchvision.transforms import v2
 
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.errors import ConfigError, SourceError
-from fadrm_hf.sources import Source, check_source, images, load_source
-from fadrm_hf.sources import source as sources
+from fadrm_hf.data.sources import Source, check_source, images, load_source
+from fadrm_hf.data.sources import source as sources
 
 
 def load(name: object, size: int = 8, **fields: object) -> Source:
@@ -554,7 +554,7 @@ def test_a_hub_dataset_without_a_network(tmp_path):
     script = (
         "from fadrm_hf.config import SourceConfig\n"
         "from fadrm_hf.errors import SourceError\n"
-        "from fadrm_hf.sources import load_source\n"
+        "from fadrm_hf.data.sources import load_source\n"
         "try:\n"
         "    load_source(SourceConfig(name='uoft-cs/cifar1O', size=8))\n"
         "except SourceError as error:\n"

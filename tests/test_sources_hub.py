@@ -11,8 +11,8 @@ from PIL import Image as PillowImage
 
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.errors import SourceError
-from fadrm_hf.presets import resolve_source
-from fadrm_hf.sources import Source, load_source
+from fadrm_hf.config.datasets import resolve_source
+from fadrm_hf.data.sources import Source, load_source
 
 NAMES = ["ash", "birch"]
 TREES = SourceConfig(name="alice/trees", size=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -11,7 +11,7 @@ from fadrm_hf.artifact.manifest import read_manifest, refresh_files
 from fadrm_hf.cli import main
 from fadrm_hf.errors import ArtifactError, ConfigError, HubError
 from fadrm_hf.hub.commit import Patience
-from fadrm_hf.publish import publish
+from fadrm_hf.publishing.publish import publish
 
 REPO = "alice/trees"
 PATIENCE = Patience(tries=3, first_pause=0.01, longest_pause=0.05)

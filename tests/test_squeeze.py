@@ -13,11 +13,11 @@ from fixtures.small_digits import HALF, RECIPE, small_digits
 from safetensors.torch import load_file
 
 from fadrm_hf.errors import RunFolderError, TeacherError
-from fadrm_hf.progress import QUIET, Reporter, Task
-from fadrm_hf.randomness import generator
-from fadrm_hf.sources import Source
-from fadrm_hf.teachers.squeeze import squeeze, squeeze_fingerprint
-from fadrm_hf.teachers.training_views import (
+from fadrm_hf.runtime.progress import QUIET, Reporter, Task
+from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.data.sources import Source
+from fadrm_hf.networks.teachers.squeeze import squeeze, squeeze_fingerprint
+from fadrm_hf.networks.teachers.training_views import (
     TrainingViews,
     crop_box,
     cutmix,

@@ -13,7 +13,7 @@ from fixtures.tables import put, rehash, split_labels, train_longer
 
 from fadrm_hf.errors import ArtifactError, HubError
 from fadrm_hf.hub import open_artifact
-from fadrm_hf.loader import load_distilled
+from fadrm_hf.training.loader import load_distilled
 
 pytestmark = pytest.mark.numerical
 

@@ -3,8 +3,8 @@
 import pytest
 
 from fadrm_hf.config import StudentConfig, filled
-from fadrm_hf.presets import PRESETS
-from fadrm_hf.student_settings import SETTINGS, describe_setting, nearest, student_defaults, table_of
+from fadrm_hf.config.datasets import PRESETS
+from fadrm_hf.config.protocols import SETTINGS, describe_setting, nearest, student_defaults, table_of
 
 PROTOCOLS = ("fadrm", "cv_dd", "rded", "sre2l", "g_vbsm", "edc")
 

@@ -7,9 +7,9 @@ from torchvision.transforms.v2 import RandomResizedCrop
 from torchvision.transforms.v2 import functional as transforms
 
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.randomness import generator
-from fadrm_hf.sources.images import normalise
-from fadrm_hf.views import (
+from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.data.sources.images import normalise
+from fadrm_hf.data.views import (
     BatchViews,
     LabelViews,
     apply_view,

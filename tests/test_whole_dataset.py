@@ -11,8 +11,8 @@ from fixtures.runs import files_of
 
 from fadrm_hf.cli import main
 from fadrm_hf.config import SourceConfig
-from fadrm_hf.presets import resolve_source
-from fadrm_hf.sources import load_source
+from fadrm_hf.config.datasets import resolve_source
+from fadrm_hf.data.sources import load_source
 
 WORDS = ("whole-dataset", "--source.name=digits", "--num_seeds=1", "--squeeze.epochs=1", "--squeeze.batch_size=64")
 RESULT = "runs/whole-digits/whole-hard-squeeze-timm_resnet10_narrow.json"

@@ -16,10 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fadrm_hf import __version__
-from fadrm_hf.class_map import ClassMap
+from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.config import LARGEST_SIDE, SourceConfig, build
 from fadrm_hf.errors import ArtifactError, FadrmError
-from fadrm_hf.files import sha256, write_bytes
+from fadrm_hf.runtime.files import sha256, write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Manifest:
         teachers: Who was matched and who labelled, in order.
         pixels: Size and normalisation.
         seeds: The seed that every random choice derives from, by name.
-        versions: Library versions (`fadrm_hf.machine.library_versions`).
+        versions: Library versions (`fadrm_hf.runtime.machine.library_versions`).
         machine: Processor, cores, memory, accelerator; never a host or user name.
         stages: Cost of every stage, in order.
         bytes: Size of the tables; filled in by `write_manifest`.

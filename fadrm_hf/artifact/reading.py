@@ -1,12 +1,12 @@
 """The artifact: the run folder that is the Hub repository, and what `load_dataset` reads.
 
-README.md                      the card (`fadrm_hf.card`)
+README.md                      the card (`fadrm_hf.report.card`)
 data/train-*.parquet           one row per image
 soft_labels/train-*.parquet    one row per view, one row group per epoch
 recipe.yaml                    the resolved run
 teachers/                      teachers that no reader could fetch by name, as timm model directories
 results/*.json, assets/*.png   evaluations and pictures
-gallery/                       a page that shows it all (`fadrm_hf.gallery`)
+gallery/                       a page that shows it all (`fadrm_hf.report.gallery`)
 fadrm.json                     the manifest, written last (`fadrm_hf.artifact.manifest`)
 """
 
@@ -31,8 +31,8 @@ from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER, label_names
 from fadrm_hf.builders.images import image_features
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features, row_bytes
 from fadrm_hf.errors import ArtifactError, FadrmError
-from fadrm_hf.image_table import empty_images
-from fadrm_hf.labels.label_codec import find_codec
+from fadrm_hf.data.image_table import empty_images
+from fadrm_hf.labels.codecs import find_codec
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]

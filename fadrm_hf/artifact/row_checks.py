@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.config import RelabelConfig
-from fadrm_hf.labels.label_codec import Columns, find_codec
+from fadrm_hf.labels.codecs import Columns, find_codec
 from fadrm_hf.labels.relabel import split_sizes
 
 Flags = npt.NDArray[np.bool_]
@@ -73,7 +73,7 @@ def _lies_inside(boxes: npt.NDArray[Any], least: int, size: int) -> Flags:
 def _crosses_tiles(boxes: npt.NDArray[Any], least: int, size: int) -> Flags:
     """(n,) bool: which boxes (n, 4) are crops of an image in which the halves of any axis changed places, as stored.
 
-    They start in the stored image, and by the places of one of both orders they end in it (`fadrm_hf.views`).
+    They start in the stored image, and by the places of one of both orders they end in it (`fadrm_hf.data.views`).
     """
     corners, sides = boxes[:, :2].astype(np.int64), boxes[:, 2:].astype(np.int64)
     fits = [(corners + shift) % size + sides <= size for shift in (0, size // 2)]

@@ -18,9 +18,9 @@ from datasets import Features
 from fadrm_hf.artifact.manifest import MANIFEST_NAME
 from fadrm_hf.builders import Images, SoftLabels
 from fadrm_hf.builders.soft_labels import row_bytes
-from fadrm_hf.class_map import ClassMap
-from fadrm_hf.files import write_with
-from fadrm_hf.progress import QUIET, Reporter
+from fadrm_hf.data.class_map import ClassMap
+from fadrm_hf.runtime.files import write_with
+from fadrm_hf.runtime.progress import QUIET, Reporter
 
 IMAGES_FOLDER, LABELS_FOLDER = "data", "soft_labels"
 MAX_FILE_BYTES = 500_000_000
@@ -90,7 +90,7 @@ def write_tables(
         size: Side of the images in pixels.
         ipc: Images per class.
         epochs: Epochs of soft labels that are stored.
-        codec: How they are stored (`fadrm_hf.labels.label_codec`).
+        codec: How they are stored (`fadrm_hf.labels.codecs`).
         reporter: Where progress goes.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from fadrm_hf.arguments import parse, parse_run, show_if_asked
+from fadrm_hf.pipeline.arguments import parse, parse_run, show_if_asked
 from fadrm_hf.commands.compare import protocol_from
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.measuring import only_process, table_summary
@@ -18,11 +18,11 @@ from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import RunConfig, StudentConfig, read_settings
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.evaluations.ablation import Sweep, SweepConfig, build_sweep, measure_sweep, prepare_sweep, with_settings
-from fadrm_hf.evaluations.ablation_table import write_sweep
-from fadrm_hf.evaluations.measured_tables import with_suffix
-from fadrm_hf.progress import Reporter
-from fadrm_hf.shards import require_place
+from fadrm_hf.evaluation.ablation import Sweep, SweepConfig, build_sweep, measure_sweep, prepare_sweep, with_settings
+from fadrm_hf.evaluation.ablation_table import write_sweep
+from fadrm_hf.evaluation.measured_tables import with_suffix
+from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.runtime.shards import require_place
 
 _OWN = ("config", "runs", "output", "num_seeds", "protocol")
 _DESCRIPTION = """Distil and measure one run with some of its settings changed, and write one table for each axis.

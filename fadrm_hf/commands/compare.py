@@ -8,18 +8,18 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from fadrm_hf.arguments import new_parser, parse, parse_run, show_if_asked
+from fadrm_hf.pipeline.arguments import new_parser, parse, parse_run, show_if_asked
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.measuring import only_process, table_summary
 from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import StudentConfig, build, read_settings, require
 from fadrm_hf.errors import ConfigError, FadrmError, unknown
-from fadrm_hf.evaluations.compare import Contender, check_contender, compare
-from fadrm_hf.evaluations.measured_tables import with_suffix
+from fadrm_hf.evaluation.compare import Contender, check_contender, compare
+from fadrm_hf.evaluation.measured_tables import with_suffix
 from fadrm_hf.methods import METHODS, find_method
-from fadrm_hf.progress import Reporter
-from fadrm_hf.shards import require_place
+from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.runtime.shards import require_place
 
 Setting = tuple[str, str]  # name, and value as it is typed
 _COMMON = ("source", "ipc", "seed", "student", "output")  # else rows would differ in more than the method

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from jsonargparse import ArgumentParser
 
-from fadrm_hf.arguments import parse
+from fadrm_hf.pipeline.arguments import parse
 from fadrm_hf.artifact.recorded_source import source_of
 from fadrm_hf.commands.measuring import (
     protocol_given,
@@ -19,13 +19,13 @@ from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import require
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.evaluations.cross_architecture import examine, prepare_examination
-from fadrm_hf.evaluations.measured_tables import with_suffix
+from fadrm_hf.evaluation.cross_architecture import examine, prepare_examination
+from fadrm_hf.evaluation.measured_tables import with_suffix
 from fadrm_hf.hub import open_artifact
-from fadrm_hf.loader import load_distilled
-from fadrm_hf.progress import Reporter
-from fadrm_hf.results import result_folder
-from fadrm_hf.shards import join_world
+from fadrm_hf.training.loader import load_distilled
+from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.evaluation.results import result_folder
+from fadrm_hf.runtime.shards import join_world
 
 _DESCRIPTION = """Train several students from one artifact by one protocol, and write one table with published numbers.
 

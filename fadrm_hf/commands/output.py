@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fadrm_hf.terminal import progress, results
+from fadrm_hf.runtime.terminal import progress, results
 
 # A path within a list or after a prefix; "hf://" is none.
 _INSIDE = re.compile(r"""(?<=[\[,:"'\s])(?:/(?!/)|\.\.)[^,\]"']+""")

@@ -12,7 +12,7 @@ from typing import Any
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.output import fail, tell
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.terminal import duration
+from fadrm_hf.runtime.terminal import duration
 
 
 @dataclass(frozen=True)

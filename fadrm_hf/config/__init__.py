@@ -1,7 +1,7 @@
 """The run as data: one frozen dataclass per stage, validated on construction.
 
 Defaults are the FADRM paper's values (arXiv 2506.24125) with the table they come from. `None` means "what the source's
-preset says" (`fadrm_hf.presets`); `fadrm_hf.presets.resolve` fills these in, and the resolved run is what is written
+preset says" (`fadrm_hf.config.datasets`); `fadrm_hf.config.datasets.resolve` fills these in, and the resolved run is what is written
 to the artifact's `recipe.yaml`. Areas, probabilities and accuracies are fractions; sizes are pixels.
 """
 

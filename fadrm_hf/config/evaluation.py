@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fadrm_hf.architectures import full_name
+from fadrm_hf.config.students import full_name
 from fadrm_hf.config.checks import Interval, Precision, require, require_area, require_finite, require_probability
 
 
@@ -20,9 +20,9 @@ class RelabelConfig:
         flip_probability: Probability that a view is mirrored.
         cutmix: Whether a box of each view comes from another view of the batch (lambda ~ Beta(1, 1)).
         codec: How labels are stored: float16, int8, int4, top<k> such as top10, or none
-            (`fadrm_hf.labels.label_codec`).
+            (`fadrm_hf.labels.codecs`).
         stored_epochs: How many of the epochs are labelled and stored; training reads them again for the rest of
-            `epochs` (LPLD, arXiv 2410.15919; `fadrm_hf.labels.reuse`). `None`: all of them.
+            `epochs` (LPLD, arXiv 2410.15919; `fadrm_hf.training.reuse`). `None`: all of them.
         num_teachers: How many teachers label, from the first on. `None`: all that recover.
         ensemble: How logits of several become one label: their "mean"; the mean after each teacher's logits of a batch
             were scaled to one Frobenius norm, "frobenius" (G-VBSM's code for ImageNet-1k); or their mean weighted by
@@ -77,7 +77,7 @@ class StudentConfig:
     """The evaluation protocol: how a student is trained from the artifact (Tables 9, 11-18; Eq. 57).
 
     Defaults are FADRM's. `None` stands for the value that the protocol's table gives for the source, the student and
-    the images per class (`fadrm_hf.student_settings`), unless another meaning is written below.
+    the images per class (`fadrm_hf.config.protocols`), unless another meaning is written below.
 
     Args:
         name: The protocol's name, under which results are filed and values left open are looked up.

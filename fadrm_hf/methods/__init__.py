@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fadrm_hf.citation import Paper
+from fadrm_hf.methods.citation import Paper
 from fadrm_hf.errors import ConfigError, unknown
-from fadrm_hf.method import Method
+from fadrm_hf.methods.method import Method
 from fadrm_hf.methods.cda import CDA
 from fadrm_hf.methods.cv_dd import CVDD
 from fadrm_hf.methods.edc import EDC

@@ -10,8 +10,8 @@ teacher, trained to the end.
 
 from dataclasses import dataclass
 
-from fadrm_hf.citation import Paper
-from fadrm_hf.method import Method
+from fadrm_hf.methods.citation import Paper
+from fadrm_hf.methods.method import Method
 
 PAPER = Paper(
     title="Deep Learning on a Data Diet: Finding Important Examples Early in Training",

@@ -13,8 +13,8 @@ shrunk (bilinear, antialias); 2x2 at any size. The paper trains with hard labels
 
 from dataclasses import dataclass
 
-from fadrm_hf.citation import Paper
-from fadrm_hf.method import Method, Settings
+from fadrm_hf.methods.citation import Paper
+from fadrm_hf.methods.method import Method, Settings
 
 PAPER = Paper(
     title="Rethinking Large-scale Dataset Compression: Shifting Focus From Labels to Images",

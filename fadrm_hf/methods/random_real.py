@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fadrm_hf.method import Method
+from fadrm_hf.methods.method import Method
 
 
 @dataclass(frozen=True)

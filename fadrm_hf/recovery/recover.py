@@ -22,10 +22,10 @@ from fadrm_hf.recovery.capture import Captured
 from fadrm_hf.recovery.matcher import Matcher
 from fadrm_hf.recovery.plain import plain_view
 from fadrm_hf.recovery.terms import EuclideanNorm, Step, Term, TotalVariation
-from fadrm_hf.schedules import cosine
-from fadrm_hf.sources import Source
-from fadrm_hf.teachers import require_finite
-from fadrm_hf.views import BatchViews, apply_view
+from fadrm_hf.runtime.schedules import cosine
+from fadrm_hf.data.sources import Source
+from fadrm_hf.networks.teachers import require_finite
+from fadrm_hf.data.views import BatchViews, apply_view
 
 _REPORT_EVERY = 25
 _VIEWS_AT_ONCE = 100
@@ -55,7 +55,7 @@ class Recovery:
         report: Called now and then with the iterations done since and the current losses.
         turn: How many turns teachers have taken before this shard.
         ipc_indices: (B,) int64, which of its class's images each is.
-        votes: What each teacher is worth (`fadrm_hf.teachers.Teacher.vote`), for methods that ask.
+        votes: What each teacher is worth (`fadrm_hf.networks.teachers.Teacher.vote`), for methods that ask.
         retrieve: Finds real patches for the images (`fadrm_hf.recovery.retrieval`), for methods that ask.
         watch: Called at the beginning and at the end of each run.
     """

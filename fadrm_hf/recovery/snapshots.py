@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from fadrm_hf.recovery.recover import resample
-from fadrm_hf.shards import WorkFolder
-from fadrm_hf.sources import Source
+from fadrm_hf.runtime.shards import WorkFolder
+from fadrm_hf.data.sources import Source
 
 SNAPSHOTS = "snapshots"
 

@@ -6,7 +6,7 @@ in the authors' code, what such a channel still gives (the ReLU of its shift) go
 channel at least.
 
 A network must be a chain: convolution, BatchNorm, ReLU and pooling in turn, then layers of which the first takes the
-last map. That is VGG, of timm, of torchvision or of `fadrm_hf.convnets`.
+last map. That is VGG, of timm, of torchvision or of `fadrm_hf.networks.convnets`.
 """
 
 import copy
@@ -19,9 +19,9 @@ import torch
 import torchvision.models.vgg
 from torch import Tensor, nn
 
-from fadrm_hf.convnets import MapClassifier
+from fadrm_hf.networks.convnets import MapClassifier
 from fadrm_hf.errors import StudentError
-from fadrm_hf.files import digest_of
+from fadrm_hf.runtime.files import digest_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fadrm_hf.config import StudentConfig
-from fadrm_hf.loader import Batch
+from fadrm_hf.training.loader import Batch
 from fadrm_hf.training.protocol import hard_label_loss, soft_loss_of
 from fadrm_hf.training.shared_norm import normalise_together
 from fadrm_hf.training.student_group import ALONE, StudentGroup

@@ -1,0 +1,135 @@
+"""What a distilled dataset must be compared with, under the same protocol: the rows that every card carries.
+
+    random real images, hard labels     what a few images alone are worth
+    random real images, soft labels     what the teachers' labels are worth
+    distilled images, hard labels       what distilling is worth without the teachers' labels
+    distilled images, soft labels       the dataset itself
+    whole dataset, hard labels          what there is to reach
+
+The random images are an artifact of their own, made by the same line with the method `random_real`, the same teachers
+and the same kind of soft labels. The whole dataset trains the same network by the recipe that teachers are trained by.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from accelerate import PartialState
+from rich.table import Table
+
+from fadrm_hf.artifact import read_manifest
+from fadrm_hf.artifact.recorded_teachers import names_of_recorded
+from fadrm_hf.report.card import ROWS, Result, read_results
+from fadrm_hf.config import RunConfig, StudentConfig
+from fadrm_hf.pipeline.distill import distill
+from fadrm_hf.errors import ConfigError, unknown
+from fadrm_hf.evaluation.whole_dataset import train_on_everything
+from fadrm_hf.training.loader import load_distilled
+from fadrm_hf.methods.random_real import RandomReal
+from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.evaluation.results import record_result
+from fadrm_hf.runtime.shards import WorkFolder
+from fadrm_hf.data.sources import Source
+from fadrm_hf.networks.students import check_student
+from fadrm_hf.training.train_student import train_students
+
+_KIND = ("images", "labels", "student", "protocol")  # what tells results apart
+_WHOLE_PROTOCOL = "squeeze"
+
+
+def measure_baselines(
+    run: RunConfig, source: Source, rows: Sequence[str], command: str, state: PartialState, quiet: bool
+) -> None:
+    """Train the students of every row that has no result yet, and record each with the artifact.
+
+    The seeds of a row are divided over all processes.
+
+    Args:
+        run: The artifact's own resolved run, with the protocol that students are trained by; `output` is the artifact.
+            Students of the whole dataset are trained by the recipe of teachers, whatever the protocol.
+        source: Its source.
+        rows: Which images to train on: "random_real", "distilled", "whole".
+        command: What was typed, for the record.
+        state: The processes, each with the device that its students train on.
+        quiet: Show no progress.
+
+    Raises:
+        ConfigError: If a row is none of these.
+        StudentError: If the student cannot be trained on these images.
+    """
+    folder = Path(run.output)
+    kinds = dict.fromkeys(images for images, _ in ROWS)
+    for row in rows:
+        if row not in kinds:
+            raise ConfigError(f"{unknown('row', row, kinds)}; set --rows '[{', '.join(kinds)}]' or some of these")
+    assert run.source.size is not None
+    check_student(run.student.student, len(source.class_map), run.source.size)
+    done = {tuple(result[key] for key in _KIND) for result in read_results(folder)}
+    state.wait_for_everyone()  # nobody records before everybody has looked
+    reporter = Reporter(WorkFolder(folder).log, quiet)
+    for (images, labels), title in ROWS.items():
+        protocol_name = _WHOLE_PROTOCOL if images == "whole" else run.student.name
+        if images not in rows or (images, labels, run.student.student, protocol_name) in done:
+            continue
+        reporter.say(title)
+        protocol = replace(run.student, labels="soft" if labels == "soft" else "hard")
+        if images == "whole":
+            beside, seeds = folder.parent / "teachers", run.student.num_seeds
+            result = train_on_everything(source, run.student.student, run.squeeze, beside, seeds, reporter, state)
+        else:
+            trained_on = random_real_artifact(run, quiet) if images == "random_real" else folder
+            work = WorkFolder(trained_on).path
+            distilled = load_distilled(trained_on)
+            result = train_students(distilled, source, protocol, work, reporter, state.device, state=state)
+        if state.is_main_process:
+            record_result(folder, result | {"command": command})
+    state.wait_for_everyone()
+
+
+def compared_results(folder: Path, student: str, protocol: str) -> list[Result]:
+    """The rows that have been measured with a student by a protocol, as they are filed."""
+    wanted = {(student, name) for name in (protocol, _WHOLE_PROTOCOL)}
+    return [result for result in read_results(folder) if (result["student"], result["protocol"]) in wanted]
+
+
+def comparison_table(folder: Path, student: str, protocol: str) -> Table:
+    """`compared_results` for the terminal."""
+    table = Table(title=f"{folder.name}, {student}: accuracy of the last epoch")
+    table.add_column("trained on")
+    for column in ("images", "top-1 (%)", "seeds", "seconds"):
+        table.add_column(column, justify="right")
+    results = compared_results(folder, student, protocol)
+    for (images, labels), title in ROWS.items():
+        for result in (r for r in results if (r["images"], r["labels"]) == (images, labels)):
+            top1 = result["top1"]
+            table.add_row(
+                title,
+                f"{result['num_images']:,}",
+                f"{100 * top1['mean']:.1f} ± {100 * top1['std']:.1f}",
+                str(result["num_seeds"]),
+                f"{result['seconds']:.0f}",
+            )
+    return table
+
+
+def random_real_artifact(run: RunConfig, quiet: bool) -> Path:
+    """Random images labelled by the artifact's own teachers, wherever these were trained; made if it is not there.
+
+    Args:
+        run: The artifact's own resolved run; `output` is the artifact.
+        quiet: Show no progress.
+
+    Returns:
+        Its folder, `RUN.random_real`.
+
+    Raises:
+        RunFolderError: If the folder holds something else.
+        TeacherError: If a teacher cannot be loaded.
+    """
+    folder = Path(run.output)
+    manifest = read_manifest(folder)
+    teachers = replace(run.teachers, names=names_of_recorded(folder, manifest))
+    votes = [teacher.vote for teacher in manifest.teachers if teacher.vote is not None]
+    own = manifest.settings("student", StudentConfig)  # another protocol trains on the same random images
+    baseline = replace(run, output=f"{folder}.random_real", method=RandomReal(), teachers=teachers, student=own)
+    return distill(baseline, quiet, votes or None)

@@ -1,5 +1,0 @@
-"""Releases of earlier methods, an image folder and FKD label files, converted to artifacts."""
-
-from fadrm_hf.legacy.conversion import ImportConfig, import_release
-
-__all__ = ["ImportConfig", "import_release"]

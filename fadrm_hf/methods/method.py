@@ -1,0 +1,98 @@
+"""What a method is: what it starts from and matches, what it does to a batch of images, and its published values.
+
+A method is a frozen dataclass of its own settings, one file in `fadrm_hf/methods/`; what it shares with others is in
+the sections of `fadrm_hf.config` and in the parts that it composes.
+"""
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from fadrm_hf.methods.citation import Paper
+from fadrm_hf.config import RunConfig
+from fadrm_hf.errors import ConfigError
+from fadrm_hf.recovery.patches import Start
+from fadrm_hf.recovery.recover import Recovery
+from fadrm_hf.recovery.matching import Matching
+
+Settings = dict[str, dict[str, Any]]  # values by section of a run and name, as a configuration file holds them
+
+_ON_HUB = ("resnet18", "resnet50", "densenet121")  # whose ImageNet-1k weights of torchvision are on the Hub as well
+
+
+class Method:
+    """A method of distillation.
+
+    Attributes:
+        name: What configurations and manifests call it.
+        title: What papers call it.
+        paper: What to cite, if there is one.
+        starts_from: What is optimised, or stays as it is (`fadrm_hf.recovery.patches.starting_images`).
+        min_teachers: How many teachers it takes at least.
+        needs_votes: Whether it asks what each teacher is worth (`fadrm_hf.pipeline.votes`).
+        iterations: Steps per image; 0 leaves the starting images as they are.
+        sizes: Resolutions that images are optimised at, where these are not that of the source.
+        retrieval: How much complexity counts where real patches are retrieved during recovery
+            (`fadrm_hf.recovery.retrieval.Retriever`); `None` where they are not.
+        matching: Which statistics are matched.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[Paper | None] = None
+    min_teachers: ClassVar[int] = 1
+    needs_votes: ClassVar[bool] = False
+    starts_from: Start = "patches"
+    iterations: int = 0
+    sizes: tuple[int, ...] | None = None
+    retrieval: float | None = None
+
+    @property
+    def matching(self) -> Matching:
+        """Which statistics are matched: of BatchNorm layers, those of the current batch."""
+        return Matching()
+
+    def resolve(self, size: int) -> "Method":
+        """The settings with everything that depends on the side of the images filled in."""
+        return self
+
+    def check(self, run: RunConfig) -> None:
+        """Refuse a resolved run of this method that cannot work, before anything is read.
+
+        Raises:
+            ConfigError: If there are fewer teachers than it takes.
+        """
+        names = run.teachers.names
+        if len(names) < self.min_teachers:
+            raise ConfigError(
+                f"method {self.name} needs at least {self.min_teachers} teachers, got {list(names)}; "
+                "set --teachers.names"
+            )
+
+    def recover(self, start: Tensor, recovery: Recovery) -> Tensor:
+        """Distilled images from starting images, both (B, 3, S, S) float32, normalised."""
+        return start
+
+    @classmethod
+    def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
+        """Its published settings where they are not the defaults of a run: by default the teacher most methods have.
+
+        Args:
+            dataset: Preset of the source (`fadrm_hf.config.datasets.PRESETS`), if it has one.
+            size: Side of the images in pixels.
+            ipc: Images per class.
+        """
+        return {"teachers": pool(dataset, "resnet18")}
+
+
+def pool(dataset: str | None, *architectures: str) -> dict[str, tuple[str, ...]]:
+    """The section `teachers` for some networks: torchvision's weights for ImageNet-1k, else trained on the source.
+
+    Args:
+        dataset: Preset of the source.
+        architectures: torchvision's names.
+    """
+    if dataset != "imagenet1k":
+        return {"names": tuple(f"squeeze/{name}" for name in architectures)}
+    on_hub = {name: f"timm/{name}.tv_in1k" for name in _ON_HUB}
+    return {"names": tuple(on_hub.get(name, f"torchvision/{name}") for name in architectures)}

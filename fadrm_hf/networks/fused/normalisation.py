@@ -1,0 +1,220 @@
+"""BatchNorm in eval mode, residual, activation and channel statistics: one pass over the map each way.
+
+    u = s x + t + r,  y = act(u),  s = gamma / sqrt(RV + eps),  t = beta - s RM
+
+with moments of x itself. Those are differentiable: their gradient with respect to x is affine per channel, a_c + b_c
+x, so the backward pass reads the map once, together with the gradient of the output, and nothing but x is kept: the
+activation's derivative is computed again. Only a residual needs one byte per element more, the sign of u.
+
+The kernels see maps as (N, P, C), positions before channels, as channels_last stores them.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from timm.layers.norm_act import BatchNormAct2d
+from torch import Tensor, nn
+
+from fadrm_hf.runtime.compilation import compiled
+from fadrm_hf.networks.layers import Receive
+from fadrm_hf.networks.moments import affine_gradient
+
+
+class Activation(NamedTuple):
+    """A pointwise function and its derivative."""
+
+    value: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor], Tensor]
+
+
+def _silu_slope(u: Tensor) -> Tensor:
+    gate = torch.sigmoid(u)
+    return gate * (1.0 + u * (1.0 - gate))
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "none": Activation(lambda u: u, torch.ones_like),
+    "relu": Activation(F.relu, lambda u: (u > 0).to(u.dtype)),
+    "relu6": Activation(F.relu6, lambda u: ((u > 0) & (u < 6)).to(u.dtype)),
+    "silu": Activation(F.silu, _silu_slope),
+}
+WITH_RESIDUAL = ("none", "relu")  # those whose derivative after a residual is told by one byte
+
+_OF_MODULES = {nn.Identity: "none", nn.ReLU: "relu", nn.ReLU6: "relu6", nn.SiLU: "silu"}
+
+
+def activation_of(module: nn.Module) -> str | None:
+    """The name of a module's activation among `ACTIVATIONS`, if it is one."""
+    return _OF_MODULES.get(type(module))
+
+
+@cache
+def _forward_kernel(activation: str, has_residual: bool) -> Callable[..., tuple[Tensor, ...]]:
+    """(N, C, H, W) maps -> outputs; sums and sums of squares over positions, about a centre; bytes.
+
+    Sums are (N, C). Bytes tell where u > 0, and are there with a residual and an activation only.
+    """
+    value = ACTIVATIONS[activation].value
+
+    def forward(maps: Tensor, residual: Tensor | None, scale: Tensor, shift: Tensor, centre: Tensor) -> Any:
+        precise = _positions_first(maps).to(centre.dtype)
+        gap = precise - centre
+        u = precise * scale + shift
+        if residual is not None:
+            u = u + _positions_first(residual).to(centre.dtype)
+        sums = gap.sum(1), gap.square().sum(1)
+        # Bytes by way of floats: torch's C++ has vector instructions for that, and none for truth values.
+        mask = ((u > 0).to(u.dtype).to(torch.uint8),) if has_residual and activation != "none" else ()
+        return _channels_first(value(u).to(maps.dtype), maps.shape), *sums, *mask
+
+    return compiled(forward, dynamic=True)
+
+
+@cache
+def _value_kernel(activation: str, has_residual: bool) -> Callable[..., Tensor]:
+    """The outputs alone."""
+    value = ACTIVATIONS[activation].value
+
+    def forward(maps: Tensor, residual: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
+        u = _positions_first(maps).to(scale.dtype) * scale + shift
+        if residual is not None:
+            u = u + _positions_first(residual).to(scale.dtype)
+        return _channels_first(value(u).to(maps.dtype), maps.shape)
+
+    return compiled(forward, dynamic=True)
+
+
+@cache
+def _backward_kernel(activation: str, has_residual: bool) -> Callable[..., tuple[Tensor, ...]]:
+    """Gradients of the map, and of the residual, from that of the output and from a and b, (N, 1, C) each."""
+    slope = ACTIVATIONS[activation].slope
+
+    def backward(
+        grad: Tensor,
+        maps: Tensor,
+        mask: Tensor | None,
+        scale: Tensor,
+        shift: Tensor,
+        offset: Tensor,
+        factor: Tensor,
+    ) -> Any:
+        precise, inner = _positions_first(maps).to(scale.dtype), _positions_first(grad).to(scale.dtype)
+        if mask is not None:
+            inner = inner * mask.to(scale.dtype)
+        elif activation != "none":
+            inner = inner * slope(precise * scale + shift)
+        found = inner * scale + offset + factor * precise
+        results = (found, inner) if has_residual and activation != "none" else (found,)
+        return tuple(_channels_first(result.to(maps.dtype), maps.shape) for result in results)
+
+    return compiled(backward, dynamic=True)
+
+
+class _Normalise(torch.autograd.Function):
+    """y, and the moments of x about a centre; see `channel_moments`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        maps: Tensor,
+        residual: Tensor | None,
+        scale: Tensor,
+        shift: Tensor,
+        centre: Tensor,
+        activation: str,
+        num_groups: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        maps, residual = _channels_last(maps), None if residual is None else _channels_last(residual)
+        kernel = _forward_kernel(activation, residual is not None)
+        y, sums, squares, *mask = kernel(maps, residual, scale, shift, centre)
+        count = len(maps) // num_groups * maps.shape[2] * maps.shape[3]
+        gap, power = (part.unflatten(0, (num_groups, -1)).sum(1) / count for part in (sums, squares))
+        ctx.save_for_backward(maps, scale, shift, gap + centre, *mask)
+        ctx.activation, ctx.has_residual, ctx.count = activation, residual is not None, count
+        return y, gap, power - gap.square()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        maps, scale, shift, mean, *mask = ctx.saved_tensors
+        offset, factor = affine_gradient(grads[1], grads[2], mean, ctx.count)
+        each = [part.repeat_interleave(len(maps) // len(part), 0)[:, None] for part in (offset, factor)]
+        kernel = _backward_kernel(ctx.activation, ctx.has_residual)
+        found, *inner = kernel(_channels_last(grads[0]), maps, mask[0] if mask else None, scale, shift, *each)
+        of_residual = (inner[0] if inner else grads[0]) if ctx.has_residual else None
+        return found, of_residual, None, None, None, None, None
+
+
+def _channels_last(maps: Tensor) -> Tensor:
+    """The same values for a kernel, which has nothing to do with their history."""
+    return maps.detach().contiguous(memory_format=torch.channels_last)
+
+
+def _positions_first(maps: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, H * W, C)."""
+    return maps.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _channels_first(values: Tensor, shape: torch.Size) -> Tensor:
+    """(N, H * W, C) -> (N, C, H, W) of `shape`."""
+    return values.unflatten(1, shape[2:]).permute(0, 3, 1, 2)
+
+
+class FrozenNorm2d(nn.BatchNorm2d):
+    """A BatchNorm layer of a frozen network, with what follows it.
+
+    Args:
+        layer: The layer as it was, in eval mode, with running statistics.
+        activation: What follows, one of `ACTIVATIONS`.
+
+    Attributes:
+        receive: Is given the moments of the layer's input, if set; see `channel_moments`.
+        num_groups: How many groups of consecutive images have moments of their own.
+    """
+
+    def __init__(self, layer: nn.BatchNorm2d, activation: str) -> None:
+        super().__init__(layer.num_features, layer.eps, affine=False)
+        assert isinstance(layer.running_mean, Tensor) and isinstance(layer.running_var, Tensor)
+        self.running_mean, self.running_var = layer.running_mean, layer.running_var
+        scale = (layer.running_var + layer.eps).rsqrt()
+        scale = scale if layer.weight is None else scale * layer.weight.detach()
+        shift = -scale * layer.running_mean
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift if layer.bias is None else shift + layer.bias.detach())
+        self.activation = activation
+        self.receive: Receive | None = None
+        self.num_groups = 1
+        self.eval()
+
+    def forward(self, maps: Tensor, residual: Tensor | None = None) -> Tensor:
+        """act(BN(maps) + residual).
+
+        Args:
+            maps: (N, C, H, W).
+            residual: Like `maps`.
+        """
+        scale, shift = cast(Tensor, self.scale), cast(Tensor, self.shift)
+        if not torch.is_grad_enabled():
+            other = None if residual is None else _channels_last(residual)
+            return _value_kernel(self.activation, residual is not None)(_channels_last(maps), other, scale, shift)
+        y, gap, var = _Normalise.apply(
+            maps, residual, scale, shift, self.running_mean, self.activation, self.num_groups
+        )
+        if self.receive is not None:
+            self.receive(gap, var)
+        return cast(Tensor, y)
+
+    def extra_repr(self) -> str:
+        """Channels and activation, for printing."""
+        return f"{self.num_features}, activation={self.activation}"
+
+
+def own_activation(layer: nn.BatchNorm2d) -> str | None:
+    """The activation inside a normalisation layer of timm; "none" for plain BatchNorm; None: one not known here."""
+    if type(layer) is nn.BatchNorm2d:
+        return "none"
+    if isinstance(layer, BatchNormAct2d) and isinstance(layer.drop, nn.Identity):
+        return activation_of(layer.act)
+    return None

@@ -1,0 +1,138 @@
+"""Untrained students by name: `timm/ARCHITECTURE`, `torchvision/ARCHITECTURE`, or a short name of the tables'."""
+
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from fadrm_hf.config.students import ARCHITECTURES, full_name
+from fadrm_hf.errors import StudentError, unknown
+from fadrm_hf.networks.small_images import architecture_for, size_arguments, small_variant
+
+_USUAL_SIZES = (16, 32, 64, 96, 128, 160, 224)  # pixels; those that a refusal names
+_REFUSALS = (RuntimeError, ValueError, AssertionError, ArithmeticError)  # of networks that a size does not fit
+
+
+def create_student(name: str, num_classes: int, size: int) -> nn.Module:
+    """An untrained student; its weights come from torch's global random state.
+
+    Args:
+        name: `timm/ARCHITECTURE`, `torchvision/ARCHITECTURE`, or a short name (`fadrm_hf.config.students`).
+        num_classes: Number of logits.
+        size: Side of the images; 64 px or less use the small-stem twin where `fadrm_hf.networks.small_images` has one.
+
+    Returns:
+        (B, 3, size, size) normalised -> (B, num_classes) logits.
+
+    Raises:
+        StudentError: unknown name, or an architecture that cannot take images of this size.
+    """
+    library, architecture = _split(name)
+    try:
+        return _build(library, architecture, num_classes, size)
+    except _REFUSALS as error:
+        raise _unfit(name, num_classes, size, error) from error
+
+
+def check_student(name: str, num_classes: int, size: int) -> None:
+    """Refuse a student that cannot be trained, before anything long is started.
+
+    Args:
+        name: `timm/ARCHITECTURE`, `torchvision/ARCHITECTURE`, or a short name (`fadrm_hf.config.students`).
+        num_classes: Number of logits.
+        size: Side of the images.
+
+    Raises:
+        StudentError: unknown name, or an architecture that does not turn images of this size into that many logits.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        student = create_student(name, num_classes, size).eval()
+        try:
+            logits = student(torch.zeros(1, 3, size, size))
+        except _REFUSALS as error:
+            raise _unfit(name, num_classes, size, error) from error
+    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if shape != (1, num_classes):
+        raise StudentError(
+            f"student {name!r} is no classifier: for one image it returns {shape}, expected (1, {num_classes}); "
+            "choose another with --student.student (fadrm-hf students lists those of the papers)"
+        )
+
+
+def architecture_of_student(name: str, size: int) -> str:
+    """The timm architecture that a student's name stands for at `size` pixels."""
+    return architecture_for(_split(name)[1], size)
+
+
+def count_parameters(name: str, num_classes: int, size: int) -> int:
+    """How many parameters a student has; no memory is taken for them.
+
+    Args:
+        name: As for `create_student`.
+        num_classes: Number of logits.
+        size: Side of the images.
+
+    Raises:
+        StudentError: unknown name, or an architecture that cannot take images of this size.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return sum(parameter.numel() for parameter in create_student(name, num_classes, size).parameters())
+
+
+def sizes_of(name: str, num_classes: int = 10) -> list[int]:
+    """The usual sizes of images, from 16 to 224 px, that an architecture takes; nothing is computed for it.
+
+    Args:
+        name: As for `create_student`.
+        num_classes: Number of logits.
+
+    Raises:
+        StudentError: unknown name.
+    """
+    library, architecture = _split(name)
+
+    def takes(size: int) -> bool:
+        try:
+            student = _build(library, architecture, num_classes, size).eval()
+            return tuple(student(torch.zeros(1, 3, size, size)).shape) == (1, num_classes)
+        except (*_REFUSALS, AttributeError):  # AttributeError: it gives no tensor
+            return False
+
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
+        return [size for size in _USUAL_SIZES if takes(size)]
+
+
+def _build(library: str, architecture: str, num_classes: int, size: int) -> nn.Module:
+    twin = architecture_for(architecture, size)
+    if library == "torchvision" and twin != small_variant(architecture):
+        return torchvision.models.get_model(architecture, num_classes=num_classes)
+    return timm.create_model(twin, num_classes=num_classes, **size_arguments(twin, size))
+
+
+def _unfit(name: str, num_classes: int, size: int, error: Exception) -> StudentError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    sizes = ", ".join(map(str, sizes_of(name, num_classes)))
+    return StudentError(
+        f"student {name!r} cannot take images of {size}x{size} pixels ({reason}); of the usual sizes it takes "
+        f"{sizes or 'none'}: set --source.size to one of them, or choose another with --student.student (fadrm-hf "
+        "students lists those of the papers)"
+    )
+
+
+def _split(name: str) -> tuple[str, str]:
+    library, _, architecture = full_name(name).partition("/")
+    catalogues = {"timm": timm.list_models, "torchvision": _torchvision_models}
+    if library not in catalogues:
+        raise StudentError(
+            f"student {name!r} must be 'timm/ARCHITECTURE' or 'torchvision/ARCHITECTURE', e.g. 'timm/resnet18', or "
+            f"a short name, of {', '.join(ARCHITECTURES)}; set --student.student"
+        )
+    known = catalogues[library]()
+    if architecture not in known:
+        message = unknown("student", name, [f"{library}/{entry}" for entry in known])
+        raise StudentError(f"{message}; set --student.student")
+    return library, architecture
+
+
+def _torchvision_models() -> list[str]:
+    return list(torchvision.models.list_models(module=torchvision.models))

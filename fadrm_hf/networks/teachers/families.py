@@ -1,0 +1,233 @@
+"""Where teachers come from: timm, torchvision and transformers, each read without pickle and without remote code.
+
+torchvision's own weights are the exception: a `.pth` file from the project's site, checked against the hash in its
+name and read with `weights_only=True`.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+import torchvision
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError
+from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+from torch import Tensor, nn
+
+from fadrm_hf.networks import small_images as networks
+from fadrm_hf.data.class_map import ClassMap
+from fadrm_hf.config import Colour
+from fadrm_hf.errors import TeacherError, unknown
+
+MODEL_FILES = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json")
+assert networks.default_cfgs  # importing it registers the architectures that model directories may name
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedNetwork:
+    """A network as its authors left it.
+
+    Args:
+        module: (B, 3, S, S) normalised by `mean` and `std` -> (B, C) logits.
+        class_map: The classes of the logits, if they are named.
+        mean: Channel means, on pixels in [0, 1].
+        std: Channel standard deviations, on pixels in [0, 1].
+        folder: The model directory it was read from.
+        revision: The Hub commit of that directory.
+    """
+
+    module: nn.Module
+    class_map: ClassMap | None
+    mean: Colour
+    std: Colour
+    folder: Path | None = None
+    revision: str | None = None
+
+
+class LogitsOnly(nn.Module):
+    """A transformers classifier as a plain network."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        images: Tensor,  # (B, 3, S, S) normalised
+    ) -> Tensor:  # (B, C) logits
+        """Logits of a batch."""
+        return cast(Tensor, self.model(pixel_values=images).logits)
+
+
+def load_timm(name: str) -> LoadedNetwork:
+    """A timm model: `NAME.TAG`, `hf-hub:ORG/NAME[@REVISION]` or `local-dir:PATH`."""
+    if name.startswith("local-dir:"):
+        folder, revision = Path(name.removeprefix("local-dir:")).expanduser(), None
+        is_official = False
+    else:
+        repo = name.removeprefix("hf-hub:") if name.startswith("hf-hub:") else _timm_repo(name)
+        folder, revision = _fetch(repo)
+        is_official = repo.startswith("timm/")
+    config = _read_config(folder)
+    _require_timm(config, folder)
+    try:
+        module: Any = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    except SafetensorError as error:
+        raise _damaged(folder / "model.safetensors", error) from error
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        raise TeacherError(
+            f"timm cannot build the model in {folder}: {error}; is its config.json complete? Fetch or save the model "
+            "again, or set --teachers.names"
+        ) from error
+    constants = module.pretrained_cfg
+    class_map = _timm_class_map(config, is_official)
+    return LoadedNetwork(module, class_map, _colour(constants["mean"]), _colour(constants["std"]), folder, revision)
+
+
+def load_torchvision(name: str) -> LoadedNetwork:
+    """A torchvision classifier with the weights IMAGENET1K_V1; the default ones change between versions."""
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise TeacherError(unknown("torchvision model", name, known) + "; set --teachers.names")
+    versions = torchvision.models.get_model_weights(name)
+    if "IMAGENET1K_V1" not in versions.__members__:
+        raise TeacherError(f"torchvision has no IMAGENET1K_V1 weights of {name!r}; choose another, or timm's")
+    weights = versions["IMAGENET1K_V1"]
+    module = torchvision.models.get_model(name)
+    try:
+        state = torch.hub.load_state_dict_from_url(weights.url, weights_only=True, check_hash=True, progress=False)
+    except (OSError, RuntimeError) as error:
+        raise TeacherError(
+            f"the weights of 'torchvision/{name}' cannot be fetched from {weights.url}: {error}; connect, or put the "
+            f"file into {Path(torch.hub.get_dir()) / 'checkpoints'}"
+        ) from error
+    module.load_state_dict(state)
+    transforms = weights.transforms()
+    # All IMAGENET1K weights are in the order of the WordNet ids; torchvision's short names are not unique.
+    class_map = ClassMap(tuple(ImageNetInfo().label_names()), tuple(weights.meta["categories"]))
+    return LoadedNetwork(module, class_map, _colour(transforms.mean), _colour(transforms.std))
+
+
+def load_transformers(name: str) -> LoadedNetwork:
+    """A transformers image classifier: `ORG/NAME[@REVISION]` or a local directory."""
+    from transformers import AutoModelForImageClassification  # takes seconds
+
+    path = Path(name).expanduser()
+    folder, revision = (path, None) if path.is_dir() else _fetch(name)
+    config = _read_config(folder)
+    mean, std = _processor_constants(folder, config)
+    try:
+        model = AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
+    except SafetensorError as error:
+        raise _damaged(folder / "model.safetensors", error) from error
+    except (OSError, ValueError) as error:
+        raise TeacherError(f"transformers cannot load an image classifier from {folder}: {error}") from error
+    labels = tuple(str(model.config.id2label[index]) for index in sorted(model.config.id2label))
+    is_named = not all(re.fullmatch(r"LABEL_\d+", label) for label in labels)
+    class_map = ClassMap(labels, labels) if is_named and len(set(labels)) == len(labels) else None
+    return LoadedNetwork(LogitsOnly(model), class_map, mean, std, folder, revision)
+
+
+def _timm_repo(name: str) -> str:
+    if not timm.models.is_model_pretrained(name):
+        hint = unknown("timm model", name, timm.list_models(pretrained=True))
+        raise TeacherError(f"{hint}; set --teachers.names, or train one: --teachers.names squeeze/ARCHITECTURE")
+    config = timm.models.get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        raise TeacherError(f"timm has no weights of {name!r} on the Hub; choose another tag of this architecture")
+    return config.hf_hub_id
+
+
+def _fetch(repo: str) -> tuple[Path, str]:
+    """The local copy of a model repository, and the commit it is."""
+    repo_id, _, revision = repo.partition("@")
+    try:
+        folder = Path(snapshot_download(repo_id, revision=revision or None, allow_patterns=list(MODEL_FILES)))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TeacherError(
+            f"no model {repo!r} could be read from the Hub or its local cache ({reason}); check its name, your "
+            f"connection and, for a private or gated one, `hf auth login`; set --teachers.names"
+        ) from error
+    return folder, folder.name
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """The model's `config.json`; refuses a directory without safetensors weights."""
+    if not (folder / "config.json").is_file():
+        raise TeacherError(
+            f"{folder} is no model directory: expected config.json and model.safetensors in it; set --teachers.names"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise TeacherError(
+            f"the model in {folder} has no safetensors weights, and pickled ones are not read; "
+            f"convert it: load it where you trust it and call save_pretrained(folder, safe_serialization=True)"
+        )
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(folder / "config.json", error) from error
+    if not isinstance(config, dict):
+        raise _damaged(folder / "config.json", f"it holds {type(config).__name__}, expected an object")
+    return config
+
+
+def _require_timm(config: dict[str, Any], folder: Path) -> None:
+    """Refuse a config that describes no network, or one of more classes than its weights can have, unbuilt."""
+    kinds = {"architecture": str, "num_classes": int | None, "pretrained_cfg": dict | None, "model_args": dict | None}
+    for key, kind in kinds.items():
+        if not isinstance(config.get(key), kind):
+            raise _damaged(folder / "config.json", f"{key} is {config.get(key)!r:.80}")
+    num_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    if (config.get("num_classes") or 0) > num_bytes:
+        raise _damaged(
+            folder / "config.json", f"num_classes is {config['num_classes']}, of {num_bytes} bytes of weights"
+        )
+
+
+def _damaged(file: Path, error: object) -> TeacherError:
+    return TeacherError(f"{file} is damaged ({error}); fetch or save the model again, or set --teachers.names")
+
+
+def _timm_class_map(config: dict[str, Any], is_official: bool) -> ClassMap | None:
+    """The classes that a timm model directory names; timm's own weights stand in the order of their ImageNet."""
+    inner = config.get("pretrained_cfg", {})
+    ids = config.get("label_names") or inner.get("label_names")
+    names = config.get("label_descriptions") or inner.get("label_descriptions") or ids
+    if ids is None and is_official:
+        subset = infer_imagenet_subset({"num_classes": config.get("num_classes")})
+        info = ImageNetInfo(subset) if subset else None
+        ids, names = (info.label_names(), info.label_descriptions()) if info else (None, None)
+    if ids is None or names is None:
+        return None
+    ordered = [names[key] for key in ids] if isinstance(names, dict) else names
+    return ClassMap(tuple(map(str, ids)), tuple(map(str, ordered)))
+
+
+def _processor_constants(folder: Path, config: dict[str, Any]) -> tuple[Colour, Colour]:
+    """Mean and standard deviation with which transformers would prepare images for this model."""
+    file = folder / "preprocessor_config.json"
+    processor = json.loads(file.read_text()) if file.is_file() else {}
+    if processor.get("do_normalize") is False:
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    timm_constants = config.get("pretrained_cfg", {})
+    mean = processor.get("image_mean", timm_constants.get("mean"))
+    std = processor.get("image_std", timm_constants.get("std"))
+    if mean is None or std is None:
+        raise TeacherError(
+            f"the model in {folder} does not say how its images are normalised: expected image_mean and image_std in "
+            f"preprocessor_config.json; save its image processor there"
+        )
+    return _colour(mean), _colour(std)
+
+
+def _colour(values: Any) -> Colour:
+    channels = tuple(float(value) for value in values)
+    if len(channels) != 3:
+        raise TeacherError(f"a teacher must take three colour channels, got constants for {len(channels)}")
+    return channels

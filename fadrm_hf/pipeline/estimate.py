@@ -1,0 +1,388 @@
+"""What a run will cost before it starts: seconds, memory and disk of every stage, and the largest batch that fits.
+
+Each stage's own code is timed for a few steps, and the rest is multiplication: cost is in proportion to images and
+iterations. Nothing is trained or fetched (`fadrm_hf.pipeline.stand_ins`). Photographs are read for patches and for measured
+statistics; the training of teachers, which has workers for that, is timed on random images. Votes, retrieval and
+packaging are not timed.
+"""
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import PartialState
+from torch import Tensor, nn
+
+from fadrm_hf.builders.soft_labels import label_features, row_bytes
+from fadrm_hf.config import RunConfig
+from fadrm_hf.labels.codecs import find_codec
+from fadrm_hf.labels.relabel import Labeller, label_epoch, micro_batches
+from fadrm_hf.runtime.machine import peak_memory_bytes, reset_peak_memory
+from fadrm_hf.recovery.patches import images_needed, starting_images
+from fadrm_hf.runtime.progress import QUIET
+from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.memory import MemoryLaw, measure_recovery, peak_tensor_bytes, share_of_memory
+from fadrm_hf.recovery.trial import cycle_of, largest_shard, try_recovery
+from fadrm_hf.runtime.shards import recovery_shards
+from fadrm_hf.data.sources import Source
+from fadrm_hf.pipeline.stand_ins import teachers_like, untrained_names
+from fadrm_hf.recovery.matching import Targets
+from fadrm_hf.recovery.matching.gathering import block_side, gather_statistics
+from fadrm_hf.networks.teachers import Teacher
+from fadrm_hf.networks.teachers.squeeze import new_network
+from fadrm_hf.networks.teachers.teacher import split_name
+from fadrm_hf.training.protocol import optimiser_of
+from fadrm_hf.networks.students import create_student
+
+Step = Callable[[int], int]  # does about so many units of work, and returns how many it did
+Measured = list[dict[str, Targets]]
+
+_EVALUATIONS = 10  # of a student while it is trained
+_PREDICTED = 500  # images that a student classifies to be timed
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """What one stage takes.
+
+    Attributes:
+        seconds: All its work, shared by the processes.
+        memory_bytes: The most that its tensors take at once in one process, beyond what the process holds anyway.
+        disk_bytes: What it leaves behind.
+        timed: What was timed, in words.
+    """
+
+    seconds: float
+    memory_bytes: int
+    disk_bytes: int
+    timed: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run takes.
+
+    Attributes:
+        stages: By name, in order.
+        num_processes: Processes that share the work.
+        resident_bytes: What a process holds anyway: libraries and teachers; on a GPU, its tensors.
+        free_bytes: What each process may still take, if all take as much.
+        batch: Images that are optimised together; 0 if none are.
+        largest_batch: The most that fit into each process; `None` if none are optimised.
+        largest_batch_alone: The same for a single process.
+        untrained: Teachers in whose place untrained networks were timed.
+    """
+
+    stages: dict[str, StageEstimate]
+    num_processes: int
+    resident_bytes: int
+    free_bytes: int
+    batch: int
+    largest_batch: int | None
+    largest_batch_alone: int | None
+    untrained: tuple[str, ...]
+
+    @property
+    def total(self) -> StageEstimate:
+        """All stages: the sums of seconds and disk, and the most memory, with what a process holds anyway."""
+        parts = self.stages.values()
+        memory = self.resident_bytes + max(part.memory_bytes for part in parts)
+        return StageEstimate(sum(p.seconds for p in parts), memory, sum(p.disk_bytes for p in parts), "")
+
+    def as_plain(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self) | {"total": asdict(self.total)}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a unit of work takes.
+
+    Attributes:
+        seconds: Of one.
+        units: How many were timed together.
+    """
+
+    seconds: float
+    units: int
+
+
+def time_units(step: Step, units: int, device: torch.device, budget: float) -> Timing:
+    """How long a step takes for a unit of work, timed with as many together as a budget of seconds allows.
+
+    Args:
+        step: The work.
+        units: How many units it is asked for at most.
+        device: Where it runs.
+        budget: Seconds; a few times as many are spent.
+    """
+    num = min(2, units)
+    seconds, _ = _timed(step, num, device)
+    while num < units and seconds < budget / 2:
+        num = min(units, max(num + 1, int(num * min(budget / seconds, 16.0))))
+        seconds, _ = _timed(step, num, device)
+    runs = [_timed(step, num, device) for _ in range(3)]
+    return Timing(statistics.median(seconds for seconds, _ in runs) / runs[0][1], runs[0][1])
+
+
+def _timed(step: Step, units: int, device: torch.device) -> tuple[float, int]:
+    """Seconds of a step, and how many units it did."""
+    _wait(device)
+    started = time.perf_counter()
+    done = step(units)
+    _wait(device)
+    return max(time.perf_counter() - started, 1e-6), done
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is estimated, and how.
+
+    Attributes:
+        run: The run, resolved.
+        source: Its source.
+        device: Where it runs.
+        num_processes: How many share the work.
+        budget: Seconds for the steps of a stage.
+    """
+
+    run: RunConfig
+    source: Source
+    device: torch.device
+    num_processes: int
+    budget: float
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.source.class_map)
+
+    @property
+    def num_images(self) -> int:
+        return self.run.ipc * self.num_classes
+
+    @property
+    def image_bytes(self) -> int:
+        """All distilled images as pixels."""
+        return self.num_images * 3 * self.source.size**2
+
+    @property
+    def label_bytes(self) -> int:
+        config = self.run.relabel
+        return self.num_images * (config.num_stored or 0) * row_bytes(label_features(config.codec, self.num_classes))
+
+    def time(self, step: Step, units: int) -> Timing:
+        return time_units(step, units, self.device, self.budget)
+
+    def peak(self, step: Step, units: int) -> int:
+        return peak_tensor_bytes(lambda: step(units), self.device)
+
+    def shared(self, seconds: float, units: int) -> float:
+        """What units of equal work take when the processes share them."""
+        return seconds * math.ceil(units / self.num_processes) / units
+
+    def random_images(self, num: int) -> Tensor:
+        """(num, 3, S, S) uint8."""
+        shape, rng = (num, 3, self.source.size, self.source.size), generator(self.run.seed, "estimate")
+        return torch.randint(0, 256, shape, generator=rng, dtype=torch.uint8)
+
+
+def estimate(
+    run: RunConfig,
+    source: Source,
+    device: torch.device,
+    num_processes: int = 1,
+    budget: float = 2.0,
+    with_students: bool = True,
+) -> Estimate:
+    """Time a few steps of every stage of a run.
+
+    Args:
+        run: A run that `fadrm_hf.pipeline.distill.check_run` has checked and resolved.
+        source: Its source.
+        device: Where it will run.
+        num_processes: How many will share the work, and this machine's memory or GPUs.
+        budget: Seconds for the steps of a stage; a few times as many are spent.
+        with_students: Whether the protocol's students are counted.
+
+    Raises:
+        FadrmError: If a teacher or student cannot be built.
+    """
+    case = _Case(run, source, device, num_processes, budget)
+    reset_peak_memory()
+    teachers, untrained = teachers_like(run, source, device)
+    resident = torch.cuda.memory_allocated(device) if device.type == "cuda" else peak_memory_bytes()
+    stages = {"teachers": _train_teachers(case)}
+    measured: Measured = [{} for _ in teachers]
+    if _is_measured(case, teachers):
+        stages["statistics"], measured = _gather(case, teachers)
+    stages["patches"] = _select(case, teachers[0])
+    law, batch = None, 0
+    if run.method.iterations:
+        stages["recover"], law = _recover(case, teachers, measured)
+        batch = largest_shard(run, case.num_classes).num_images
+    stages["relabel"] = _relabel(case, teachers)
+    stages["package"] = StageEstimate(0.0, 0, case.image_bytes + case.label_bytes, "nothing")
+    if with_students:
+        stages["students"] = _train_students(case)
+    free, alone = (share_of_memory(device, num) for num in (num_processes, 1))
+    most = [None if law is None else law.largest_batch(bytes_) for bytes_ in (free, alone)]
+    return Estimate(stages, num_processes, resident, free, batch, most[0], most[1], tuple(untrained))
+
+
+def _train_teachers(case: _Case) -> StageEstimate:
+    """Those that are not there yet, one after the other."""
+    run, num_train = case.run, len(case.source.train)
+    assert run.squeeze.batch_size is not None and run.squeeze.epochs is not None, "resolve the run first"
+    batch = min(run.squeeze.batch_size, num_train)
+    seconds, memory, disk, timed = 0.0, 0, 0, "nothing: all are there"
+    for name in untrained_names(run, case.source):
+        network = new_network(case.source, split_name(name)[1], run.seed).to(case.device)
+        step = partial(_train, case, network, torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9))
+        timing = case.time(step, batch)
+        seconds += timing.seconds * num_train * run.squeeze.epochs
+        memory = max(memory, MemoryLaw.measure(partial(case.peak, step), batch, case.device).bytes_of(batch))
+        disk += sum(tensor.nbytes for tensor in network.state_dict().values())
+        timed = f"steps of {timing.units} images"
+    return StageEstimate(seconds, memory, disk, timed)
+
+
+def _train(case: _Case, network: nn.Module, optimiser: torch.optim.Optimizer, batch: int) -> int:
+    """A step of training on random images, two at least: BatchNorm has no variance of one."""
+    images = case.source.normalise(case.random_images(max(2, batch))).to(case.device)
+    labels = torch.arange(len(images), device=case.device) % case.num_classes
+    network.train().to(memory_format=torch.channels_last)
+    optimiser.zero_grad()
+    F.cross_entropy(network(images.to(memory_format=torch.channels_last)), labels).backward()
+    optimiser.step()
+    return len(images)
+
+
+def _is_measured(case: _Case, teachers: list[Teacher]) -> bool:
+    """Whether recovery asks for statistics that teachers do not keep themselves."""
+    run = case.run
+    matches = run.method.iterations > 0 and run.recover.bn_weight > 0
+    return matches and any(run.method.matching.measures(teacher.module) for teacher in teachers)
+
+
+def _gather(case: _Case, teachers: list[Teacher]) -> tuple[StageEstimate, Measured]:
+    """A pass over one image of each class, and what it gives."""
+    run, wanted, measured = case.run, case.run.method.matching, []
+    few, started = replace(run.statistics, images_per_class=1), time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        for place, teacher in enumerate(teachers):
+            gather = partial(gather_statistics, source=case.source, config=few, squeeze=run.squeeze, seed=run.seed)
+            measured.append(
+                gather(
+                    replace(teacher, sha256=f"{place}"),
+                    convolutions=wanted.convolutions,
+                    classes=wanted.category > 0,
+                    folder=Path(name),
+                    state=PartialState(),
+                    reporter=QUIET,
+                )
+            )
+        disk = sum(file.stat().st_size for file in Path(name).rglob("*") if file.is_file())
+    each = run.statistics.images_per_class
+    num = len(case.source.train) if each is None else min(len(case.source.train), each * case.num_classes)
+    seconds = (time.perf_counter() - started) * num / case.num_classes
+    return StageEstimate(case.shared(seconds, case.num_classes), 0, disk, "one image of each class"), measured
+
+
+def _select(case: _Case, scorer: Teacher) -> StageEstimate:
+    """Starting images of one class, from as large a pool as there is time for."""
+    run, kind = case.run, case.run.method.starts_from
+    least = images_needed(kind, 1, run.patches)
+    in_class = len(case.source.rows_by_class[0])
+    pool = min(max(run.patches.pool, images_needed(kind, run.ipc, run.patches)), in_class)
+
+    def step(num: int) -> int:
+        num = max(num, least)
+        ipc = min(run.ipc, num // max(1, least))
+        few = replace(run.patches, pool=num)
+        starting_images(kind, case.source, scorer, range(1), ipc, few, run.seed, case.device)
+        return num
+
+    if kind != "patches":
+        pool = run.ipc * least
+    timing = case.time(step, max(1, pool))
+    memory = case.peak(step, timing.units) * pool // timing.units
+    seconds = case.shared(timing.seconds * pool * case.num_classes, case.num_classes)
+    return StageEstimate(seconds, memory, case.image_bytes, f"{timing.units} candidates of one class")
+
+
+def _recover(case: _Case, teachers: list[Teacher], measured: Measured) -> tuple[StageEstimate, MemoryLaw]:
+    """Every size and every teacher, with as large a batch as there are time and memory for."""
+    run, source, device = case.run, case.source, case.device
+    whole, cycle = largest_shard(run, case.num_classes).num_images, cycle_of(run)
+    side = block_side(run.statistics, source.size)
+    with matching(teachers, run.recover, device, run.method.matching, measured, side) as matchers:
+
+        def step(batch: int) -> int:
+            shard = largest_shard(run, case.num_classes, batch)
+            try_recovery(run, matchers, source, device, shard, cycle)
+            return shard.num_images
+
+        law = measure_recovery(run, matchers, source, device)
+        fits = law.largest_batch(share_of_memory(device, case.num_processes))
+        timing = case.time(step, max(1, min(whole, fits)))
+    num_shards = len(recovery_shards(case.num_classes, run.ipc, run.recover))
+    seconds = case.shared(timing.seconds / cycle * run.method.iterations * case.num_images, num_shards)
+    timed = f"{cycle} iterations of {timing.units} images"
+    return StageEstimate(seconds, law.bytes_of(whole), case.image_bytes, timed), law
+
+
+def _relabel(case: _Case, teachers: list[Teacher]) -> StageEstimate:
+    """A part of an epoch."""
+    run, config = case.run, case.run.relabel
+    mean, std, epochs = case.source.config.mean, case.source.config.std, config.num_stored
+    assert mean is not None and std is not None and epochs is not None, "resolve the run first"
+    codec = find_codec(config.codec)
+    labeller = Labeller(teachers, config, mean, std, case.device) if codec.has_logits else None
+
+    def step(num: int) -> int:
+        images = case.random_images(max(2, num))
+        label_epoch(images, labeller, config, run.seed, 0, codec.encode)
+        return len(images)
+
+    timing = case.time(step, case.num_images)
+    memory = case.peak(step, timing.units)
+    seconds = case.shared(timing.seconds * case.num_images * epochs, epochs)
+    return StageEstimate(seconds, memory, case.label_bytes, f"{timing.units} views")
+
+
+def _train_students(case: _Case) -> StageEstimate:
+    """The training and the evaluations of every seed, without drawing views."""
+    run, config = case.run, case.run.student
+    assert config.epochs is not None, "resolve the run first"
+    labels = replace(run.relabel, batch_size=config.batch_size or run.relabel.batch_size)
+    batch = micro_batches(min(labels.batch_size, case.num_images), labels)[0]
+    student = create_student(config.student, case.num_classes, case.source.size).to(case.device)
+    step = partial(_train, case, student, optimiser_of(config, student))
+    training = case.time(step, batch)
+    num_test = 0 if case.source.test is None else len(case.source.test)
+    predicting = case.time(partial(_predict, case, student), _PREDICTED)
+    seen = config.epochs * case.num_images * training.seconds
+    seen += min(_EVALUATIONS, config.epochs) * num_test * predicting.seconds
+    timed = f"steps of {training.units} images; {config.num_seeds} seeds"
+    return StageEstimate(config.num_seeds * seen, case.peak(step, batch), 0, timed)
+
+
+@torch.inference_mode()
+def _predict(case: _Case, student: nn.Module, num: int) -> int:
+    images = case.source.normalise(case.random_images(num)).to(case.device, memory_format=torch.channels_last)
+    student.eval()(images)
+    return num

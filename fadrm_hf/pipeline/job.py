@@ -1,0 +1,96 @@
+"""What every stage of a run is given: the run, its source, its folder, the processes, and the units to do."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import torch
+from accelerate import PartialState
+
+from fadrm_hf.runtime import files
+from fadrm_hf.runtime.claims import Claims
+from fadrm_hf.config import RunConfig
+from fadrm_hf.runtime.progress import Reporter, Task
+from fadrm_hf.runtime.shards import Shard, Share, WorkFolder, class_ranges, classes_together, recovery_shards
+from fadrm_hf.data.sources import Source
+
+Unit = TypeVar("Unit")
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One process's part in a run.
+
+    Attributes:
+        run: The resolved run.
+        source: Its real images.
+        state: The processes that share the work.
+        work: Where finished units are.
+        claims: Who does which unit.
+        reporter: Shows and logs progress.
+        share: Which images are recovered here; the others are somebody else's.
+        snapshots: Whether it is kept what the images of the first shard look like along their optimisation.
+    """
+
+    run: RunConfig
+    source: Source
+    state: PartialState
+    work: WorkFolder
+    claims: Claims
+    reporter: Reporter
+    share: Share
+    snapshots: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where networks run."""
+        device: torch.device = self.state.device
+        return device
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the source."""
+        return len(self.source.class_map)
+
+    @cached_property
+    def ranges(self) -> list[range]:
+        """The classes whose patches are chosen together."""
+        return class_ranges(self.num_classes, classes_together(self.run.ipc, self.run.recover))
+
+    @cached_property
+    def shards(self) -> list[Shard]:
+        """All units of recovery."""
+        return recovery_shards(self.num_classes, self.run.ipc, self.run.recover)
+
+    @cached_property
+    def own_shards(self) -> list[Shard]:
+        """Those of this share."""
+        return self.share.part(self.shards)
+
+    def missing_shards(self) -> list[Shard]:
+        """Shards, of all shares, whose images are not recovered yet."""
+        return [shard for shard in self.shards if self.missing_files(shard)]
+
+    def missing_files(self, shard: Shard) -> list[str]:
+        """What of a shard's images is not there yet."""
+        return self.work.missing("recovered", list(shard.files.values()))
+
+    def is_there(self, stage: str) -> Callable[[str], bool]:
+        """Whether a unit of a stage is on disk, by its name."""
+        return lambda name: files.is_complete(self.work.shard(stage, name))
+
+    def units(
+        self,
+        stage: str,
+        units: Mapping[str, Unit],
+        is_done: Callable[[str], bool],
+        weigh: Callable[[Unit], int] = lambda unit: 1,
+        images_of: Callable[[Unit], int] = lambda unit: 0,
+    ) -> Iterator[tuple[Unit, Task]]:
+        """The units of a stage that this process gets, each with the bar on which it counts `weigh` of them."""
+        todo = {name: unit for name, unit in units.items() if not is_done(name)}
+        parts, images = (sum(map(count, todo.values())) for count in (weigh, images_of))
+        with self.reporter.stage(stage, parts, images) as task:
+            for unit in self.claims.share(stage, todo, is_done, lambda unit: task.skip(weigh(unit))):
+                yield unit, task

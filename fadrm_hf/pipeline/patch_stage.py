@@ -1,0 +1,56 @@
+"""The patches that recovery starts from, and the pools of real patches that it may retrieve."""
+
+from dataclasses import fields
+
+import torch
+
+from fadrm_hf.runtime import files
+from fadrm_hf.pipeline.job import Job
+from fadrm_hf.recovery.patches import Patches, starting_images
+from fadrm_hf.recovery.retrieval import Retriever, build_pool
+from fadrm_hf.runtime.shards import Shard, range_name
+from fadrm_hf.networks.teachers import Teacher
+
+
+def build_pools(job: Job, teacher: Teacher) -> None:
+    """The real patches of each class that recovery may retrieve, if it does."""
+    run = job.run
+    if run.method.retrieval is None:
+        return
+    labels = {_pool_name(label): label for label in range(job.num_classes)}
+    for label, task in job.units("pools", labels, job.is_there("pools")):
+        pool = build_pool(job.source, teacher, label, run.ipc, run.patches, run.seed, job.device)
+        job.work.save("pools", _pool_name(label), pool)
+        task.advance(1)
+
+
+def retriever(job: Job, teacher: Teacher, labels: torch.Tensor) -> Retriever | None:
+    """What retrieves patches for images of these classes, if the method does."""
+    weight = job.run.method.retrieval
+    if weight is None:
+        return None
+    pools = [job.work.shard("pools", _pool_name(label)) for label in labels.tolist()]
+    return Retriever(teacher, job.source, pools, weight)
+
+
+def select_patches(job: Job, scorer: Teacher) -> None:
+    """The starting images of all classes that the job's share has images of."""
+    wanted = {shard.classes for shard in job.own_shards}
+    ranges = {range_name(labels): labels for labels in job.ranges if labels in wanted}
+    run, kind = job.run, job.run.method.starts_from
+    there = job.is_there("patches")
+    for labels, task in job.units("patches", ranges, there, len, lambda labels: len(labels) * run.ipc):
+        patches = starting_images(kind, job.source, scorer, labels, run.ipc, run.patches, run.seed, job.device)
+        job.work.save("patches", range_name(labels), vars(patches))
+        task.advance(len(labels))
+
+
+def patches_of(job: Job, shard: Shard) -> Patches:
+    """The starting images of one shard; no others are read."""
+    columns = files.load_tensors(job.work.shard("patches", range_name(shard.classes)))
+    rows = torch.isin(columns["ipc_index"], torch.tensor(shard.ipc_indices))
+    return Patches(**{field.name: columns[field.name][rows] for field in fields(Patches)})
+
+
+def _pool_name(label: int) -> str:
+    return f"{label:05d}"

@@ -1,0 +1,150 @@
+"""The same artifact with smaller labels: stored by another codec, or fewer epochs of them, or both.
+
+Images, teachers and views stay byte for byte what they were. Results stay behind if the labels change, because they
+were measured with others.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import yaml
+from datasets import Features
+
+from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, artifact_files, read_manifest, write_manifest
+from fadrm_hf.artifact.reading import open_table, read_label_columns, read_label_group, table_files
+from fadrm_hf.artifact.tables import LABELS_FOLDER, write_label_table
+from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features, label_table
+from fadrm_hf.report.card import write_card
+from fadrm_hf.errors import ArtifactError, ConfigError, RunFolderError
+from fadrm_hf.runtime.files import sha256, write_bytes
+from fadrm_hf.report.gallery import GALLERY, write_gallery
+from fadrm_hf.labels.codecs import Columns, find_codec
+from fadrm_hf.runtime.progress import QUIET, Reporter
+
+_WRITTEN_ANEW = ("README.md", "recipe.yaml", f"{LABELS_FOLDER}/")
+_MEASURED = ("results/", "assets/accuracy.png")
+# Later than the rest of the artifact, perhaps a moment before the manifest is.
+_REFRESHED = ("results/", "assets/", f"{GALLERY}/")
+
+
+def recode(
+    folder: Path,
+    output: Path,
+    codec: str,
+    stored_epochs: int | None = None,
+    labels: Path | None = None,
+    reporter: Reporter = QUIET,
+) -> Manifest:
+    """Make an artifact with other labels from one that stores them.
+
+    The result is what `distill` makes with the same recipe, but for this codec and number of stored epochs; training
+    takes as many epochs as before. One epoch of labels is in memory at a time.
+
+    Args:
+        folder: The artifact; it is only read.
+        output: Folder of the new one, which must be new or empty.
+        codec: How its labels are stored (`fadrm_hf.labels.codecs`).
+        stored_epochs: How many epochs of labels are kept, the first ones; `None` keeps all.
+        labels: The folder that `soft_labels/` is in, if it is another than `folder`.
+        reporter: Where progress goes.
+
+    Returns:
+        The new artifact's manifest.
+
+    Raises:
+        ConfigError: If these labels cannot become those.
+        RunFolderError: If `output` holds anything.
+        ArtifactError: If the artifact is damaged.
+    """
+    manifest = read_manifest(folder)
+    epochs = manifest.label_epochs if stored_epochs is None else stored_epochs
+    _check(manifest, codec, epochs)
+    _require_empty(output)
+    is_changed = (codec, epochs) != (manifest.label_codec, manifest.label_epochs)
+    left_behind = _WRITTEN_ANEW + (_MEASURED if is_changed else ())
+    kept = [name for name in artifact_files(folder) if not name.startswith(left_behind)]
+    tables = [f"{LABELS_FOLDER}/{file.name}" for file in table_files(labels or folder, LABELS_FOLDER)]
+    _require_unchanged(manifest, {name: folder / name for name in kept if not name.startswith(_REFRESHED)})
+    _require_unchanged(manifest, {name: (labels or folder) / name for name in tables})
+    for name in kept:
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / name, output / name)
+    features = label_features(codec, len(manifest.class_map))
+    groups = _recoded(labels or folder, manifest, codec, features, epochs)
+    write_label_table(output, features, groups, epochs, manifest.num_images, reporter)
+    recipe = _recipe(manifest.config, output, codec, epochs)
+    write_bytes(output / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
+    recoded = replace(manifest, config=recipe, label_codec=codec, label_epochs=epochs, label_repository=None)
+    write_card(output, recoded)
+    if (output / GALLERY).exists():
+        write_gallery(output, recoded, reporter=reporter)
+    return write_manifest(output, recoded)
+
+
+def _check(manifest: Manifest, name: str, epochs: int) -> None:
+    before, after = find_codec(manifest.label_codec), find_codec(name)
+    after.features(len(manifest.class_map))  # refuses a number of classes that it cannot store
+    if before.is_lossy and after.has_logits and after.name != before.name:
+        raise ConfigError(
+            f"the labels are stored as {before.name}, from which {after.name} would lose more than it needs to; start "
+            "from the artifact that stores float16"
+        )
+    if not 1 <= epochs <= manifest.label_epochs:
+        raise ConfigError(
+            f"stored_epochs is {epochs}, expected 1 to {manifest.label_epochs}: that many epochs of labels are stored"
+        )
+
+
+def _require_unchanged(manifest: Manifest, paths: Mapping[str, Path]) -> None:
+    """Refuse files that are not what the manifest says: the new manifest would say that they are."""
+    for name, path in paths.items():
+        if name in manifest.files and sha256(path) != manifest.files[name].sha256:
+            raise ArtifactError(
+                f"{name} is damaged: it is not what {MANIFEST_NAME} says (SHA-256); fetch the artifact again"
+            )
+
+
+def _require_empty(output: Path) -> None:
+    if output.exists() and not output.is_dir():
+        raise RunFolderError(f"{output} is a file, expected a new or an empty folder")
+    held = sorted(entry.name for entry in output.iterdir()) if output.exists() else []
+    if held:
+        raise RunFolderError(
+            f"{output} holds files ({', '.join(held[:5])}{', ...' if len(held) > 5 else ''}), expected a new or an "
+            "empty folder; name another one"
+        )
+
+
+def _recoded(labels: Path, manifest: Manifest, codec: str, features: Features, epochs: int) -> Iterator[pa.Table]:
+    """The rows of the first epochs, in the new columns."""
+    done = 0
+    for file in table_files(labels, LABELS_FOLDER):
+        table = open_table(file)
+        for group in range(min(table.num_row_groups, epochs - done)):
+            columns = _recoded_columns(file, table, group, manifest, codec)
+            writable = {name: np.require(column, requirements="W") for name, column in columns.items()}  # for torch
+            yield label_table({name: torch.from_numpy(column) for name, column in writable.items()}, features)
+            done += 1
+
+
+def _recoded_columns(file: Path, table: pq.ParquetFile, group: int, manifest: Manifest, codec: str) -> Columns:
+    if codec == manifest.label_codec:
+        return read_label_columns(file, table, group, manifest)
+    columns = read_label_group(file, table, group, manifest)
+    views = {name: columns[name] for name in VIEW_FEATURES}
+    coded = find_codec(codec).encode(torch.from_numpy(columns["logits"]))
+    return views | {name: column.numpy() for name, column in coded.items()}
+
+
+def _recipe(config: dict[str, Any], output: Path, codec: str, epochs: int) -> dict[str, Any]:
+    """The run that would have made the new artifact."""
+    before = config["relabel"]
+    relabel = before | {"codec": codec, "stored_epochs": None if epochs == before["epochs"] else epochs}
+    return config | {"output": output.resolve().name, "relabel": relabel}

@@ -1,0 +1,91 @@
+"""The images: each shard from its patches, by the method, under the statistics of the teachers."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from fadrm_hf.pipeline.job import Job
+from fadrm_hf.pipeline.patch_stage import patches_of, retriever
+from fadrm_hf.recovery.patches import Patches, noise_start
+from fadrm_hf.runtime.progress import Task
+from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.memory import require_memory
+from fadrm_hf.recovery.recover import Recovery
+from fadrm_hf.recovery.snapshots import Snapshots
+from fadrm_hf.runtime.shards import Shard
+from fadrm_hf.recovery.matching import Targets
+from fadrm_hf.recovery.matching.gathering import block_side
+from fadrm_hf.networks.teachers import Teacher
+
+Measured = list[dict[str, Targets]]  # of each teacher, what its layers have seen
+
+
+def recover_images(job: Job, teachers: list[Teacher], measured: Measured) -> None:
+    """All images of the job's share."""
+    run = job.run
+    shards = {shard.name: shard for shard in job.own_shards}
+
+    def is_done(name: str) -> bool:
+        return not job.missing_files(shards[name])
+
+    if all(map(is_done, shards)):
+        return
+    matched, known = (teachers, measured) if run.method.iterations else ([], [])
+    side = block_side(run.statistics, job.source.size)
+    with matching(matched, run.recover, job.device, run.method.matching, known, side) as matchers:
+        require_memory(run, matchers, job.source, job.device, job.state)
+        units = job.units("recover", shards, is_done, lambda _: run.method.iterations, lambda s: s.num_images)
+        for shard, task in units:
+            patches = patches_of(job, shard)
+            recovery = Recovery(
+                matchers,
+                patches.label.to(job.device),
+                job.source,
+                run.recover,
+                run.method.iterations,
+                generator(run.seed, "recover", shard.name),
+                _report_to(job, task),
+                _turns_before(job, shard),
+                patches.ipc_index,
+                [teacher.vote for teacher in teachers],
+                retriever(job, teachers[0], patches.label),
+                Snapshots(job.work, job.source) if job.snapshots and shard == job.shards[0] else None,
+            )
+            images = run.method.recover(_start_of(job, patches), recovery)
+            _save_images(job, shard, replace(patches, images=job.source.to_pixels(images.cpu())))
+
+
+def _report_to(job: Job, task: Task) -> Callable[[int, dict[str, float]], None]:
+    """What recovery tells, shown to people and to the processes that wait for this one."""
+
+    def report(iterations: int, losses: dict[str, float]) -> None:
+        task.advance(iterations, **losses)
+        job.claims.touch()
+
+    return report
+
+
+def _turns_before(job: Job, shard: Shard) -> int:
+    run = job.run
+    return 0 if run.recover.turns == "shard" else job.shards.index(shard) * run.method.iterations
+
+
+def _start_of(job: Job, patches: Patches) -> torch.Tensor:
+    """(B, 3, S, S) float32, normalised: what is optimised."""
+    if job.run.method.starts_from != "noise":
+        return job.source.normalise(patches.images).to(job.device)
+    places = zip(patches.label.tolist(), patches.ipc_index.tolist(), strict=True)
+    size, seed = job.source.size, job.run.seed
+    return torch.stack([noise_start(label, index, size, seed) for label, index in places]).to(job.device)
+
+
+def _save_images(job: Job, shard: Shard, recovered: Patches) -> None:
+    """One file for each image index of the shard, so that files in order make the table, whatever the layout."""
+    missing = job.missing_files(shard)
+    for index, name in shard.files.items():
+        if name not in missing:
+            continue
+        rows = recovered.ipc_index == index
+        job.work.save("recovered", name, {column: values[rows] for column, values in vars(recovered).items()})

@@ -1,0 +1,218 @@
+"""One run on its way: which stage follows which, and what must be there before each."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from fadrm_hf.artifact.manifest import MANIFEST_NAME
+from fadrm_hf.builders.soft_labels import label_features, row_bytes
+from fadrm_hf.runtime.claims import Claims
+from fadrm_hf.config import RunConfig
+from fadrm_hf.pipeline.costs import Costs
+from fadrm_hf.pipeline.job import Job
+from fadrm_hf.pipeline.relabel_stage import label_images
+from fadrm_hf.pipeline.recover_stage import Measured, recover_images
+from fadrm_hf.pipeline.patch_stage import build_pools, select_patches
+from fadrm_hf.runtime.number_format import slow_format
+from fadrm_hf.pipeline.package import write_artifact
+from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.recovery.matcher import MatchableCheck
+from fadrm_hf.runtime.shards import WHOLE, Shard, Share, WorkFolder, require_space
+from fadrm_hf.data.sources import Source
+from fadrm_hf.recovery.matching.gathering import gather_statistics, statistics_bytes
+from fadrm_hf.networks.teachers import Teacher, prepare_teachers, public_name
+from fadrm_hf.runtime.tracking import Curves
+
+
+@dataclass(frozen=True, eq=False)
+class Ballot:
+    """What a vote on teachers needs to know.
+
+    Attributes:
+        run: The resolved run.
+        source: Its real images.
+        teachers: Who is voted on.
+        work: Folder for what voting takes.
+        state: The processes that share the work.
+        reporter: Says what comes out.
+    """
+
+    run: RunConfig
+    source: Source
+    teachers: list[Teacher]
+    work: Path
+    state: PartialState
+    reporter: Reporter
+
+
+Vote = Callable[[Ballot], list[Teacher]]  # the teachers with their votes
+
+
+def recipe_of(run: RunConfig) -> dict[str, Any]:
+    """The run as plain data, as `recipe.yaml` and the manifest hold it; local paths are reduced to their last part."""
+    recipe = asdict(run)
+    recipe["method"] = {"name": run.method.name} | recipe["method"]
+    recipe["output"] = Path(run.output).name
+    recipe["source"]["name"] = run.source.public_name
+    recipe["teachers"]["names"] = [public_name(name) for name in run.teachers.names]
+    plain: dict[str, Any] = json.loads(json.dumps(recipe))
+    return plain
+
+
+class Line:
+    """One run on its way from source to artifact.
+
+    Args:
+        run: A resolved run.
+        source: Its source.
+        state: The processes that share the work.
+        quiet: Show no progress.
+        vote: How teachers are voted on, for methods whose teachers have votes.
+        teachers: The run's teachers, where they are known already.
+        share: Which images this process and those of its launch recover; the others are somebody else's.
+        snapshots: Keep what the images of the first shard look like along their optimisation.
+        curves: Tracker of the run, or `None`; the main process's.
+    """
+
+    def __init__(
+        self,
+        run: RunConfig,
+        source: Source,
+        state: PartialState,
+        quiet: bool = False,
+        vote: Vote | None = None,
+        teachers: list[Teacher] | None = None,
+        share: Share = WHOLE,
+        snapshots: bool = False,
+        curves: Curves | None = None,
+    ) -> None:
+        self._folder = Path(run.output)
+        work = WorkFolder(self._folder)
+        reporter = Reporter(work.log, quiet or not state.is_main_process, curves if state.is_main_process else None)
+        place = state.process_index / state.num_processes
+        claims = Claims(work.path / "claims", reporter.say, Reporter(quiet=quiet).say, place)
+        self._job = Job(run, source, state, work, claims, reporter, share, snapshots)
+        self._costs = Costs(self._job, is_part=teachers is not None)
+        self._vote, self._given_teachers = vote, teachers
+
+    def run(self) -> Path:
+        """All stages, in order; those after recovery as soon as everybody's images are there."""
+        job, cost = self._job, self._costs.of
+        if self._is_finished:
+            job.reporter.say(f"{self._folder} is finished already")
+            return self._folder
+        job.reporter.say(f"the artifact will be {self._folder}; what it takes meanwhile is in {job.work.path}")
+        self._say_what_is_slow()
+        with job.state.main_process_first():
+            if job.state.is_main_process:
+                job.work.remove_damaged(job.reporter.say)
+            require_space(self._folder, self._expected_bytes() - job.work.num_bytes())
+        with cost("teachers"), job.state.main_process_first():
+            teachers = self._given_teachers or self._prepare_teachers()
+            # Not before: a run whose teachers are refused leaves nothing behind, and may be given other settings.
+            job.work.claim(recipe_of(job.run), vars(job.run))
+            job.work.remember_source(job.run.source.name)
+        measured = self._gather_statistics(teachers)
+        if self._vote is not None:
+            with cost("votes"):
+                work = self._folder.parent / "votes"
+                teachers = self._vote(Ballot(job.run, job.source, teachers, work, job.state, job.reporter))
+        with cost("patches"):
+            build_pools(job, teachers[0])
+            select_patches(job, teachers[0])
+        with cost("recover"):
+            recover_images(job, teachers, measured)
+        if missing := self.missing_shards():
+            done = f"{len(job.shards) - len(missing)} of {len(job.shards)} shards of images are recovered"
+            job.reporter.say(f"{done}; when the other jobs have ended: fadrm-hf package, with the same arguments")
+            return self._folder
+        with cost("relabel"):
+            label_images(job, teachers)
+        for package in job.claims.share("package", {"artifact": self._package}, lambda _: self._is_finished):
+            try:
+                package(teachers)
+            except FileNotFoundError:  # this process was taken for dead, and who took over has tidied up
+                if not self._is_finished:
+                    raise
+        job.reporter.say(f"{self._folder} is finished")
+        return self._folder
+
+    def missing_shards(self) -> list[Shard]:
+        """Shards, of all shares, whose images are not recovered yet."""
+        return self._job.missing_shards()
+
+    @property
+    def _is_finished(self) -> bool:
+        return (self._folder / MANIFEST_NAME).exists()
+
+    def _say_what_is_slow(self) -> None:
+        """Name a number format that is emulated here; in the fast forms, and for labels, none is."""
+        config, device = self._job.run.recover, self._job.device.type
+        slow = slow_format("recover.precision", config.precision, device) if config.form == "plain" else None
+        if slow:
+            self._job.reporter.say(slow)
+
+    def _prepare_teachers(self) -> list[Teacher]:
+        run = self._job.run
+        return prepare_teachers(
+            run.teachers,
+            run.squeeze,
+            self._job.source,
+            self._folder.parent / "teachers",
+            run.seed,
+            self._job.reporter,
+            self._job.device,
+            self._matchable_check(),
+        )
+
+    def _matchable_check(self) -> MatchableCheck | None:
+        run = self._job.run
+        if run.method.iterations == 0:
+            return None
+        return MatchableCheck(len(set(run.teachers.names)), run.recover, run.method.sizes or ())
+
+    def _gather_statistics(self, teachers: list[Teacher]) -> Measured:
+        """What each teacher's layers have seen, where it does not keep that itself, and it is matched at all."""
+        job, run, wanted = self._job, self._job.run, self._job.run.method.matching
+        matches = run.method.iterations > 0 and run.recover.bn_weight > 0
+        if not matches or not any(wanted.measures(teacher.module) for teacher in teachers):
+            return [{} for _ in teachers]
+        convolutions, classes = wanted.convolutions, wanted.category > 0
+        sizes = [statistics_bytes(t, job.source, run.statistics, convolutions, classes) for t in teachers]
+        require_space(self._folder, 2 * sum(sizes))
+        gather = partial(
+            gather_statistics,
+            source=job.source,
+            config=run.statistics,
+            squeeze=run.squeeze,
+            convolutions=convolutions,
+            classes=classes,
+            folder=self._folder.parent / "statistics",
+            seed=run.seed,
+            state=job.state,
+            reporter=job.reporter,
+        )
+        with self._costs.of("statistics"):
+            return [gather(teacher) for teacher in teachers]
+
+    def _package(self, teachers: list[Teacher]) -> None:
+        job = self._job
+        with self._costs.of("package"):
+            recipe, costs = recipe_of(job.run), self._costs.records()
+            reporter = job.reporter.heard_by(job.claims.touch)
+            write_artifact(self._folder, job.work.path, recipe, job.source, teachers, costs, reporter)
+
+    def _expected_bytes(self) -> int:
+        """Shards and artifact together: pixels three times, soft labels twice, pools, room for tables and pictures."""
+        run, num_classes = self._job.run, self._job.num_classes
+        assert run.source.size is not None and run.relabel.num_stored is not None
+        num_images = run.ipc * num_classes
+        pixels = num_images * 3 * run.source.size**2
+        labels = num_images * run.relabel.num_stored * row_bytes(label_features(run.relabel.codec, num_classes))
+        pools = 0 if run.method.retrieval is None else num_classes * run.patches.pool * 3 * run.source.size**2
+        return 3 * pixels + 2 * labels + pools + (64 << 20)

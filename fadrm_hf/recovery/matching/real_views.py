@@ -1,0 +1,85 @@
+"""The real images that statistics are measured on: all of a class or some, whole or as teachers are trained on them.
+
+Which images, and the crop of each, derive from (seed, class) and (seed, image): neither batches nor processes matter.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional as transforms
+
+from fadrm_hf.config import SqueezeConfig, StatisticsConfig
+from fadrm_hf.errors import SourceError
+from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.data.sources import Source
+from fadrm_hf.networks.teachers.training_views import pad_crop, resized_crop
+
+
+class ClassViews(Dataset[tuple[Tensor, Tensor]]):
+    """Batches of training images of some classes, class after class.
+
+    Args:
+        source: The real images.
+        classes: Labels.
+        config: How many images of each, whether they are augmented, and how many make a batch.
+        squeeze: Crops and flips, resolved.
+        seed: Seed of the run.
+
+    Attributes:
+        count: (k, 1) float64, images of each class.
+
+    Raises:
+        SourceError: A class has no image.
+    """
+
+    def __init__(
+        self, source: Source, classes: range, config: StatisticsConfig, squeeze: SqueezeConfig, seed: int
+    ) -> None:
+        self._source, self._config, self._squeeze, self._seed = source, config, squeeze, seed
+        labels = source.labels("train")
+        rows = [self._rows(labels, label) for label in classes]
+        self.count = torch.tensor([[len(of_class)] for of_class in rows], dtype=torch.float64)
+        places = torch.repeat_interleave(torch.arange(len(rows)), self.count[:, 0].long())
+        self._rows_of = torch.cat(rows).split(config.batch_size)
+        self._places_of = places.split(config.batch_size)
+
+    def __len__(self) -> int:
+        return len(self._rows_of)
+
+    def __getitem__(self, batch: int) -> tuple[Tensor, Tensor]:
+        """(B, 3, S, S) float32, normalised; and (B,) int64, which of `classes` each image is of."""
+        rows = self._rows_of[batch].tolist()
+        pixels = self._augmented(rows) if self._config.augment else self._source.pixels("train", rows)
+        return self._source.normalise(pixels), self._places_of[batch]
+
+    def _rows(self, labels: np.ndarray, label: int) -> Tensor:
+        rows = torch.from_numpy(np.flatnonzero(labels == label))
+        if len(rows) == 0:
+            name = self._source.class_map.names[label]
+            raise SourceError(
+                f"class {name!r} has no training image, expected some; leave the class out of the source"
+            )
+        order = torch.randperm(len(rows), generator=generator(self._seed, "statistics", "images", label))
+        return rows[order[: self._config.images_per_class]].sort().values
+
+    def _augmented(self, rows: list[int]) -> Tensor:  # (B, 3, S, S) uint8
+        draws = [generator(self._seed, "statistics", "view", row) for row in rows]
+        if self._squeeze.crop == "pad":
+            whole = self._source.pixels("train", rows)
+            crops = [
+                pad_crop(image[None], self._squeeze.padding, rng)[0] for image, rng in zip(whole, draws, strict=True)
+            ]
+        else:
+            crops = [self._resized_crop(row, rng) for row, rng in zip(rows, draws, strict=True)]
+        probability = self._squeeze.flip_probability or 0.0
+        return torch.stack(
+            [
+                crop.flip(-1) if torch.rand((), generator=rng) < probability else crop
+                for crop, rng in zip(crops, draws, strict=True)
+            ]
+        )
+
+    def _resized_crop(self, row: int, rng: torch.Generator) -> Tensor:  # (3, S, S) uint8
+        image = transforms.pil_to_tensor(self._source.image("train", row))
+        return resized_crop(image, self._source.size, rng)

@@ -1,0 +1,67 @@
+"""What recovery begins from, by the name that a method gives it."""
+
+from typing import Literal
+
+import torch
+
+from fadrm_hf.config import PatchConfig
+from fadrm_hf.errors import ConfigError, unknown
+from fadrm_hf.recovery.patches.coresets import easy_images
+from fadrm_hf.recovery.patches.crops import select_patches
+from fadrm_hf.recovery.patches.noise import noise_images
+from fadrm_hf.recovery.patches.patches import Patches, mirror, random_images
+from fadrm_hf.data.sources import Source
+from fadrm_hf.networks.teachers import Teacher
+
+Start = Literal["patches", "random_images", "noise", "el2n", "pca"]
+STARTS: tuple[Start, ...] = ("patches", "random_images", "noise", "el2n", "pca")
+
+
+def starting_images(
+    kind: Start,
+    source: Source,
+    scorer: Teacher,
+    classes: range,
+    ipc: int,
+    config: PatchConfig,
+    seed: int,
+    device: torch.device,
+) -> Patches:
+    """Starting images of some classes.
+
+    Args:
+        kind: "patches": scored crops (`select_patches`); "random_images": whole random images; "noise": N(0, 1), of
+            which recovery itself takes the unclamped `noise_start`; "el2n", "pca": the easiest images, whole or in
+            mosaics (`easy_images`).
+        source: The real images.
+        scorer: The teacher that ranks crops or images, where something is ranked.
+        classes: Labels to make images for.
+        ipc: Images per class.
+        config: How patches are chosen; `grid` also counts for "pca", `flip_probability` for all that is real.
+        seed: The run's seed. Classes may be made in any grouping.
+        device: Where the scorer runs.
+
+    Raises:
+        ConfigError: If `kind` is none of these.
+        SourceError: If a class has fewer images than are needed (`images_needed`).
+    """
+    if kind == "noise":
+        return noise_images(source, classes, ipc, seed)
+    if kind == "random_images":
+        patches = random_images(source, classes, ipc, seed)
+    elif kind == "patches":
+        patches = select_patches(source, scorer, classes, ipc, config, seed, device)
+    elif kind in ("el2n", "pca"):
+        patches = easy_images(source, scorer, classes, ipc, _grid(kind, config), device)
+    else:
+        raise ConfigError(unknown("starting images", kind, STARTS) + "; set starts_from of the method")
+    return mirror(patches, config.flip_probability, seed)
+
+
+def images_needed(kind: Start, ipc: int, config: PatchConfig) -> int:
+    """Training images that each class must have for `ipc` starting images of a kind."""
+    return 0 if kind == "noise" else ipc * _grid(kind, config) ** 2
+
+
+def _grid(kind: Start, config: PatchConfig) -> int:
+    return config.grid if kind in ("patches", "pca") else 1

@@ -1,0 +1,156 @@
+"""The YAML header of a card: what the Hub shows, searches, loads and asks consent by.
+
+The Hub makes the Croissant description of a dataset by itself. Where its fields come from: `name`, `url` and `creator`
+from the repository, `alternateName` from `pretty_name`, `description` from the card's opening paragraph, `keywords`
+from `tags` and the task and size categories, `license` from `license` or `license_link`, `distribution` from
+`configs`, and `recordSet`, with the names of the classes, from the schema that each parquet file carries.
+So there is no `dataset_info`: it could only repeat that schema, and its `splits` would break `filters=`.
+"""
+
+import re
+from pathlib import PurePath
+from typing import Any
+
+from huggingface_hub import DatasetCardData
+
+from fadrm_hf.artifact.manifest import Manifest, SourceRecord
+from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
+from fadrm_hf.builders.soft_labels import VIEW_FEATURES
+from fadrm_hf.report.card.text import cell, link
+from fadrm_hf.labels.codecs import find_codec
+from fadrm_hf.methods import paper_of, title_of
+
+NESTED_IPC = (1, 2, 5, 10, 20, 50, 100, 200)
+# Licences that the Hub knows by these names; all others are "other" with a name and a link.
+_KNOWN_LICENCES = (
+    "apache-2.0",
+    "bsd-3-clause",
+    "cc-by-4.0",
+    "cc-by-nc-4.0",
+    "cc-by-sa-4.0",
+    "cc0-1.0",
+    "mit",
+    "unknown",
+)
+
+
+def card_metadata(manifest: Manifest) -> DatasetCardData:
+    """The card's YAML header."""
+    source = manifest.source
+    return DatasetCardData(
+        pretty_name=card_title(manifest),
+        task_categories=["image-classification"],
+        task_ids=["multi-class-image-classification"],
+        annotations_creators=["machine-generated"],
+        size_categories=[_size_category(manifest.num_images)],
+        source_datasets=[source.name] if source.revision else None,  # only a Hub dataset has a revision
+        tags=_tags(manifest),
+        configs=card_configs(manifest),
+        **licence_fields(source),
+        **_consent(source),
+    )
+
+
+def card_configs(manifest: Manifest) -> list[dict[str, Any]]:
+    """What `load_dataset(name, CONFIG)` offers; all are views of the same parquet files, which are stored once.
+
+    `default` is the images, `ipcK` those of the first K indices, which are an IPC K dataset of their own; for the
+    others see `label_configs`. A repository cannot offer what lies in another one (`datasets` refuses it).
+    """
+    return [
+        {"config_name": "default", "default": True, "data_files": _train_files(IMAGES_FOLDER)},
+        *(label_configs() if manifest.label_repository is None else []),
+        *(
+            {"config_name": f"ipc{ipc}", "data_files": _train_files(IMAGES_FOLDER), "filters": _below(ipc)}
+            for ipc in nested_ipc(manifest)
+        ),
+    ]
+
+
+def label_configs() -> list[dict[str, Any]]:
+    """What the repository with the soft labels offers: `soft_labels`, and `views`, the same without the labels."""
+    return [
+        {"config_name": "soft_labels", "data_files": _train_files(LABELS_FOLDER)},
+        {"config_name": "views", "data_files": _train_files(LABELS_FOLDER), "columns": list(VIEW_FEATURES)},
+    ]
+
+
+def nested_ipc(manifest: Manifest) -> list[int]:
+    """The images per class of the smaller datasets that an artifact holds."""
+    return [ipc for ipc in NESTED_IPC if ipc < manifest.ipc]
+
+
+def licence_fields(source: SourceRecord) -> dict[str, Any]:
+    """The licence as a card's header spells it: one that the Hub does not know is "other", with name and link."""
+    licence = (source.licence or "unknown").lower()
+    if licence in _KNOWN_LICENCES:
+        return {"license": licence}
+    name = licence if licence != "other" else f"terms-of-{public_source(source.name)}"
+    fields = {"license": "other", "license_name": _slug(name)}
+    address = link(source.licence_link)
+    return fields | ({"license_link": address} if address else {})
+
+
+def method_name(manifest: Manifest) -> str:
+    """The method as papers spell it."""
+    return title_of(manifest.method)
+
+
+def card_title(manifest: Manifest) -> str:
+    """Method, source and images per class."""
+    source = public_source(manifest.source.name).rpartition("/")[2]
+    return f"{method_name(manifest)} {source}, {manifest.ipc} image{'s' if manifest.ipc > 1 else ''} per class"
+
+
+def public_source(name: str) -> str:
+    """A source's name for readers elsewhere: a Hub id as it is; of a local path, the last part."""
+    path = PurePath(name)
+    return path.name if path.is_absolute() or name.startswith((".", "~")) else name
+
+
+def _tags(manifest: Manifest) -> list[str]:
+    labelled = find_codec(manifest.label_codec).has_logits
+    paper = paper_of(manifest.method)
+    return [
+        "dataset-distillation",
+        "dataset-condensation",
+        *(["soft-labels"] if labelled else []),
+        "knowledge-distillation",
+        "fadrm_hf",
+        manifest.method,
+        f"ipc-{manifest.ipc}",
+        _slug(public_source(manifest.source.name).rpartition("/")[2]),
+        *([f"arxiv:{paper.arxiv}"] if paper else []),
+    ]
+
+
+def _consent(source: SourceRecord) -> dict[str, Any]:
+    """What the Hub asks of those who want a dataset whose source has terms to agree to."""
+    if not source.gated:
+        return {}
+    name, address = cell(public_source(source.name)), link(source.licence_link)
+    where = f" ({address})" if address else ""
+    return {
+        "extra_gated_heading": "Agree to the terms of the source dataset",
+        "extra_gated_prompt": f"These images and labels are derived from {name}, and its terms{where} hold for them"
+        " too: non-commercial research and education only, unless they say otherwise.",
+        "extra_gated_fields": {f"I agree to the terms of {name}": "checkbox"},
+    }
+
+
+def _train_files(folder: str) -> list[dict[str, str]]:
+    return [{"split": "train", "path": f"{folder}/train-*.parquet"}]
+
+
+def _below(ipc: int) -> list[list[list[Any]]]:
+    """Rows of the first `ipc` indices, as `datasets` takes it from YAML: one of (all of (column, relation, value))."""
+    return [[["ipc_index", "<", ipc]]]
+
+
+def _size_category(num_images: int) -> str:
+    bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    return next((name for bound, name in bounds if num_images < bound), "1M<n<10M")
+
+
+def _slug(name: str) -> str:
+    return re.sub("[^a-z0-9.]+", "-", name.lower()).strip("-")

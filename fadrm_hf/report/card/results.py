@@ -1,0 +1,153 @@
+"""The results of a card: a table of every evaluation in `results/`, which can be brought up to date by itself."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fadrm_hf.report.card.scores import SCORES_NAME
+from fadrm_hf.report.card.text import NOT_MEASURED, render
+from fadrm_hf.errors import ArtifactError
+
+Result = dict[str, Any]
+ANALYSIS_NAME = "analysis.json"
+NO_EVALUATIONS = (SCORES_NAME, ANALYSIS_NAME)  # of `results/`
+
+# What every card compares, in the order of its table.
+ROWS: dict[tuple[str, str], str] = {
+    ("distilled", "soft"): "distilled images + soft labels",
+    ("distilled", "hard"): "distilled images + hard labels",
+    ("random_real", "soft"): "random real images + the same soft labels",
+    ("random_real", "hard"): "random real images + hard labels",
+    ("whole", "hard"): "whole dataset + hard labels",
+}
+_BEGIN, _END = "<!-- results -->", "<!-- /results -->"
+
+
+def result_files(folder: Path) -> list[Path]:
+    """The files of an artifact's evaluations, sorted by name: all of `results/` but scores and analysis."""
+    return [path for path in sorted((folder / "results").glob("*.json")) if path.name not in NO_EVALUATIONS]
+
+
+def read_results(folder: Path) -> list[Result]:
+    """All evaluations of an artifact, sorted by file name.
+
+    Raises:
+        ArtifactError: If a file in `results/` is none.
+    """
+    results = []
+    for path in result_files(folder):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            _row(result), accuracy_bars([result])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ArtifactError(
+                f"results/{path.name} is not an evaluation ({error!r}); remove it, or run fadrm-hf train-student again"
+            ) from error
+        results.append(result)
+    return results
+
+
+def render_results(results: Sequence[Result]) -> str:
+    """The table of a card, between the two marks by which `replace_results` finds it again."""
+    rows = [_row(result) for result in _in_order(results)]
+    missing = ROWS.keys() - {_kind(result) for result in results}
+    rows += [[ROWS[kind], "", "", "", "", NOT_MEASURED, "", "", "", ""] for kind in ROWS if kind in missing]
+    return f"{_BEGIN}\n{render('results.md', rows=rows)}{_END}"
+
+
+def tabled_results(card_text: str) -> list[dict[str, str]]:
+    """The lines of a card's table of results that have been measured, by column; none if there is no such table."""
+    _, begin, rest = card_text.partition(_BEGIN)
+    table, end, _ = rest.partition(_END)
+    if not begin or not end:
+        return []
+    lines = [line.strip().strip("|").split(" | ") for line in table.splitlines() if line.startswith("|")]
+    head, *rows = ([cell.strip() for cell in line] for line in lines if "---" not in line[0])
+    tabled = (dict(zip(head, row, strict=False)) for row in rows)
+    return [row for row in tabled if row.get("top-1") != NOT_MEASURED]
+
+
+def replace_results(card_text: str, results: Sequence[Result]) -> str:
+    """A card with its table of results brought up to date, and nothing else changed.
+
+    So who sends an evaluation to a dataset needs its README.md and `results/`, and no table.
+
+    Args:
+        card_text: README.md of an artifact.
+        results: All evaluations that the table shall list.
+
+    Raises:
+        ArtifactError: If the card has no table of results, or more than one.
+    """
+    before, begin, rest = card_text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end or _BEGIN in rest:
+        raise ArtifactError(
+            f"README.md does not hold one table of results between {_BEGIN} and {_END}; fetch the card again, or write"
+            " it anew with fadrm-hf train-student on a local copy of the artifact"
+        )
+    return before + render_results(results) + after
+
+
+def accuracy_bars(results: Sequence[Result]) -> list[tuple[str, float, float]]:
+    """(text, mean, standard deviation) of the top-1 accuracies that the authors measured, in the table's order.
+
+    Texts name students and protocols where there are several.
+    """
+    shown = [result for result in _in_order(results) if not result.get("contributed")]
+    several = [key for key in ("student", "protocol") if len({result[key] for result in shown}) > 1]
+    return [
+        (
+            _kind_name(result) + (f" ({', '.join(str(result[key]) for key in several)})" if several else ""),
+            float(result["top1"]["mean"]),
+            float(result["top1"]["std"]),
+        )
+        for result in shown
+    ]
+
+
+def _in_order(results: Sequence[Result]) -> list[Result]:
+    """Results in the order of `ROWS`, unknown kinds last; of one kind, the authors' before those of others."""
+    kinds = list(ROWS)
+
+    def place(result: Result) -> tuple[int, bool]:
+        kind = _kind(result)
+        return (kinds.index(kind) if kind in ROWS else len(ROWS)), bool(result.get("contributed"))
+
+    return sorted(results, key=place)
+
+
+def _row(result: Result) -> list[str]:
+    texts = [
+        _kind_name(result),
+        result["student"],
+        result["protocol"],
+        str(result["epochs"]),
+        str(result["num_seeds"]),
+    ]
+    accuracies = [_accuracy(result.get(key), result["num_seeds"]) for key in ("top1", "top5", "best_epoch_top1")]
+    return [*texts, *accuracies, result.get("label_codec") or "–", _measured_by(result)]
+
+
+def _measured_by(result: Result) -> str:
+    if not result.get("contributed"):
+        return "authors"
+    artifact = result.get("artifact") or {}
+    at = f"@{artifact['revision'][:12]}" if artifact.get("revision") else ""
+    return f"reproduced by others from {artifact.get('repository', 'a copy')}{at}"
+
+
+def _kind(result: Result) -> tuple[str, str]:
+    return result["images"], result["labels"]
+
+
+def _kind_name(result: Result) -> str:
+    return ROWS.get(_kind(result), f"{result['images']} images + {result['labels']} labels")
+
+
+def _accuracy(summary: dict[str, float] | None, num_seeds: int) -> str:
+    if not summary:
+        return NOT_MEASURED
+    spread = f" ± {100 * summary['std']:.1f}" if num_seeds > 1 else ""
+    return f"{100 * summary['mean']:.1f}{spread}"

@@ -1,0 +1,153 @@
+"""The scores of an artifact on file, `results/scores.json`, and how they are shown: on the card and in a terminal."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fadrm_hf.errors import ArtifactError
+
+SCORES_NAME = "scores.json"
+_LOOK = {"iteration": ".0f", "num_images": ".0f", "pixel_entropy": ".3f", "feature_entropy": ".3f"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a score is called.
+
+    Attributes:
+        title: In words, with its abbreviation.
+        unit: "percent", "points" (of percent, with a sign), "times", "bits", "count", or "" for a plain number.
+        better: "more", "less", or "" where neither is.
+    """
+
+    title: str
+    unit: str
+    better: str
+
+
+# Every score, in the order in which they are shown; `fadrm_hf.runtime.scores` defines them.
+KINDS: dict[str, Kind] = {
+    "hard_label_accuracy": Kind("accuracy with hard labels", "percent", "more"),
+    "hard_label_recovery": Kind("lost against the whole dataset, hard labels (HLR)", "points", "less"),
+    "improvement_over_random": Kind("gained over random images, soft labels (IOR)", "points", "more"),
+    "improvement_over_random_hard": Kind("gained over random images, hard labels", "points", "more"),
+    "label_robust_score": Kind("label-robust score (LRS)", "", "more"),
+    "augmentation_robust_score": Kind("augmentation-robust score (ARS)", "", "more"),
+    "compression_images": Kind("source : distilled, in images", "times", "more"),
+    "compression_image_bytes": Kind("source : distilled, in bytes of images", "times", "more"),
+    "compression_bytes": Kind("source : distilled, in bytes of images and labels", "times", "more"),
+    "pixel_entropy": Kind("entropy of pixels, per image", "bits", ""),
+    "feature_entropy": Kind("entropy of features, per image", "bits", ""),
+    "cosine_distance": Kind("cosine distance of images of a class", "", "more"),
+    "effective_number": Kind("effective number of images per class", "", "more"),
+    "test_copies": Kind("images that are copies of test images", "count", "less"),
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score.
+
+    Attributes:
+        value: Accuracies and their differences as fractions.
+        std: Sample standard deviation: over seeds of what students reached, over images of entropies. `None`: none.
+    """
+
+    value: float
+    std: float | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All that `fadrm-hf score` found.
+
+    Attributes:
+        scores: By their names in `KINDS`.
+        missing: Names of the others, each with what gives it.
+        course: Mean entropies along the optimisation: "iteration", "num_images", "pixel_entropy" and "feature_entropy"
+            of each look. Two looks at one iteration are before and after real patches were mixed in.
+        settings: How they were computed.
+        command: What was typed.
+    """
+
+    scores: Mapping[str, Score]
+    missing: Mapping[str, str]
+    course: tuple[Mapping[str, float], ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+
+    def as_plain(self) -> dict[str, Any]:
+        """As the file holds it."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def read_scores(folder: Path) -> Scores | None:
+    """The scores on file with an artifact, if there are any; those that this version does not know are left out.
+
+    Raises:
+        ArtifactError: If the file holds none.
+    """
+    path = folder / "results" / SCORES_NAME
+    return read_scores_file(path) if path.is_file() else None
+
+
+def read_scores_file(path: Path) -> Scores:
+    """The scores in a file; see `read_scores`."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return Scores(
+            scores={name: _score(found) for name, found in document["scores"].items() if name in KINDS},
+            missing={name: str(remedy) for name, remedy in document["missing"].items() if name in KINDS},
+            course=tuple({name: _finite(value) for name, value in look.items()} for look in document["course"]),
+            settings=dict(document["settings"]),
+            command=str(document["command"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ArtifactError(
+            f"{path.parent.name}/{path.name} does not hold scores ({error!r}); remove it, or run fadrm-hf score again"
+        ) from error
+
+
+def score_rows(scores: Scores) -> list[tuple[str, str, str]]:
+    """(title, value with deviation and unit, what is better) of every score there is."""
+    return [
+        (kind.title, _text(scores.scores[name], kind.unit), kind.better)
+        for name, kind in KINDS.items()
+        if name in scores.scores
+    ]
+
+
+def course_rows(scores: Scores) -> list[tuple[str, ...]]:
+    """(iteration, images, entropy of pixels, entropy of features) of every look at the optimisation."""
+    return [tuple(format(look[name], shown) for name, shown in _LOOK.items()) for look in whole_looks(scores)]
+
+
+def whole_looks(scores: Scores) -> list[Mapping[str, float]]:
+    """The looks at the optimisation that have all values."""
+    return [look for look in scores.course if _LOOK.keys() <= look.keys()]
+
+
+def _score(found: Mapping[str, Any]) -> Score:
+    return Score(_finite(found["value"]), None if found["std"] is None else _finite(found["std"]))
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no finite number")
+    return float(value)
+
+
+def _text(score: Score, unit: str) -> str:
+    if unit in ("percent", "points"):
+        sign = "+" if unit == "points" else ""
+        spread = "" if score.std is None else f" ± {100 * score.std:.1f}"
+        return f"{100 * score.value:{sign}.1f}{spread} {'%' if unit == 'percent' else 'points'}"
+    if unit == "times":
+        return f"{score.value:.3g} : 1" if score.value < 1000 else f"{score.value:,.0f} : 1"
+    if unit == "count":
+        return f"{score.value:.0f}"
+    spread = "" if score.std is None else f" ± {score.std:.3f}"
+    return f"{score.value:.3f}{spread}{' bits' if unit == 'bits' else ''}"

@@ -1,0 +1,219 @@
+"""README.md and its pictures, made from the manifest, the tables and the results.
+
+Nothing on it is typed by hand, and what was not measured says so. The manifest and the results of an artifact that
+was downloaded are other people's words: they are escaped wherever they stand.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from datasets import List
+
+from fadrm_hf.artifact.manifest import Manifest, TableBytes, table_bytes
+from fadrm_hf.artifact.reading import reading, table_files
+from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
+from fadrm_hf.builders.soft_labels import label_features
+from fadrm_hf.report.card.metadata import card_metadata, card_title, method_name, nested_ipc, public_source
+from fadrm_hf.report.card.results import Result, accuracy_bars, read_results, render_results
+from fadrm_hf.report.card.scores import KINDS, Scores, course_rows, read_scores, score_rows, whole_looks
+from fadrm_hf.report.card.text import quoted, render, size
+from fadrm_hf.runtime.files import write_bytes
+from fadrm_hf.labels.codecs import find_codec
+from fadrm_hf.methods import METHODS, paper_of
+from fadrm_hf.report.pictures import write_pictures
+
+_SECTIONS = ("method", "import", "patches", "recover", "relabel")
+_LOADED_FROM_THE_HUB = re.compile(r'load_dataset\("([\w.-]+/[\w.-]+)"')
+
+
+def write_card(folder: Path, manifest: Manifest, work: Path | None = None, name: str | None = None) -> Path:
+    """Write README.md and the pictures; the caller then writes or refreshes the manifest.
+
+    Args:
+        folder: The artifact, with its tables.
+        manifest: Its manifest; sizes are taken from the tables.
+        work: The run's folder of shards, from which pictures of the recovery are drawn.
+        name: Repository id that the card's examples load. `None`: the one that the card there already names, else
+            the folder's name.
+    """
+    results, scores = read_results(folder), read_scores(folder)
+    course = whole_looks(scores) if scores else []
+    write_pictures(folder, manifest.classes.names, accuracy_bars(results), course, work)
+    pictures = [file.stem for file in sorted((folder / "assets").glob("*.png"))]
+    manifest = replace(manifest, bytes=_sizes(folder, manifest))
+    rows = _first_row(folder, IMAGES_FOLDER), _first_label_row(folder, manifest)
+    name = name or published_name(folder / "README.md") or folder.resolve().name
+    write_bytes(folder / "README.md", render_card(manifest, results, rows, pictures, name, scores).encode())
+    return folder / "README.md"
+
+
+def render_card(
+    manifest: Manifest,
+    results: Sequence[Result],
+    rows: tuple[str, str],
+    pictures: Sequence[str],
+    name: str,
+    scores: Scores | None = None,
+) -> str:
+    """The text of the card.
+
+    Args:
+        manifest: What the artifact is and how it was made.
+        results: Its evaluations.
+        rows: A row of the images table and one of the soft-label table, as text; an empty one is left out.
+        pictures: Which of "grid", "recovery", "accuracy" and "information" there are.
+        name: What the examples load: a repository id, or the name of a folder.
+        scores: What `fadrm-hf score` found, if it was run.
+    """
+    values = vars(manifest) | _facts(manifest) | _label_facts(manifest, name)
+    return render(
+        "dataset_card.md",
+        **values,
+        metadata=card_metadata(manifest).to_yaml(),
+        name=name,
+        on_hub="/" in name,
+        is_imported="import" in manifest.config,
+        results=render_results(results),
+        image_row=rows[0],
+        label_row=rows[1],
+        pictures=pictures,
+        **_score_facts(scores),
+    )
+
+
+def _facts(manifest: Manifest) -> dict[str, Any]:
+    """What the template says about images, method and source."""
+    return {
+        "title": card_title(manifest),
+        "method": method_name(manifest),
+        "paper": paper_of(manifest.method),
+        "is_distilled": manifest.method != "random_real",
+        "num_images": manifest.num_images,
+        "num_classes": len(manifest.classes.ids),
+        "nested": nested_ipc(manifest),
+        "pixel_size": manifest.pixels.size,
+        "mean": list(manifest.pixels.mean),
+        "std": list(manifest.pixels.std),
+        "source": replace(manifest.source, name=public_source(manifest.source.name)),
+        "needs_import": any(teacher.needs_import for teacher in manifest.teachers),
+        "settings": [(f"{section}.{key}", _shown(value)) for section, key, value in _settings(manifest.config)],
+        "machine": machine_line(manifest.machine),
+        "seeds": ", ".join(str(seed) for seed in manifest.seeds.values()) or "not recorded",
+    }
+
+
+def _label_facts(manifest: Manifest, name: str) -> dict[str, Any]:
+    """What the template says about the soft labels; `name` is what the examples load."""
+    codec = find_codec(manifest.label_codec)
+    relabel = manifest.config.get("relabel", {})
+    epochs = relabel.get("epochs") or manifest.label_epochs
+    num_views = max(1, manifest.num_images * manifest.label_epochs)
+    in_float16 = manifest.num_images * epochs * _row_bytes("float16", len(manifest.classes.ids))
+    repository, _, commit = (manifest.label_repository or name).partition("@")
+    pin = f"revision={quoted(commit)}, " if commit else ""
+    return {
+        "load_labels": f'{quoted(repository)}, "soft_labels", {pin}split="train"',
+        "has_logits": codec.has_logits,
+        "decode_snippet": codec.decode_snippet.strip(),
+        "training_epochs": epochs,
+        "batch_size": relabel.get("batch_size", 16),
+        "accumulation": relabel.get("accumulation", 1),
+        "batch_statistics": relabel.get("batch_statistics", False),
+        "ensemble": relabel.get("ensemble", "mean"),
+        "num_teachers": relabel.get("num_teachers"),
+        "shuffle_tiles": relabel.get("shuffle_tiles", 1),
+        "temperature": manifest.config.get("student", {}).get("temperature", 20.0),
+        "bytes_per_view": f"{manifest.bytes.soft_labels / num_views:.0f}",
+        "label_ratio": f"{manifest.bytes.soft_labels / max(1, manifest.bytes.images):.3g}",
+        "float16_ratio": f"{manifest.bytes.soft_labels / in_float16:.3g}",
+    }
+
+
+def _score_facts(scores: Scores | None) -> dict[str, Any]:
+    """What the template says about the scores; nothing where there are none."""
+    if scores is None:
+        return {"score_rows": [], "course_rows": [], "unscored": [], "scored_by": {}}
+    return {
+        "score_rows": score_rows(scores),
+        "course_rows": course_rows(scores),
+        "unscored": [KINDS[name].title for name in KINDS if name in scores.missing],
+        "scored_by": {"student": "?", "network": None, "has_taught": False} | dict(scores.settings),
+    }
+
+
+def _row_bytes(codec: str, num_classes: int) -> int:
+    """Bytes of a row of the soft-label table before compression, view and label."""
+    features = label_features(codec, num_classes).values()
+    parts = [(f.feature.dtype, f.length) if isinstance(f, List) else (f.dtype, 1) for f in features]
+    return sum(np.dtype(dtype).itemsize * length for dtype, length in parts)
+
+
+def _sizes(folder: Path, manifest: Manifest) -> TableBytes:
+    """Bytes of the tables; labels that lie in a repository of their own are as large as their records say."""
+    sizes = table_bytes(folder)
+    if manifest.label_repository is None:
+        return sizes
+    records = (record for name, record in manifest.files.items() if name.startswith(f"{LABELS_FOLDER}/"))
+    return replace(sizes, soft_labels=sum(record.bytes for record in records))
+
+
+def published_name(card: Path) -> str | None:
+    """The repository id that the examples of an earlier card load."""
+    found = _LOADED_FROM_THE_HUB.search(card.read_text(encoding="utf-8")) if card.exists() else None
+    return found[1] if found else None
+
+
+def _settings(config: dict[str, Any]) -> list[tuple[str, str, Any]]:
+    """The settings that had an effect: noise is chosen by no rule, and no steps recover nothing."""
+    method = config.get("method", {})
+    known = METHODS.get(method.get("name", ""))
+    starts_from, iterations = (
+        method.get(name, known and getattr(known, name)) for name in ("starts_from", "iterations")
+    )
+    idle = {"patches"} if starts_from == "noise" else set()
+    idle |= {"recover"} if iterations == 0 else set()
+    shown = [section for section in _SECTIONS if section not in idle]
+    return [(section, key, value) for section in shown for key, value in config.get(section, {}).items()]
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def machine_line(machine: dict[str, Any]) -> str:
+    """What `describe_machine` recorded, in one line."""
+    memory = machine.get("memory_bytes")
+    cpu, capability = machine.get("cpu"), machine.get("capability")
+    cpu = f"{cpu} ({capability})" if cpu and capability else cpu
+    parts = [machine.get("gpu"), cpu, f"{machine['cores']} cores" if machine.get("cores") else None]
+    parts.append(f"{size(memory)} of memory" if memory else None)
+    return ", ".join(str(part) for part in parts if part) or "not recorded"
+
+
+def _first_label_row(folder: Path, manifest: Manifest) -> str:
+    """As `_first_row`; empty where the labels lie in a repository of their own and not here."""
+    apart = manifest.label_repository is not None and not (folder / LABELS_FOLDER).exists()
+    return "" if apart else _first_row(folder, LABELS_FOLDER)
+
+
+def _first_row(folder: Path, table: str) -> str:
+    """The first row of a table as JSON, an entry a line; pictures described, long lists shortened."""
+    file = table_files(folder, table)[0]
+    with reading(file):
+        row = next(pq.ParquetFile(file).iter_batches(1)).to_pylist()[0]
+    lines = [f"{json.dumps(name)}: {_entry(value)}" for name, value in row.items()]
+    return "{" + ",\n ".join(lines) + "}"
+
+
+def _entry(value: Any) -> str:
+    if isinstance(value, dict) and "bytes" in value:
+        return f"<PNG of {len(value['bytes'])} bytes>"
+    if isinstance(value, list) and len(value) > 6:
+        return f"[{', '.join(map(json.dumps, value[:4]))}, … {len(value)} in all]"
+    return json.dumps(value)

@@ -1,0 +1,55 @@
+"""Several artifacts on one page: the same classes beside one another, accuracies and scores as plots."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fadrm_hf.artifact.location import Location
+from fadrm_hf.errors import ConfigError
+from fadrm_hf.runtime.files import write_bytes
+from fadrm_hf.report.gallery.facts import as_script, facts_of
+from fadrm_hf.report.gallery.stages import draw_pictures
+from fadrm_hf.report.gallery.writing import DATA, fetch_for_gallery, write_page
+from fadrm_hf.runtime.progress import QUIET, Reporter
+
+
+def write_comparison(
+    locations: Sequence[Location], output: Path, works: Sequence[Path | None], reporter: Reporter = QUIET
+) -> Path:
+    """Write the page that compares artifacts.
+
+    Args:
+        locations: At least two artifacts that have classes in common.
+        output: Its folder.
+        works: The folder of shards of each, or `None`; see `write_gallery`.
+        reporter: Where progress goes.
+
+    Returns:
+        The page.
+
+    Raises:
+        ConfigError: If no class is in all of them.
+        ArtifactError: If one is damaged.
+    """
+    shared = _shared_classes(locations)
+    artifacts: list[dict[str, Any]] = []
+    for index, (location, work) in enumerate(zip(locations, works, strict=True)):
+        given = fetch_for_gallery(location)
+        folder, manifest, place = given["folder"], given["manifest"], f"{index:02d}"
+        pictures = draw_pictures(folder, manifest, output / place, work, reporter)
+        name = None if location.name == str(folder) else location.name.partition("@")[0]
+        artifacts.append(facts_of(folder, manifest, pictures, name) | {"folder": place})
+    write_bytes(output / DATA, as_script("COMPARISON", {"ids": shared, "artifacts": artifacts}))
+    return write_page(output, "compare", f"{len(locations)} distilled datasets compared")
+
+
+def _shared_classes(locations: Sequence[Location]) -> list[str]:
+    """The ids of the classes that all have, in the order of the first."""
+    ids = [location.manifest.classes.ids for location in locations]
+    shared = set(ids[0]).intersection(*ids[1:])
+    if not shared:
+        raise ConfigError(
+            f"{', '.join(location.name for location in locations)} have no class in common (by id), expected "
+            "artifacts of one source; compare others"
+        )
+    return [label for label in ids[0] if label in shared]

@@ -1,0 +1,166 @@
+"""Which images a gallery shows: those of the artifact, and what the run's work folder still knows of their making.
+
+A published artifact has no work folder. So what came from one is kept in the gallery's own sheets, which a gallery
+that is made again takes over.
+"""
+
+import shutil
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fadrm_hf.artifact.manifest import Manifest
+from fadrm_hf.artifact.reading import each_image
+from fadrm_hf.config import RecoverConfig
+from fadrm_hf.errors import ArtifactError
+from fadrm_hf.runtime.files import load_tensors
+from fadrm_hf.report.gallery.sheets import (
+    GALLERY,
+    RECOVERED,
+    START,
+    Pictures,
+    Stage,
+    draw_part,
+    draw_whole,
+    read_record,
+    snapshot_name,
+)
+from fadrm_hf.methods import recorded_setting
+from fadrm_hf.runtime.progress import Reporter, Task
+from fadrm_hf.recovery.snapshots import SNAPSHOTS
+from fadrm_hf.runtime.shards import range_name, recovery_shards
+
+_STARTS = {"noise": "noise", "patches": "real patch", "pca": "real images"}  # others: "real image"
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """Some images at one moment of their optimisation.
+
+    Attributes:
+        iteration: Iterations done.
+        is_injected: Whether real patches were just mixed in.
+        rows: Which rows of the images table.
+        images: (n, 3, S, S) uint8.
+    """
+
+    iteration: int
+    is_injected: bool
+    rows: tuple[int, ...]
+    images: Tensor
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"iteration {self.iteration:,}, {'after' if self.is_injected else 'before'} the residual"
+
+
+def draw_pictures(artifact: Path, manifest: Manifest, output: Path, work: Path | None, reporter: Reporter) -> Pictures:
+    """Draw every stage there is, or take it over.
+
+    Args:
+        artifact: Folder with the images table, and perhaps an earlier gallery.
+        manifest: Its manifest.
+        output: The gallery's folder.
+        work: The run's folder of shards, or `None`.
+        reporter: Where progress goes.
+    """
+    shards = _start_shards(work, manifest)
+    snapshots = _snapshots(work, manifest) if shards else []
+    earlier = None if shards else _earlier(artifact / GALLERY, manifest)
+    if earlier is not None:
+        return _take_over(artifact, manifest, output, earlier, reporter)
+    has_start = bool(shards) and recorded_setting(manifest.method, manifest.config, "iterations", 0) > 0
+    num_images = manifest.num_images * (1 + has_start) + sum(len(look.rows) for look in snapshots)
+    pictures = Pictures.plan(manifest, num_images)
+    stages = []
+    with reporter.stage("gallery", pictures.ipc * (1 + has_start)) as task:
+        if has_start:
+            stages.append(pictures.whole_stage(START, _STARTS.get(_starts_from(manifest), "real image"), 0))
+            draw_whole(output, pictures, stages[0], task.counting(_patches(shards, manifest), pictures.num_classes))
+        for look in snapshots:
+            stage = pictures.part_stage(snapshot_name(len(stages)), look.title, look.iteration, look.rows)
+            draw_part(output, pictures, stage, look.images)
+            stages.append(stage)
+        return pictures.with_stages([*stages, _draw_recovered(artifact, manifest, output, pictures, task)])
+
+
+def _draw_recovered(artifact: Path, manifest: Manifest, output: Path, pictures: Pictures, task: Task) -> Stage:
+    iterations = recorded_setting(manifest.method, manifest.config, "iterations", 0)
+    stage = pictures.whole_stage(RECOVERED, "recovered image" if iterations else "image", iterations or None)
+    draw_whole(output, pictures, stage, task.counting(each_image(artifact, manifest), pictures.num_classes))
+    return stage
+
+
+def _earlier(gallery: Path, manifest: Manifest) -> Pictures | None:
+    """What an earlier gallery of this artifact shows, if it shows more than the artifact's own images."""
+    pictures = read_record(gallery)
+    if pictures is None or all(stage.name == RECOVERED for stage in pictures.stages):
+        return None
+    num_images = sum(len(stage.rows) if stage.rows else manifest.num_images for stage in pictures.stages)
+    if not pictures.has_same_sheets(Pictures.plan(manifest, num_images)):
+        raise ArtifactError(
+            f"{gallery.name}/ shows images of another artifact or version; remove that folder, and make it again with "
+            "fadrm-hf gallery"
+        )
+    return pictures
+
+
+def _take_over(artifact: Path, manifest: Manifest, output: Path, earlier: Pictures, reporter: Reporter) -> Pictures:
+    """The earlier gallery's stages, but for the images themselves, which are drawn from the artifact."""
+    kept = [stage for stage in earlier.stages if stage.name != RECOVERED]
+    for file in (file for stage in kept for file in stage.files):
+        if not (artifact / GALLERY / file).is_file():
+            raise ArtifactError(f"{GALLERY}/{file} is missing; fetch the artifact again, or remove {GALLERY}/")
+        if (output / file) != (artifact / GALLERY / file):
+            output.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(artifact / GALLERY / file, output / file)
+    with reporter.stage("gallery", earlier.ipc) as task:
+        return earlier.with_stages([*kept, _draw_recovered(artifact, manifest, output, earlier, task)])
+
+
+def _start_shards(work: Path | None, manifest: Manifest) -> list[Path]:
+    """The files of starting images; none unless they are all there."""
+    files = sorted((work / "patches").glob("*.safetensors")) if work else []
+    return files if sum(len(load_tensors(file)["label"]) for file in files) == manifest.num_images else []
+
+
+def _patches(shards: Sequence[Path], manifest: Manifest) -> Iterator[Tensor]:
+    """The starting images in the order of the images table; classes are in the shards as they follow each other."""
+    tables = [load_tensors(file) for file in shards]  # mapped, not read
+    rows = torch.cat([table["ipc_index"] * len(manifest.classes.ids) + table["label"] for table in tables])
+    place = {row: position for position, row in enumerate(rows.tolist())}
+    ends = torch.tensor([len(table["label"]) for table in tables]).cumsum(0).tolist()
+    for row in range(manifest.num_images):
+        index = bisect_right(ends, place[row])
+        yield tables[index]["images"][place[row] - (ends[index - 1] if index else 0)]
+
+
+def _snapshots(work: Path | None, manifest: Manifest) -> list[Snapshot]:
+    """What was kept between the beginning and the end, which the other stages show."""
+    looks = [load_tensors(file) for file in sorted((work / SNAPSHOTS).glob("*.safetensors"))] if work else []
+    if len(looks) < 3 or work is None:
+        return []
+    rows = _rows_of_first_shard(work, manifest)
+    return [
+        Snapshot(int(look["iteration"]), int(look["iteration"]) == int(before["iteration"]), rows, look["images"])
+        for before, look in pairwise(looks[:-1])
+    ]
+
+
+def _rows_of_first_shard(work: Path, manifest: Manifest) -> tuple[int, ...]:
+    """The rows of the images that snapshots are kept of, in their order."""
+    num_classes = len(manifest.classes.ids)
+    shard = recovery_shards(num_classes, manifest.ipc, manifest.settings("recover", RecoverConfig))[0]
+    start = load_tensors(work / "patches" / f"{range_name(shard.classes)}.safetensors")
+    is_there = torch.isin(start["ipc_index"], torch.tensor(shard.ipc_indices))
+    return tuple((start["ipc_index"] * num_classes + start["label"])[is_there].tolist())
+
+
+def _starts_from(manifest: Manifest) -> str:
+    return str(recorded_setting(manifest.method, manifest.config, "starts_from", ""))

@@ -1,0 +1,115 @@
+"""A gallery's folder: its sheets, what its page knows, the page itself.
+
+index.html, *.css, *.js    the page, the same for every artifact but for its title
+pictures.json              what the sheets hold (`fadrm_hf.report.gallery.sheets`)
+*.webp                     the sheets
+data.js, views.js          classes, results, scores; a sample of stored views
+
+Names of classes and sources are strangers' words: they reach the page as data and are shown as text, never as markup.
+"""
+
+from collections.abc import Iterable, Iterator
+from importlib.resources import files as resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pyarrow.parquet as pq
+
+from fadrm_hf.artifact.location import LocalFolder, Location, table_names
+from fadrm_hf.artifact.manifest import Manifest
+from fadrm_hf.artifact.reading import open_table, table_files
+from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
+from fadrm_hf.report.card import card_title
+from fadrm_hf.runtime.files import write_bytes
+from fadrm_hf.report.gallery.facts import as_script, facts_of
+from fadrm_hf.report.gallery.sheets import GALLERY, RECORD, read_record, write_record
+from fadrm_hf.report.gallery.stages import draw_pictures
+from fadrm_hf.report.gallery.stored_views import sample_views
+from fadrm_hf.runtime.progress import QUIET, Reporter
+
+PAGE, DATA, VIEWS = "index.html", "data.js", "views.js"
+_SHARED = ("style.css", "sheets.js", "charts.js", "page.js")  # with the page of comparison
+
+Tables = Iterable[tuple[Path, pq.ParquetFile]]
+
+
+def write_gallery(
+    folder: Path,
+    manifest: Manifest,
+    work: Path | None = None,
+    output: Path | None = None,
+    labels: Tables | None = None,
+    name: str | None = None,
+    reporter: Reporter = QUIET,
+) -> Path:
+    """Make the gallery of an artifact; the caller then writes or refreshes the manifest.
+
+    Args:
+        folder: The artifact, with its card and tables.
+        manifest: Its manifest, which need not be written yet.
+        work: The run's folder of shards, which knows what images started from; without it that is taken over from the
+            gallery in `folder`, if it has one.
+        output: Where to; `gallery/` in `folder` if not given.
+        labels: The files of soft labels, if they lie elsewhere than in `folder`.
+        name: What the examples load; the name on the card if not given.
+        reporter: Where progress goes.
+
+    Returns:
+        The page.
+
+    Raises:
+        ArtifactError: If the artifact, or the gallery it has, is damaged.
+    """
+    place = output or folder / GALLERY
+    pictures = draw_pictures(folder, manifest, place, work, reporter)
+    for stale in set(place.glob("*.webp")) - {place / file for stage in pictures.stages for file in stage.files}:
+        stale.unlink()
+    write_record(place, pictures)
+    if labels is None:
+        labels = ((file, open_table(file)) for file in table_files(folder, LABELS_FOLDER))
+    write_bytes(place / VIEWS, as_script("VIEWS", sample_views(labels, manifest)))
+    write_bytes(place / DATA, as_script("FACTS", facts_of(folder, manifest, pictures, name)))
+    return write_page(place, "gallery", card_title(manifest))
+
+
+def refresh_gallery(folder: Path, manifest: Manifest) -> None:
+    """Tell the page of an artifact its name and results as they are now; one without a gallery gets none."""
+    pictures = read_record(folder / GALLERY)
+    if pictures is not None:
+        write_bytes(folder / GALLERY / DATA, as_script("FACTS", facts_of(folder, manifest, pictures)))
+
+
+def pages_of(folder: Path) -> dict[str, Path]:
+    """The pages of an artifact that people open; one that was packaged by an early version has no gallery."""
+    pages = {"card": folder / "README.md", "gallery": folder / GALLERY / PAGE}
+    return {name: page for name, page in pages.items() if page.is_file()}
+
+
+def write_page(place: Path, kind: str, title: str) -> Path:
+    """The files of a page, "gallery" or "compare", that do not depend on what it shows but for its title."""
+    template = resources("fadrm_hf.report.gallery") / "page" / f"{kind}.html.jinja"
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    for name in (*_SHARED, f"{kind}.js"):
+        write_bytes(place / name, (resources("fadrm_hf.report.gallery") / "page" / name).read_bytes())
+    text = environment.from_string(template.read_text("utf-8")).render(title=title)
+    write_bytes(place / PAGE, text.encode())
+    return place / PAGE
+
+
+def fetch_for_gallery(location: Location) -> dict[str, Any]:
+    """What `write_gallery` needs of an artifact anywhere, as its arguments; of the labels, only what is sampled."""
+    is_here = isinstance(location, LocalFolder)  # where an earlier gallery may have been removed, to be made again
+    for name in location.manifest.files:
+        is_needed = name.startswith((f"{IMAGES_FOLDER}/", "results/", "README.md"))
+        is_earlier = name == f"{GALLERY}/{RECORD}" or (name.startswith(f"{GALLERY}/") and name.endswith(".webp"))
+        if is_needed or (is_earlier and not is_here):
+            location.local(name)
+    return {"folder": location.folder, "manifest": location.manifest, "labels": _label_tables(location)}
+
+
+def _label_tables(location: Location) -> Iterator[tuple[Path, pq.ParquetFile]]:
+    """The files of soft labels, each open until the next is asked for; what is read of them travels, and no more."""
+    for name in table_names(location.manifest, LABELS_FOLDER):
+        with location.stream(name) as source:
+            yield Path(name), open_table(Path(name), source)

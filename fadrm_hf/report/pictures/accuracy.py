@@ -1,0 +1,99 @@
+"""Accuracies beside one another: what an artifact is compared with, methods and their cost, architectures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fadrm_hf.report.pictures.style import (
+    BLUE,
+    ERRORS,
+    GREY,
+    TOP1,
+    label_points,
+    new_figure,
+    percent,
+    plain,
+    scale_by_logarithm,
+    to_png,
+)
+
+_RANKED = ("whole_mean", "whole_std", "distilled_mean", "distilled_std")
+_BASELINES = ("random_real",)
+_BAR: dict[str, Any] = {"height": 0.62, "error_kw": {"capsize": 2.5, "lw": 1}}
+
+
+def draw_accuracy(bars: Sequence[tuple[str, float, float]]) -> bytes:
+    """Horizontal bars with error bars; (text, mean, standard deviation), as fractions."""
+    with new_figure(7, 0.36 * len(bars) + 0.75) as figure:
+        axes = figure.subplots()
+        colours = [BLUE if text.startswith("distilled") else GREY for text, _, _ in bars]
+        means, errors = percent([mean for _, mean, _ in bars]), percent([error for _, _, error in bars])
+        _draw_bars(axes, [plain(text, 70) for text, _, _ in bars], means, errors, colours)
+        axes.set(xlim=(0, 110), xticks=range(0, 101, 20), xlabel=TOP1)
+        return to_png(figure)
+
+
+def draw_comparison(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Methods beside one another: accuracy with its standard deviation; the same against the time of distillation.
+
+    Args:
+        rows: Each with "method", "title", "top1_mean" and "top1_std" as fractions, and "distillation_seconds".
+    """
+    titles = [plain(row["title"], 30) for row in rows]
+    means, errors = (percent([row[f"top1_{kind}"] for row in rows]) for kind in ("mean", "std"))
+    colours = [GREY if row["method"] in _BASELINES else BLUE for row in rows]
+    with new_figure(9, max(2.8, 0.3 * len(rows) + 1.1)) as figure:
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
+        _draw_bars(left, titles, means, errors, colours)
+        left.set(xlim=(0, 1.16 * max(mean + error for mean, error in zip(means, errors, strict=True))), xlabel=TOP1)
+        _draw_costs(right, rows, means, errors, colours)
+        return to_png(figure)
+
+
+def draw_ranking(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Architectures by their accuracy after training on everything, and after training on a distilled dataset.
+
+    Args:
+        rows: Each with "title", and "whole_mean", "whole_std", "distilled_mean" and "distilled_std" as fractions.
+    """
+    x, x_errors, y, y_errors = (percent([row[name] for row in rows]) for name in _RANKED)
+    with new_figure(5.5, 4.4) as figure:
+        axes = figure.subplots()
+        axes.errorbar(x, y, xerr=x_errors, yerr=y_errors, fmt="o", color=BLUE, ecolor=GREY, **ERRORS)
+        axes.set(xlabel="top-1, trained on the whole dataset (%)", ylabel="top-1, trained on the distilled one (%)")
+        axes.margins(x=0.2, y=0.12)
+        titles = [plain(row["title"], 30) for row in rows]
+        label_points(axes, list(zip(x, y, y_errors, titles, strict=True)))
+        return to_png(figure)
+
+
+def _draw_bars(
+    axes: Any, texts: Sequence[str], means: Sequence[float], errors: Sequence[float], colours: Sequence[str]
+) -> None:
+    """Bars from the top down, each with its value at its end."""
+    places = range(len(texts))
+    axes.barh(places, means, xerr=errors, color=colours, **_BAR)
+    axes.set_yticks(places, texts)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(False, axis="y")
+    axes.invert_yaxis()
+    for place, mean, error in zip(places, means, errors, strict=True):
+        axes.annotate(f"{mean:.1f}", (mean + error, place), (5, 0), textcoords="offset points", va="center")
+
+
+def _draw_costs(
+    axes: Any,
+    rows: Sequence[dict[str, Any]],
+    means: Sequence[float],
+    errors: Sequence[float],
+    colours: Sequence[str],
+) -> None:
+    """Each method at what it takes and what it gives."""
+    seconds = [row["distillation_seconds"] for row in rows]
+    for x, y, error, colour in zip(seconds, means, errors, colours, strict=True):
+        axes.errorbar([x], [y], yerr=[error], fmt="o", color=colour, **ERRORS)
+    if min(seconds) > 0:
+        scale_by_logarithm(axes.xaxis)
+    axes.set(xlabel="seconds of distillation, without the teachers", ylabel="top-1 (%)")
+    axes.margins(x=0.2, y=0.1)
+    titles = [plain(row["title"], 30) for row in rows]
+    label_points(axes, list(zip(seconds, means, errors, titles, strict=True)))

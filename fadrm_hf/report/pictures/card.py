@@ -1,0 +1,67 @@
+"""The pictures of a card, in `assets/` of an artifact."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fadrm_hf.runtime.files import load_tensors, write_bytes
+from fadrm_hf.report.pictures.accuracy import draw_accuracy
+from fadrm_hf.report.pictures.images import CURVES, draw_grid, draw_information, draw_recovery
+
+_GRID_CLASSES = 10
+
+
+def write_pictures(
+    folder: Path,
+    class_names: Sequence[str],
+    bars: Sequence[tuple[str, float, float]],
+    course: Sequence[Mapping[str, float]] = (),
+    work: Path | None = None,
+) -> None:
+    """Draw what there is to show into `assets/`; pictures of the recovery need its shards and log.
+
+    Args:
+        folder: The artifact.
+        class_names: Names in label order.
+        bars: (text, mean, standard deviation) of each accuracy, as fractions.
+        course: Looks at the information in the images along their optimisation (`draw_information`); start and end
+            alone are no course.
+        work: The run's folder of shards; without it, the pictures of the recovery stay as they are.
+    """
+    if work is not None:
+        patches, recovered = (_first_images(work / stage) for stage in ("patches", "recovered"))
+        if patches and recovered:
+            write_bytes(folder / "assets/grid.png", draw_grid(class_names, patches, recovered))
+        records = _recovery_records(work / "log.jsonl")
+        if records:
+            write_bytes(folder / "assets/recovery.png", draw_recovery(records))
+    if bars:
+        write_bytes(folder / "assets/accuracy.png", draw_accuracy(bars))
+    information = folder / "assets/information.png"
+    if len(course) > 2:
+        write_bytes(information, draw_information(course))
+    else:
+        information.unlink(missing_ok=True)  # of scores that are no more
+
+
+def _first_images(shards: Path) -> dict[int, Tensor]:
+    """Label -> the image of ipc index 0, of the first classes."""
+    found: dict[int, Tensor] = {}
+    for file in sorted(shards.glob("*.safetensors")):
+        if len(found) >= _GRID_CLASSES:
+            break
+        columns = load_tensors(file)
+        for row in torch.nonzero(columns["ipc_index"] == 0).flatten().tolist():
+            found.setdefault(int(columns["label"][row]), columns["images"][row])
+    return {label: found[label] for label in sorted(found)[:_GRID_CLASSES]}
+
+
+def _recovery_records(log: Path) -> list[dict[str, float]]:
+    if not log.exists():
+        return []
+    # A machine that lost power leaves a line half written.
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
+    return [line for line in lines if line.get("stage") == "recover" and "iteration" in line and CURVES.keys() & line]

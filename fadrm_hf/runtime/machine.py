@@ -1,0 +1,129 @@
+"""What a measurement was made on: processor, memory, accelerator, library versions. Never a host or user name."""
+
+import json
+import os
+import platform
+import resource
+import sys
+from contextlib import suppress
+from importlib.metadata import Distribution, PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fadrm_hf.runtime.number_format import is_native
+
+_CLEAR_PEAK = Path("/proc/self/clear_refs")
+LIBRARIES = (
+    "accelerate",
+    "datasets",
+    "fadrm_hf",
+    "huggingface_hub",
+    "numpy",
+    "pyarrow",
+    "safetensors",
+    "timm",
+    "torch",
+    "torchvision",
+    "transformers",
+)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return processor, its capability, usable cores, memory in bytes and accelerator (None: there is none)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": _processor(),
+        "capability": _capability(),
+        "cores": cores,
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Return versions of Python and of the libraries that results depend on, and the commit of this one if known."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    commit = _commit()
+    return versions | ({"fadrm_hf_commit": commit} if commit else {})
+
+
+def reset_peak_memory() -> None:
+    """Let `peak_memory_bytes` count from now on, where the system can: on a GPU, and on Linux."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        _CLEAR_PEAK.write_text("5")
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident size of this process since the last reset; on a GPU, the most its tensors took there."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0:
+        return torch.cuda.max_memory_allocated()
+    peak = process_bytes("VmHWM")  # unlike getrusage's, it can be reset
+    if peak is not None:
+        return peak
+    kilo = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilo
+
+
+def process_bytes(name: str, process: int | str = "self") -> int | None:
+    """A figure of a process's memory as Linux gives it, e.g. "RssAnon"; `None` where it gives none."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _commit() -> str | None:
+    """Return the commit that this library was installed from, or that its checkout is at; `None` for a release.
+
+    Uncommitted changes are not seen: git is not started.
+    """
+    with suppress(PackageNotFoundError, ValueError, AttributeError):
+        origin = json.loads(Distribution.from_name("fadrm_hf").read_text("direct_url.json") or "{}")
+        if commit := origin.get("vcs_info", {}).get("commit_id"):
+            return str(commit)
+    with suppress(OSError):
+        return head_commit(Path(__file__).parents[1] / ".git")
+    return None
+
+
+def head_commit(git: Path) -> str | None:
+    """Return the commit that is checked out where `.git` is a repository's folder, or a worktree's file."""
+    if git.is_file():
+        git = git.parent / git.read_text().removeprefix("gitdir:").strip()
+    head = (git / "HEAD").read_text().strip()
+    if not head.startswith("ref: "):
+        return head
+    name, common = head.removeprefix("ref: "), git / "commondir"
+    shared = git / common.read_text().strip() if common.exists() else git
+    if (shared / name).exists():
+        return (shared / name).read_text().strip()
+    packed = (line.split() for line in (shared / "packed-refs").read_text().splitlines())
+    return next((words[0] for words in packed if words[1:] == [name]), None)
+
+
+def _capability() -> str:
+    """Return the vector instructions of torch's own kernels, and whether oneDNN has some for bf16.
+
+    With others, sums are rounded in another order, and the same recipe gives other last bits.
+    """
+    name = torch.backends.cpu.get_cpu_capability()
+    return f"{name} with bf16" if is_native(torch.bfloat16, "cpu") else name
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
