@@ -36,15 +36,15 @@ from PIL import Image as PillowImage
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.cli import main as fadrm_hf
 from fadrm_hf.config import SourceConfig
-from fadrm_hf.networks.convnets import MapClassifier
-from fadrm_hf.runtime.files import write_json
-from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.runtime.machine import describe_machine, library_versions, process_bytes
-from fadrm_hf.networks.model_directory import model_config, write_model_directory
 from fadrm_hf.config.datasets import PRESETS
+from fadrm_hf.data.class_map import ClassMap
+from fadrm_hf.networks.convnets import MapClassifier
+from fadrm_hf.networks.model_directory import model_config, write_model_directory
+from fadrm_hf.runtime.files import write_json
+from fadrm_hf.runtime.machine import describe_machine, library_versions, process_bytes
+from fadrm_hf.training.loader import load_distilled
 
 NUM_IMAGES = {"imagenet1k": 1_281_167, "imagenet21k_p": 1_045_000}  # of 11,060,223: a hundred of each class
 PICTURE, DIFFERENT, ROWS_PER_FILE = 64, 2000, 100_000

@@ -20,19 +20,19 @@ from typing import Any
 
 import torch
 
-from fadrm_hf.pipeline.arguments import run_from_recipe
 from fadrm_hf.artifact import read_manifest
 from fadrm_hf.artifact.location import LocalFolder
 from fadrm_hf.artifact.manifest import MANIFEST_NAME
 from fadrm_hf.artifact.reading import open_table, read_label_group, table_files
 from fadrm_hf.artifact.recorded_source import source_of
 from fadrm_hf.artifact.tables import LABELS_FOLDER
-from fadrm_hf.runtime.files import write_json
+from fadrm_hf.pipeline.arguments import run_from_recipe
 from fadrm_hf.pipeline.recode import recode
-from fadrm_hf.training.loader import load_distilled
+from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.scores import summarise
+from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.protocol import protocol_of
 from fadrm_hf.training.train_student import StudentTraining, TestImages, forget
 

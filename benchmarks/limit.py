@@ -26,11 +26,11 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from fadrm_hf.config import RecoverConfig, SourceConfig
+from fadrm_hf.config.datasets import resolve_source
+from fadrm_hf.data.sources import load_source
+from fadrm_hf.recovery.matcher import matching
 from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
-from fadrm_hf.config.datasets import resolve_source
-from fadrm_hf.recovery.matcher import matching
-from fadrm_hf.data.sources import load_source
 
 FORMS = ("plain", "eager", "compiled")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

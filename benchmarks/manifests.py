@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from fadrm_hf.artifact.manifest import ClassRecord, Manifest, PixelRecord, SourceRecord, write_manifest
-from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.config import RelabelConfig
+from fadrm_hf.data.class_map import ClassMap
 
 Colour = tuple[float, float, float]
 

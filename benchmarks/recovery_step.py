@@ -23,15 +23,15 @@ from torch import Tensor
 
 import fadrm_hf.networks.small_images  # noqa: F401 - registers the small-image architectures
 from fadrm_hf.config import RecoverConfig, SourceConfig
-from fadrm_hf.runtime.files import write_json
-from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.config.datasets import resolve_source
-from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.data.sources import Source, load_source
+from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.recovery.matcher import Matcher, matching
 from fadrm_hf.recovery.memory import peak_tensor_bytes
 from fadrm_hf.recovery.recover import Recovery
-from fadrm_hf.data.sources import Source, load_source
-from fadrm_hf.networks.teachers import Teacher
+from fadrm_hf.runtime.files import write_json
+from fadrm_hf.runtime.machine import describe_machine, library_versions
+from fadrm_hf.runtime.randomness import generator
 
 Variant = tuple[str, str]  # form, precision
 CPU_VARIANTS = [("plain", "fp32"), ("plain", "bf16"), ("eager", "fp32"), ("compiled", "fp32"), ("compiled", "bf16")]

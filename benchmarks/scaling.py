@@ -20,16 +20,16 @@ import torch
 
 import fadrm_hf.networks.small_images  # noqa: F401 - registers the small-image architectures
 from fadrm_hf.config import RecoverConfig, RunConfig, SourceConfig, TeacherConfig
-from fadrm_hf.runtime.files import write_json
-from fadrm_hf.runtime.machine import describe_machine, library_versions
-from fadrm_hf.methods import find_method
 from fadrm_hf.config.datasets import resolve_source
+from fadrm_hf.data.sources import Source, load_source
+from fadrm_hf.methods import find_method
+from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.recovery.matcher import Matcher, matching
 from fadrm_hf.recovery.memory import peak_tensor_bytes
 from fadrm_hf.recovery.trial import try_recovery
+from fadrm_hf.runtime.files import write_json
+from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.shards import recovery_shards
-from fadrm_hf.data.sources import Source, load_source
-from fadrm_hf.networks.teachers import Teacher
 
 
 def parse() -> argparse.Namespace:

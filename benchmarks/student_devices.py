@@ -25,10 +25,10 @@ from torch import Tensor, nn
 import fadrm_hf.networks.small_images  # noqa: F401 - registers the small-image architectures
 from fadrm_hf.config import StudentConfig
 from fadrm_hf.runtime.files import write_json
-from fadrm_hf.training.loader import Batch
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.shards import join_world
+from fadrm_hf.training.loader import Batch
 from fadrm_hf.training.protocol import optimiser_of
 from fadrm_hf.training.student_group import ALONE, StudentGroup, student_group
 from fadrm_hf.training.student_step import CapturedStep, StudentStep, on_device

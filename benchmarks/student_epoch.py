@@ -34,11 +34,11 @@ from torchvision.transforms.v2 import functional as transforms
 import fadrm_hf.networks.small_images  # noqa: F401 - registers the small-image architectures
 from fadrm_hf.artifact.tables import write_tables
 from fadrm_hf.config import RelabelConfig, StudentConfig
-from fadrm_hf.runtime.files import save_tensors, write_json
 from fadrm_hf.labels.relabel import label_epoch, micro_batches
-from fadrm_hf.training.loader import load_distilled
+from fadrm_hf.runtime.files import save_tensors, write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.protocol import optimiser_of
 from fadrm_hf.training.student_step import CapturedStep, StudentStep, on_device
 

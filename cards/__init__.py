@@ -1,1 +1,1 @@
-"""Templates of the cards; `fadrm_hf.card` fills them."""
+"""Templates of the cards; `fadrm_hf.report.card` fills them."""

@@ -4,11 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fadrm_hf.pipeline.arguments import parse_run
     from fadrm_hf.config import RunConfig
     from fadrm_hf.errors import FadrmError
-    from fadrm_hf.training.loader import Batch, Distilled, load_distilled
     from fadrm_hf.methods.method import Method
+    from fadrm_hf.pipeline.arguments import parse_run
+    from fadrm_hf.training.loader import Batch, Distilled, load_distilled
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,13 +24,13 @@ __all__ = [
 
 # Imported when they are asked for: most bring torch and datasets with them, which take seconds.
 _PLACES = {
-    "Batch": "loader",
-    "Distilled": "loader",
+    "Batch": "training.loader",
+    "Distilled": "training.loader",
     "FadrmError": "errors",
-    "Method": "method",
+    "Method": "methods.method",
     "RunConfig": "config",
-    "load_distilled": "loader",
-    "parse_run": "arguments",
+    "load_distilled": "training.loader",
+    "parse_run": "pipeline.arguments",
 }
 
 

@@ -17,12 +17,12 @@ import yaml
 from fixtures.holding import hold
 from fixtures.runs import EPOCHS, PROCESSES, RECIPE, STUDENT, files_of, identities, work_of
 
-from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.cli import main
 from fadrm_hf.commands.ablate import parse_sweep
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.evaluation.ablation import build_sweep, with_settings
 from fadrm_hf.evaluation.results_page import render_results_page
+from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.report.pictures import draw_axis
 
 CONFIGS = Path(__file__).parent.parent / "recipes/configs"

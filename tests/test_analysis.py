@@ -18,11 +18,11 @@ from scipy import special, stats
 
 import fadrm_hf.networks.small_images  # noqa: F401 (registers the teacher's architecture)
 from fadrm_hf.artifact.manifest import read_manifest
-from fadrm_hf.report.card import read_results
 from fadrm_hf.cli import main
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.config.datasets import resolve_source
 from fadrm_hf.data.sources import load_source
+from fadrm_hf.report.card import read_results
 
 pytestmark = pytest.mark.numerical
 

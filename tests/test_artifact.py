@@ -26,17 +26,17 @@ from fadrm_hf.artifact.manifest import read_manifest, refresh_files, write_manif
 from fadrm_hf.artifact.reading import num_label_epochs, read_images, read_soft_labels
 from fadrm_hf.artifact.recorded_teachers import record_teacher, recorded_labeller
 from fadrm_hf.artifact.tables import label_names, write_tables
-from fadrm_hf.report.card import write_card
-from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.config import RelabelConfig, SourceConfig
+from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import ArtifactError, ConfigError
-from fadrm_hf.runtime.files import load_tensors, save_tensors, sha256, write_json
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.labels.relabel import Labeller, label_epoch
-from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.networks.model_directory import model_config, write_model_directory
 from fadrm_hf.networks.teachers import load_teacher
 from fadrm_hf.publishing.verify import verify_location
+from fadrm_hf.report.card import write_card
+from fadrm_hf.runtime.files import load_tensors, save_tensors, sha256, write_json
+from fadrm_hf.training.loader import load_distilled
 
 pytestmark = pytest.mark.numerical
 

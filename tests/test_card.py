@@ -16,12 +16,12 @@ from fadrm_hf.artifact.manifest import (
     TeacherRecord,
     refresh_files,
 )
-from fadrm_hf.report.card import card_configs, read_results, render_card, replace_results, write_card
-from fadrm_hf.report.card.scores import Score, Scores
 from fadrm_hf.errors import ArtifactError
-from fadrm_hf.runtime.files import write_json
 from fadrm_hf.methods.fadrm import PAPER
 from fadrm_hf.publishing.verify import verify_artifact
+from fadrm_hf.report.card import card_configs, read_results, render_card, replace_results, write_card
+from fadrm_hf.report.card.scores import Score, Scores
+from fadrm_hf.runtime.files import write_json
 
 EXPECTED = Path(__file__).parent / "fixtures/card.md"
 ROWS = ('{"image": <PNG of 268 bytes>,\n "label": 0}', '{"epoch": 0,\n "image": 4}')

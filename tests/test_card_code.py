@@ -17,10 +17,10 @@ from huggingface_hub import DatasetCardData
 from fadrm_hf.artifact import read_images, read_soft_labels, write_tables
 from fadrm_hf.artifact.manifest import read_manifest, refresh_files, write_manifest
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES
+from fadrm_hf.data.views import LabelViews, render_views
+from fadrm_hf.pipeline.recode import recode
 from fadrm_hf.report.card import label_configs, write_card
 from fadrm_hf.runtime.files import load_tensors, save_tensors
-from fadrm_hf.pipeline.recode import recode
-from fadrm_hf.data.views import LabelViews, render_views
 
 
 @pytest.fixture(scope="module")

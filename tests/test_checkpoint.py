@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fadrm_hf.runtime.checkpoint import load_checkpoint, save_checkpoint
 from fadrm_hf.errors import RunFolderError
+from fadrm_hf.runtime.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.numerical
 

@@ -14,15 +14,15 @@ import pytest
 import yaml
 from fixtures.runs import FADRM, RECIPE, ROOT, STUDENT, copy_run
 
-from fadrm_hf.config.students import list_students
-from fadrm_hf.pipeline.arguments import SECTIONS, parse_run
 from fadrm_hf.cli import main
 from fadrm_hf.commands.catalogue import COMMANDS, LINE
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.listing import PUBLISHED_TEACHERS
-from fadrm_hf.methods import METHODS, find_method
 from fadrm_hf.config.datasets import PRESETS
+from fadrm_hf.config.students import list_students
+from fadrm_hf.methods import METHODS, find_method
 from fadrm_hf.networks.students import create_student
+from fadrm_hf.pipeline.arguments import SECTIONS, parse_run
 
 LISTS = ("methods", "students", "sources", "teachers")
 

@@ -14,10 +14,10 @@ from fadrm_hf.artifact import read_manifest
 from fadrm_hf.artifact.recorded_teachers import load_recorded_teachers
 from fadrm_hf.cli import main
 from fadrm_hf.config import RelabelConfig, SourceConfig, StudentConfig
-from fadrm_hf.evaluation.continual_learning import classes_seen, of_classes
-from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.config.datasets import resolve_source
 from fadrm_hf.data.sources import load_source
+from fadrm_hf.evaluation.continual_learning import classes_seen, of_classes
+from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.protocol import protocol_of
 
 WORDS = ("--steps=3", "--orders=2", "--num_seeds=1", "--epochs=2")

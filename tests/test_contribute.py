@@ -11,14 +11,14 @@ from huggingface_hub import CommitOperationAdd, HfApi
 
 from fadrm_hf.artifact import read_manifest
 from fadrm_hf.artifact.manifest import is_unaltered
-from fadrm_hf.report.card import read_results
 from fadrm_hf.cli import main
 from fadrm_hf.commands.contribute import send_result_command
 from fadrm_hf.commands.exit_code import ExitCode
-from fadrm_hf.publishing.contribute import send_result
 from fadrm_hf.errors import ArtifactError, ConfigError, HubError
+from fadrm_hf.publishing.contribute import send_result
 from fadrm_hf.publishing.received_results import read_evaluation
 from fadrm_hf.publishing.verify import verify_artifact
+from fadrm_hf.report.card import read_results
 
 REPO = "org/digits"
 KIND = "distilled-soft-fadrm-timm_resnet10_narrow"

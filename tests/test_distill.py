@@ -32,9 +32,9 @@ from fixtures.runs import (
 from fadrm_hf.artifact import read_images, read_manifest
 from fadrm_hf.cli import main
 from fadrm_hf.config import SourceConfig
+from fadrm_hf.data.sources import load_source
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.runtime.files import load_tensors
-from fadrm_hf.data.sources import load_source
 
 pytestmark = pytest.mark.numerical
 

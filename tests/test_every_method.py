@@ -9,12 +9,12 @@ import torch
 from datasets import load_dataset
 from fixtures.runs import IMAGES, LABELS, identities, lasting, run_and_die, work_of
 
-from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.cli import main
-from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.methods import METHODS, find_method
 from fadrm_hf.config.datasets import PRESETS, resolve_source
+from fadrm_hf.methods import METHODS, find_method
+from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.publishing.verify import verify_location
+from fadrm_hf.training.loader import load_distilled
 
 pytestmark = pytest.mark.numerical
 

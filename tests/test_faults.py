@@ -51,17 +51,17 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fadrm_hf.artifact import read_images
-from fadrm_hf.runtime.claims import Claims
 from fadrm_hf.cli import main
 from fadrm_hf.config import PatchConfig, RecoverConfig, RelabelConfig, SourceConfig
-from fadrm_hf.errors import ConfigError, TeacherError
-from fadrm_hf.runtime.halving import in_halves
-from fadrm_hf.labels.relabel import Labeller, label_epoch
-from fadrm_hf.recovery.patches import starting_images
-from fadrm_hf.runtime.randomness import generator
-from fadrm_hf.recovery.matcher import matching
-from fadrm_hf.recovery.recover import Recovery
 from fadrm_hf.data.sources import load_source
+from fadrm_hf.errors import ConfigError, TeacherError
+from fadrm_hf.labels.relabel import Labeller, label_epoch
+from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.patches import starting_images
+from fadrm_hf.recovery.recover import Recovery
+from fadrm_hf.runtime.claims import Claims
+from fadrm_hf.runtime.halving import in_halves
+from fadrm_hf.runtime.randomness import generator
 
 CPU = torch.device("cpu")
 EVERYTHING = os.environ.get("FAULTS") == "all"

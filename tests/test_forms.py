@@ -11,11 +11,11 @@ from fixtures.small import digits, small_teacher
 from fadrm_hf.artifact import read_images, read_manifest
 from fadrm_hf.cli import main
 from fadrm_hf.config import RecoverConfig, RunConfig, SourceConfig
-from fadrm_hf.methods.fadrm import FADRM
 from fadrm_hf.config.datasets import resolve
-from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.methods.fadrm import FADRM
 from fadrm_hf.recovery.matcher import matching
 from fadrm_hf.recovery.recover import Recovery
+from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical
 

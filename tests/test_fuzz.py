@@ -21,15 +21,15 @@ from fixtures.tables import LABELS, groups_of, rehash, write_groups
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fadrm_hf.pipeline.arguments import parse_run, run_from_recipe
 from fadrm_hf.config.file import read_settings
 from fadrm_hf.errors import FadrmError
-from fadrm_hf.publishing.received_results import read_evaluation
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.labels.codecs import find_codec
+from fadrm_hf.pipeline.arguments import parse_run, run_from_recipe
 from fadrm_hf.pipeline.legacy.label_files import read_batch
-from fadrm_hf.training.loader import load_distilled
+from fadrm_hf.publishing.received_results import read_evaluation
 from fadrm_hf.runtime.shards import WorkFolder
+from fadrm_hf.training.loader import load_distilled
 
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 IMAGES = "data/train-00000-of-00001.parquet"

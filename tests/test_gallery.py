@@ -29,16 +29,16 @@ from PIL import Image
 
 from fadrm_hf.artifact import read_images, read_manifest, read_soft_labels
 from fadrm_hf.artifact.manifest import PixelRecord
-from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.cli import main
+from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import ArtifactError
-from fadrm_hf.runtime.files import load_tensors
+from fadrm_hf.evaluation.results import record_result
+from fadrm_hf.pipeline.recode import recode
+from fadrm_hf.publishing.verify import verify_artifact
 from fadrm_hf.report.gallery import refresh_gallery, write_gallery
 from fadrm_hf.report.gallery.serving import served
 from fadrm_hf.report.gallery.sheets import THUMBNAIL_PIXELS, WHOLE_PIXELS, Pictures, read_record
-from fadrm_hf.pipeline.recode import recode
-from fadrm_hf.evaluation.results import record_result
-from fadrm_hf.publishing.verify import verify_artifact
+from fadrm_hf.runtime.files import load_tensors
 
 pytestmark = pytest.mark.numerical
 
@@ -121,7 +121,8 @@ def test_views_are_those_that_are_stored(finished):
 
 
 def test_views_of_every_class_are_sampled_where_images_are_many(artifact, monkeypatch):
-    monkeypatch.setattr("fadrm_hf.report.gallery.stored_views._MOST_VIEWS", 10)  # of four classes: two epochs of five images
+    # Of four classes: two epochs of five images.
+    monkeypatch.setattr("fadrm_hf.report.gallery.stored_views._MOST_VIEWS", 10)
     write_gallery(artifact, read_manifest(artifact))
     views = read_script(artifact / "gallery/views.js")
     assert {row: [view["epoch"] for view in found] for row, found in views.items()} == {

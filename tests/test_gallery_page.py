@@ -12,8 +12,8 @@ from fixtures.galleries import CLASSES, HOSTILE, LARGE_CLASSES, make_gallery, ma
 
 from fadrm_hf.artifact import read_images, read_soft_labels
 from fadrm_hf.cli import main
-from fadrm_hf.report.gallery.serving import served
 from fadrm_hf.data.views import LabelViews, render_views
+from fadrm_hf.report.gallery.serving import served
 
 DESK, PHONE = {"width": 1200, "height": 900}, {"width": 360, "height": 740}
 PIXEL = """async ([selector, x, y]) => {

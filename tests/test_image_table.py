@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fadrm_hf.runtime import files
 from fadrm_hf.config import RelabelConfig
 from fadrm_hf.data.image_table import ImageTable, empty_images
-from fadrm_hf.labels.relabel import label_epoch
-from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.data.views import LabelViews, render_views
+from fadrm_hf.labels.relabel import label_epoch
+from fadrm_hf.runtime import files
+from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical
 

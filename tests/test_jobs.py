@@ -13,8 +13,8 @@ import pytest
 from fixtures.runs import FADRM, RECIPE, ROOT, files_of, identities, lasting, work_of
 from huggingface_hub.cli.hf import app
 
-from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.cli import main
+from fadrm_hf.pipeline.arguments import parse_run
 
 PROGRAM = str(Path(sys.executable).with_name("fadrm-hf"))
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fadrm_hf.evaluation import leakage
 from fadrm_hf.config import SourceConfig
+from fadrm_hf.data.sources import load_source
+from fadrm_hf.evaluation import leakage
 from fadrm_hf.evaluation.leakage import (
     MAX_OF_CONTRAST,
     THRESHOLD,
@@ -16,7 +17,6 @@ from fadrm_hf.evaluation.leakage import (
     copies_of_test_images,
     find_near_duplicates,
 )
-from fadrm_hf.data.sources import load_source
 
 pytestmark = pytest.mark.numerical
 

@@ -18,15 +18,15 @@ from torch.utils.data import RandomSampler
 
 from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.artifact.reading import read_images
-from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.cli import main
 from fadrm_hf.config import RelabelConfig, SourceConfig, TeacherConfig
+from fadrm_hf.data.class_map import ClassMap
+from fadrm_hf.data.sources import load_source
 from fadrm_hf.errors import ArtifactError, ClassMapError, ConfigError, FadrmError, RunFolderError
 from fadrm_hf.pipeline.legacy import ImportConfig, import_release
 from fadrm_hf.pipeline.legacy.image_folder import match_folders
 from fadrm_hf.pipeline.legacy.label_files import read_batch, sampler_orders
 from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.data.sources import load_source
 
 pytestmark = pytest.mark.numerical
 

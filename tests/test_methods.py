@@ -14,9 +14,9 @@ from fadrm_hf.methods import METHODS, find_method
 from fadrm_hf.methods.fadrm import FADRM
 from fadrm_hf.methods.fadrm_plus import FADRMPlus
 from fadrm_hf.methods.random_real import RandomReal
-from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.recovery.matcher import matching
 from fadrm_hf.recovery.recover import Recovery
+from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical
 

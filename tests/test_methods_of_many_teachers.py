@@ -13,18 +13,18 @@ from fixtures.plain_matching import PlainMatching, measured, seen
 from fixtures.runs import RECIPE, lasting, work_of
 from fixtures.small import digits, small_teacher
 
-from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.cli import main
 from fadrm_hf.config import RecoverConfig
+from fadrm_hf.config.datasets import resolve
+from fadrm_hf.data.views import BatchViews, apply_view
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.methods.edc import EDC
 from fadrm_hf.methods.g_vbsm import GVBSM
-from fadrm_hf.config.datasets import resolve
-from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.networks.teachers import check_names
+from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.recovery.matcher import matching
 from fadrm_hf.recovery.recover import Recovery, valid_range
-from fadrm_hf.networks.teachers import check_names
-from fadrm_hf.data.views import BatchViews, apply_view
+from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from fadrm_hf.errors import ScoreError
 from fadrm_hf.evaluation import metrics
 from fadrm_hf.runtime import scores
-from fadrm_hf.errors import ScoreError
 from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical

@@ -8,14 +8,14 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
+from fadrm_hf.config import SourceConfig
+from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.networks import convnets
 from fadrm_hf.networks import small_images as networks
-from fadrm_hf.data.class_map import ClassMap
-from fadrm_hf.config import SourceConfig
 from fadrm_hf.networks.model_directory import model_config, write_model_directory
-from fadrm_hf.recovery.matching import watched_layers
-from fadrm_hf.networks.teachers import load_teacher
 from fadrm_hf.networks.students import check_student
+from fadrm_hf.networks.teachers import load_teacher
+from fadrm_hf.recovery.matching import watched_layers
 
 pytestmark = pytest.mark.numerical
 

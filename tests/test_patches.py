@@ -11,9 +11,10 @@ from fixtures.small import digits, small_teacher
 from PIL import Image as PillowImage
 from torch import nn
 
-from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.config import PatchConfig
+from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import SourceError
+from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.recovery.patches import (
     compose_mosaics,
     images_needed,
@@ -24,7 +25,6 @@ from fadrm_hf.recovery.patches import (
     starting_images,
 )
 from fadrm_hf.runtime.randomness import generator
-from fadrm_hf.networks.teachers import Teacher
 
 pytestmark = pytest.mark.numerical
 

@@ -3,9 +3,9 @@ from dataclasses import fields, replace
 import pytest
 
 from fadrm_hf.config import RecoverConfig, RelabelConfig, RunConfig, SourceConfig, SqueezeConfig, StudentConfig
-from fadrm_hf.errors import ConfigError
 from fadrm_hf.config.datasets import PRESETS, find_preset, resolve
 from fadrm_hf.config.protocols import SETTINGS, nearest, student_defaults
+from fadrm_hf.errors import ConfigError
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 

@@ -4,11 +4,11 @@ import json
 
 from fixtures.runs import work_of
 
-from fadrm_hf.runtime import terminal
 from fadrm_hf.artifact import read_manifest
 from fadrm_hf.pipeline.recode import recode
-from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.publishing.verify import verify_artifact
+from fadrm_hf.runtime import terminal
+from fadrm_hf.runtime.progress import Reporter
 
 
 def test_every_unit_is_one_line_of_the_log(tmp_path):

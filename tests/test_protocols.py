@@ -11,16 +11,16 @@ import yaml
 from fixtures.runs import EPOCHS, STUDENT, copy_artifact, copy_run, distill
 from fixtures.tables import rehash
 
-from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.artifact.manifest import parse_settings, read_manifest
 from fadrm_hf.cli import main
 from fadrm_hf.config import RelabelConfig, StudentConfig
-from fadrm_hf.errors import ConfigError, StudentError
-from fadrm_hf.publishing.received_results import read_evaluation
-from fadrm_hf.pipeline.recode import recode
-from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.config.protocols import protocol_section
+from fadrm_hf.errors import ConfigError, StudentError
+from fadrm_hf.pipeline.arguments import parse_run
+from fadrm_hf.pipeline.recode import recode
+from fadrm_hf.publishing.received_results import read_evaluation
+from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.protocol import (
     check_protocol,
     optimiser_of,

@@ -21,12 +21,12 @@ from huggingface_hub import HfApi
 from fadrm_hf.artifact.manifest import SourceRecord, read_manifest, write_manifest
 from fadrm_hf.cli import main
 from fadrm_hf.errors import ArtifactError, HubError
-from fadrm_hf.runtime.files import write_bytes
+from fadrm_hf.evaluation.results import record_result
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.commit import Patience
 from fadrm_hf.publishing.publish import Publication, publish
-from fadrm_hf.evaluation.results import record_result
 from fadrm_hf.publishing.verify import verify_location
+from fadrm_hf.runtime.files import write_bytes
 
 REPO = "org/trees"
 PATIENCE = Patience(tries=4, first_pause=0.01, longest_pause=0.05)

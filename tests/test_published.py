@@ -5,9 +5,9 @@ import re
 import pytest
 from fixtures.real import real_path
 
+from fadrm_hf.config.datasets import PRESETS
 from fadrm_hf.config.students import ARCHITECTURES
 from fadrm_hf.evaluation.published import find_ablation, published_ablations, published_accuracies, published_bound
-from fadrm_hf.config.datasets import PRESETS
 
 PRINTED = {"CIFAR-100": "cifar100", "Tiny-ImageNet": "tiny_imagenet", "ImageNette": "imagenette",
            "ImageWoof": "imagewoof", "ImageNet-1k": "imagenet1k"}  # fmt: skip

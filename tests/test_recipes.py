@@ -3,10 +3,10 @@
 import pytest
 from fixtures.runs import ROOT
 
-from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.commands.compare import parse_comparison
 from fadrm_hf.config import find_settings, recipes
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.pipeline.arguments import parse_run
 
 CONFIGS = ROOT / "recipes/configs"
 

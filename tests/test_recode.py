@@ -14,10 +14,10 @@ from fadrm_hf.artifact.manifest import artifact_files
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES
 from fadrm_hf.cli import main
 from fadrm_hf.errors import ArtifactError, ConfigError, RunFolderError
-from fadrm_hf.runtime.files import write_json
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.pipeline.recode import recode
 from fadrm_hf.publishing.verify import verify_artifact
+from fadrm_hf.runtime.files import write_json
 
 pytestmark = pytest.mark.numerical
 

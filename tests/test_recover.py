@@ -11,11 +11,11 @@ from torch import nn
 from torchvision.transforms.v2.functional import crop as crop_image
 
 from fadrm_hf.config import RecoverConfig
+from fadrm_hf.data.views import BatchViews, apply_view
 from fadrm_hf.errors import ConfigError, TeacherError
-from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.recovery.matcher import FrozenMatcher, MatchableCheck, matching
 from fadrm_hf.recovery.recover import Recovery, resample, valid_range
-from fadrm_hf.data.views import BatchViews, apply_view
+from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical
 

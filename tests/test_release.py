@@ -16,8 +16,8 @@ from fixtures.runs import ROOT
 from packaging.version import Version
 
 import fadrm_hf
-from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.methods.fadrm import PAPER
+from fadrm_hf.training.loader import load_distilled
 
 PLACES = {  # where folders of the repository are in the installed library
     "fadrm_hf/": "fadrm_hf/",

@@ -13,9 +13,9 @@ from fadrm_hf.artifact.location import LocalFolder
 from fadrm_hf.artifact.manifest import refresh_files
 from fadrm_hf.cli import main
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.runtime.files import write_json
-from fadrm_hf.publishing.reproduce import Reproduction, choose_result, other_machine, parse_tolerance, pooled_sigma
 from fadrm_hf.evaluation.results import record_result
+from fadrm_hf.publishing.reproduce import Reproduction, choose_result, other_machine, parse_tolerance, pooled_sigma
+from fadrm_hf.runtime.files import write_json
 
 pytestmark = pytest.mark.numerical
 

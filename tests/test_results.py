@@ -9,9 +9,9 @@ from fixtures.runs import copy_artifact, files_of
 from fadrm_hf.artifact import read_manifest
 from fadrm_hf.artifact.location import LocalFolder
 from fadrm_hf.config import StudentConfig
-from fadrm_hf.runtime.files import write_json
 from fadrm_hf.evaluation.results import describe_result, find_result, record_result, result_folder, result_name
 from fadrm_hf.publishing.verify import verify_artifact
+from fadrm_hf.runtime.files import write_json
 
 
 def summary(mean, std=0.0):

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.config import StudentConfig
+from fadrm_hf.config.datasets import PRESETS, WHOLE_DATASET, resolve
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.evaluation.results_page import render_results_page
 from fadrm_hf.evaluation.results_pictures import Picture, find_pictures
 from fadrm_hf.pipeline import recipe_of
-from fadrm_hf.config.datasets import PRESETS, WHOLE_DATASET, resolve
+from fadrm_hf.pipeline.arguments import parse_run
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "recipes/configs"

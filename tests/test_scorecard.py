@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from fixtures.artifacts import make_manifest
 
-from fadrm_hf.report.card.scores import Score, Scores
 from fadrm_hf.errors import ScoreError
 from fadrm_hf.evaluation.scorecard import Contest, accuracy_scores, renewed
+from fadrm_hf.report.card.scores import Score, Scores
 
 pytestmark = pytest.mark.numerical
 

@@ -18,12 +18,12 @@ from PIL import Image
 import fadrm_hf.networks.small_images  # noqa: F401 (registers the teacher's architecture)
 from fadrm_hf.artifact.location import LocalFolder
 from fadrm_hf.artifact.manifest import read_manifest
+from fadrm_hf.cli import main
+from fadrm_hf.evaluation.results import record_result
+from fadrm_hf.publishing.reproduce import choose_result
 from fadrm_hf.report.card import read_results
 from fadrm_hf.report.card.scores import KINDS, read_scores
-from fadrm_hf.cli import main
 from fadrm_hf.runtime.files import load_tensors
-from fadrm_hf.publishing.reproduce import choose_result
-from fadrm_hf.evaluation.results import record_result
 
 pytestmark = pytest.mark.numerical
 

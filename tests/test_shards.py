@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.config import RecoverConfig, RelabelConfig, RunConfig
 from fadrm_hf.errors import RunFolderError
-from fadrm_hf.runtime.files import save_tensors
 from fadrm_hf.pipeline import recipe_of
+from fadrm_hf.pipeline.arguments import parse_run
+from fadrm_hf.runtime.files import save_tensors
 from fadrm_hf.runtime.shards import (
     Shard,
     WorkFolder,

@@ -19,9 +19,9 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from fadrm_hf.config import SourceConfig
-from fadrm_hf.errors import ConfigError, SourceError
 from fadrm_hf.data.sources import Source, check_source, images, load_source
 from fadrm_hf.data.sources import source as sources
+from fadrm_hf.errors import ConfigError, SourceError
 
 
 def load(name: object, size: int = 8, **fields: object) -> Source:

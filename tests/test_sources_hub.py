@@ -10,9 +10,9 @@ from datasets import ClassLabel, Features, Image
 from PIL import Image as PillowImage
 
 from fadrm_hf.config import SourceConfig
-from fadrm_hf.errors import SourceError
 from fadrm_hf.config.datasets import resolve_source
 from fadrm_hf.data.sources import Source, load_source
+from fadrm_hf.errors import SourceError
 
 NAMES = ["ash", "birch"]
 TREES = SourceConfig(name="alice/trees", size=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

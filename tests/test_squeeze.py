@@ -12,10 +12,8 @@ import torch
 from fixtures.small_digits import HALF, RECIPE, small_digits
 from safetensors.torch import load_file
 
-from fadrm_hf.errors import RunFolderError, TeacherError
-from fadrm_hf.runtime.progress import QUIET, Reporter, Task
-from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.data.sources import Source
+from fadrm_hf.errors import RunFolderError, TeacherError
 from fadrm_hf.networks.teachers.squeeze import squeeze, squeeze_fingerprint
 from fadrm_hf.networks.teachers.training_views import (
     TrainingViews,
@@ -25,6 +23,8 @@ from fadrm_hf.networks.teachers.training_views import (
     pixels_in_memory,
     resized_crop,
 )
+from fadrm_hf.runtime.progress import QUIET, Reporter, Task
+from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical
 

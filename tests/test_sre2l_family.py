@@ -6,18 +6,18 @@ import pytest
 import torch
 from fixtures.small import digits, small_teacher
 
-from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.config import RecoverConfig
+from fadrm_hf.data.views import BatchViews
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.methods.cda import CDA
 from fadrm_hf.methods.rded import RDED
 from fadrm_hf.methods.sre2l import SRe2L
 from fadrm_hf.methods.sre2l_pp import SRe2LPlusPlus
-from fadrm_hf.recovery.patches import noise_start
-from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.patches import noise_start
 from fadrm_hf.recovery.recover import Recovery
-from fadrm_hf.data.views import BatchViews
+from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical
 

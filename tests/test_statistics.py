@@ -5,8 +5,8 @@ import torch
 from fixtures.plain_matching import network
 from torch import nn
 
-from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.recovery.matching import MatchedStatistics, channel_distance
+from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical
 

@@ -22,9 +22,9 @@ from fadrm_hf.commands.contribute import push_student_command
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.errors import HubError, RunFolderError, StudentError
 from fadrm_hf.hub import open_artifact
-from fadrm_hf.runtime.randomness import generator
-from fadrm_hf.publishing.student_repository import check_model_name, check_savable, push_student, save_student
 from fadrm_hf.networks.students import create_student
+from fadrm_hf.publishing.student_repository import check_model_name, check_savable, push_student, save_student
+from fadrm_hf.runtime.randomness import generator
 
 SIZE, CLASSES = 16, 10
 MODEL = "alice/student"

@@ -10,8 +10,8 @@ from torch import nn
 
 import fadrm_hf.networks.small_images  # noqa: F401 - registers the small-image architectures
 from fadrm_hf.config import StudentConfig
-from fadrm_hf.training.loader import Batch
 from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.training.loader import Batch
 from fadrm_hf.training.protocol import optimiser_of, set_learning_rate, soft_label_loss
 from fadrm_hf.training.student_step import CapturedStep, StudentStep, by_micro_batch, can_join, joined, on_device
 

@@ -11,10 +11,10 @@ import pytest
 from fixtures.runs import LABELS, RECIPE, STUDENT, copy_artifact, copy_run, files_of
 from rich.console import Console
 
-from fadrm_hf.runtime import terminal
 from fadrm_hf.cli import main
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.summary import Manner, Summary, conclude
+from fadrm_hf.runtime import terminal
 
 RANDOM = ("--method=random_real", "--output=run")
 

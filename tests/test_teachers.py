@@ -12,12 +12,11 @@ from fixtures.small_digits import HALF, RECIPE, small_digits
 from safetensors.torch import load_file, save_file
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.config import TeacherConfig
+from fadrm_hf.data.class_map import ClassMap
+from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import ClassMapError, TeacherError
 from fadrm_hf.networks.model_directory import model_config, write_model_directory
-from fadrm_hf.runtime.progress import QUIET
-from fadrm_hf.data.sources import Source
 from fadrm_hf.networks.teachers.squeeze import measure_accuracy, new_network
 from fadrm_hf.networks.teachers.teacher import (
     Teacher,
@@ -28,6 +27,7 @@ from fadrm_hf.networks.teachers.teacher import (
     save_teacher,
     weights_sha256,
 )
+from fadrm_hf.runtime.progress import QUIET
 
 pytestmark = pytest.mark.numerical
 

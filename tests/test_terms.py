@@ -11,10 +11,10 @@ from fixtures.small import digits, small_teacher
 from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.methods.g_vbsm import GVBSM
-from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.recovery.matcher import matching
 from fadrm_hf.recovery.recover import Recovery
 from fadrm_hf.recovery.terms import Densification, EuclideanNorm, Flatness, Step, TotalVariation
+from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical
 

@@ -11,15 +11,15 @@ from fixtures.runs import EPOCHS, STUDENT, copy_artifact, launch, run_and_die, w
 from fadrm_hf.artifact import read_manifest
 from fadrm_hf.cli import main
 from fadrm_hf.config import SourceConfig, StudentConfig
+from fadrm_hf.data.sources import load_source
 from fadrm_hf.errors import StudentError
+from fadrm_hf.networks.students import create_student
 from fadrm_hf.runtime.files import load_tensors
-from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.runtime.progress import Reporter, Task
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.scores import predict, topk_accuracy
-from fadrm_hf.data.sources import load_source
+from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.protocol import parameter_groups, protocol_of, soft_label_loss
-from fadrm_hf.networks.students import create_student
 from fadrm_hf.training.train_student import StudentTraining, train_students
 from fadrm_hf.training.train_student import TestImages as HeldOutImages  # pytest collects what begins with Test
 

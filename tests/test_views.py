@@ -6,8 +6,6 @@ import torch
 from torchvision.transforms.v2 import RandomResizedCrop
 from torchvision.transforms.v2 import functional as transforms
 
-from fadrm_hf.errors import ConfigError
-from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.data.sources.images import normalise
 from fadrm_hf.data.views import (
     BatchViews,
@@ -18,6 +16,8 @@ from fadrm_hf.data.views import (
     render_views,
     sample_positions,
 )
+from fadrm_hf.errors import ConfigError
+from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical
 

@@ -14,22 +14,22 @@ from fixtures.runs import RECIPE, lasting, run_and_die
 from fixtures.small import digits, small_teacher
 from torch import nn
 
-from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.artifact import read_manifest
 from fadrm_hf.cli import main
 from fadrm_hf.config import RecoverConfig, VoteConfig
-from fadrm_hf.pipeline.distill import check_run
-from fadrm_hf.errors import ConfigError, FadrmError, SourceError
-from fadrm_hf.pipeline import Ballot
-from fadrm_hf.methods.cv_dd import CVDD
 from fadrm_hf.config.datasets import resolve
-from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.randomness import generator
-from fadrm_hf.recovery.matcher import matching
-from fadrm_hf.recovery.recover import Recovery, valid_range
 from fadrm_hf.data.sources import num_held_out
 from fadrm_hf.data.views import BatchViews, apply_view
+from fadrm_hf.errors import ConfigError, FadrmError, SourceError
+from fadrm_hf.methods.cv_dd import CVDD
+from fadrm_hf.pipeline import Ballot
+from fadrm_hf.pipeline.arguments import parse_run
+from fadrm_hf.pipeline.distill import check_run
 from fadrm_hf.pipeline.votes import check_votes, measure_votes, needs_votes
+from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.recover import Recovery, valid_range
+from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical
 

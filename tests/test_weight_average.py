@@ -7,13 +7,13 @@ import torch
 from fixtures.runs import EPOCHS, STUDENT
 
 from fadrm_hf.config import SourceConfig, StudentConfig
+from fadrm_hf.data.sources import load_source
+from fadrm_hf.networks.students import create_student
 from fadrm_hf.runtime.files import load_tensors
-from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.runtime.progress import Task
 from fadrm_hf.runtime.scores import predict, topk_accuracy
-from fadrm_hf.data.sources import load_source
+from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.protocol import protocol_of
-from fadrm_hf.networks.students import create_student
 from fadrm_hf.training.train_student import StudentTraining
 from fadrm_hf.training.train_student import TestImages as HeldOutImages  # pytest collects what begins with Test
 from fadrm_hf.training.weight_average import WeightAverage

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fadrm_hf import __version__
-from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.config import LARGEST_SIDE, SourceConfig, build
+from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import ArtifactError, FadrmError
 from fadrm_hf.runtime.files import sha256, write_bytes
 

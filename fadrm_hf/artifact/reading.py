@@ -30,8 +30,8 @@ from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, inner_path, read
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER, label_names
 from fadrm_hf.builders.images import image_features
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features, row_bytes
-from fadrm_hf.errors import ArtifactError, FadrmError
 from fadrm_hf.data.image_table import empty_images
+from fadrm_hf.errors import ArtifactError, FadrmError
 from fadrm_hf.labels.codecs import find_codec
 
 Array = npt.NDArray[Any]

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from fadrm_hf.artifact.location import LocalFolder, Location
 from fadrm_hf.config import SourceConfig
+from fadrm_hf.data.sources import Source, load_source
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.runtime.shards import WorkFolder
-from fadrm_hf.data.sources import Source, load_source
 
 
 def place_of_source(location: Location, name: str | None = None) -> str:

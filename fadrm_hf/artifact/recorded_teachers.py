@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, TeacherRecord, inner_path
-from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.config import RelabelConfig, SourceConfig
+from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import ArtifactError, ConfigError, TeacherError
 from fadrm_hf.labels.relabel import Labeller, check_labelling
 from fadrm_hf.networks.small_images import is_registered_here

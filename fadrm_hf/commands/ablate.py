@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from fadrm_hf.pipeline.arguments import parse, parse_run, show_if_asked
 from fadrm_hf.commands.compare import protocol_from
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.measuring import only_process, table_summary
@@ -21,6 +20,7 @@ from fadrm_hf.errors import ConfigError
 from fadrm_hf.evaluation.ablation import Sweep, SweepConfig, build_sweep, measure_sweep, prepare_sweep, with_settings
 from fadrm_hf.evaluation.ablation_table import write_sweep
 from fadrm_hf.evaluation.measured_tables import with_suffix
+from fadrm_hf.pipeline.arguments import parse, parse_run, show_if_asked
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.shards import require_place
 

@@ -7,14 +7,14 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from rich.table import Table
 
-from fadrm_hf.pipeline.arguments import parse
 from fadrm_hf.commands.measuring import examining_parser, only_process
 from fadrm_hf.commands.output import as_typed, show
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.evaluation.analysis import AnalysisRequest, analyse
-from fadrm_hf.hub import open_artifact
-from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.evaluation.results import result_folder
+from fadrm_hf.hub import open_artifact
+from fadrm_hf.pipeline.arguments import parse
+from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.shards import WorkFolder
 
 _DESCRIPTION = """Measure the terms of FADRM's Theorems 1 and 2 on an artifact: entropies, distances, empirical risks,

@@ -7,10 +7,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from fadrm_hf.pipeline.arguments import parse
 from fadrm_hf.artifact.recorded_source import source_of
-from fadrm_hf.report.card.text import duration, render
-from fadrm_hf.report.card.writing import machine_line
 from fadrm_hf.commands.measuring import (
     protocol_given,
     spell_out_online,
@@ -22,6 +19,7 @@ from fadrm_hf.commands.measuring import (
 from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import SqueezeConfig, build
+from fadrm_hf.config.datasets import WHOLE_DATASET, resolve_squeeze
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.evaluation.architecture_search import (
     SMALL_ARCHITECTURES,
@@ -32,16 +30,18 @@ from fadrm_hf.evaluation.architecture_search import (
     search,
 )
 from fadrm_hf.evaluation.measured_tables import mean_and_std, with_suffix, write_table
-from fadrm_hf.runtime.files import write_bytes
-from fadrm_hf.hub import open_artifact
-from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.runtime.machine import describe_machine, library_versions
-from fadrm_hf.report.pictures import draw_ranking
-from fadrm_hf.config.datasets import WHOLE_DATASET, resolve_squeeze
-from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.evaluation.results import result_folder
+from fadrm_hf.hub import open_artifact
+from fadrm_hf.pipeline.arguments import parse
+from fadrm_hf.report.card.text import duration, render
+from fadrm_hf.report.card.writing import machine_line
+from fadrm_hf.report.pictures import draw_ranking
+from fadrm_hf.runtime.files import write_bytes
+from fadrm_hf.runtime.machine import describe_machine, library_versions
+from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.scores import summarise
 from fadrm_hf.runtime.shards import join_world, require_place
+from fadrm_hf.training.loader import load_distilled
 
 _DESCRIPTION = """Train several architectures on an artifact and on its whole source; say how alike the rankings are.
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import MANIFEST_NAME
 from fadrm_hf.artifact.reading import read_images
@@ -13,10 +12,11 @@ from fadrm_hf.commands.output import say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import require
 from fadrm_hf.errors import FadrmError
-from fadrm_hf.hub import open_artifact
 from fadrm_hf.evaluation.leakage import copies_of_test_images
-from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.hub import open_artifact
+from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.publishing.verify import Problem, verify_location
+from fadrm_hf.runtime.progress import Reporter
 
 
 def verify_command(arguments: Sequence[str]) -> Summary:

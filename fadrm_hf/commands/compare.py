@@ -8,7 +8,6 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from fadrm_hf.pipeline.arguments import new_parser, parse, parse_run, show_if_asked
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.measuring import only_process, table_summary
 from fadrm_hf.commands.output import as_typed, say
@@ -18,6 +17,7 @@ from fadrm_hf.errors import ConfigError, FadrmError, unknown
 from fadrm_hf.evaluation.compare import Contender, check_contender, compare
 from fadrm_hf.evaluation.measured_tables import with_suffix
 from fadrm_hf.methods import METHODS, find_method
+from fadrm_hf.pipeline.arguments import new_parser, parse, parse_run, show_if_asked
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.shards import require_place
 

@@ -11,15 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any, Literal, get_args, get_origin
 
-from fadrm_hf.config.students import ARCHITECTURES
-from fadrm_hf.pipeline.arguments import HAND_OVER, HandedOver
 from fadrm_hf.commands.catalogue import COMMANDS
 from fadrm_hf.commands.output import say
 from fadrm_hf.commands.summary import Summary
-from fadrm_hf.errors import ConfigError, unknown
-from fadrm_hf.methods import METHODS
 from fadrm_hf.config.datasets import PRESETS
 from fadrm_hf.config.protocols import PROTOCOLS
+from fadrm_hf.config.students import ARCHITECTURES
+from fadrm_hf.errors import ConfigError, unknown
+from fadrm_hf.methods import METHODS
+from fadrm_hf.pipeline.arguments import HAND_OVER, HandedOver
 
 SHELLS = ("bash", "zsh", "tcsh")
 _NAMES: dict[str, Iterable[str]] = {

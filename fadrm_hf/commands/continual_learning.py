@@ -5,22 +5,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fadrm_hf.pipeline.arguments import parse
 from fadrm_hf.artifact.recorded_source import source_of
-from fadrm_hf.report.card.text import render
-from fadrm_hf.report.card.writing import machine_line
 from fadrm_hf.commands.measuring import protocol_given, student_options, student_parser, table_place, table_summary
 from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.evaluation.continual_learning import Course, learn_continually, prepare_course
 from fadrm_hf.evaluation.measured_tables import mean_and_std, with_suffix, write_table
+from fadrm_hf.evaluation.results import result_folder
 from fadrm_hf.hub import open_artifact
-from fadrm_hf.training.loader import load_distilled
+from fadrm_hf.pipeline.arguments import parse
+from fadrm_hf.report.card.text import render
+from fadrm_hf.report.card.writing import machine_line
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.evaluation.results import result_folder
 from fadrm_hf.runtime.scores import summarise
 from fadrm_hf.runtime.shards import join_world
+from fadrm_hf.training.loader import load_distilled
 
 _DESCRIPTION = """Let the classes of an artifact arrive in steps; train and test students on those seen so far.
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.commands.output import say
 from fadrm_hf.commands.summary import Summary
+from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.publishing.contribute import send_result
 from fadrm_hf.publishing.student_repository import push_student
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from jsonargparse import ArgumentParser
 
-from fadrm_hf.pipeline.arguments import parse
 from fadrm_hf.artifact.recorded_source import source_of
 from fadrm_hf.commands.measuring import (
     protocol_given,
@@ -21,11 +20,12 @@ from fadrm_hf.config import require
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.evaluation.cross_architecture import examine, prepare_examination
 from fadrm_hf.evaluation.measured_tables import with_suffix
-from fadrm_hf.hub import open_artifact
-from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.evaluation.results import result_folder
+from fadrm_hf.hub import open_artifact
+from fadrm_hf.pipeline.arguments import parse
+from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.shards import join_world
+from fadrm_hf.training.loader import load_distilled
 
 _DESCRIPTION = """Train several students from one artifact by one protocol, and write one table with published numbers.
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 from rich.table import Table
 
-from fadrm_hf.runtime import terminal
-from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.commands.making import with_recipe_from_hub
 from fadrm_hf.commands.measuring import only_process
 from fadrm_hf.commands.output import say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import require
-from fadrm_hf.pipeline.distill import check_run
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.pipeline.arguments import parse_run
+from fadrm_hf.pipeline.distill import check_run
 from fadrm_hf.pipeline.estimate import Estimate, StageEstimate, estimate
+from fadrm_hf.runtime import terminal
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.terminal import duration
 

@@ -6,18 +6,18 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, refresh_files
 from fadrm_hf.commands.output import say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.errors import ConfigError, RunFolderError
-from fadrm_hf.report.gallery import GALLERY, fetch_for_gallery, write_comparison, write_gallery
-from fadrm_hf.report.gallery.serving import served
+from fadrm_hf.evaluation.results import result_folder
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
+from fadrm_hf.pipeline.arguments import new_parser, parse
+from fadrm_hf.report.gallery import GALLERY, fetch_for_gallery, write_comparison, write_gallery
+from fadrm_hf.report.gallery.serving import served
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.evaluation.results import result_folder
 from fadrm_hf.runtime.shards import WorkFolder, require_place
 
 _DESCRIPTION = """Make the page that shows an artifact: its images beside what they came from, what was measured, and

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import RelabelConfig, SourceConfig, StudentConfig, TeacherConfig, build
+from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.pipeline.legacy import ImportConfig, import_release
 
 _FROM_FILES = {"epochs", "batch_size", "cutmix", "stored_epochs"}

@@ -6,17 +6,17 @@ from typing import Any
 
 from huggingface_hub import HfApi, metadata_load
 
-from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.artifact.manifest import Manifest
-from fadrm_hf.report.card import public_source
-from fadrm_hf.report.card.metadata import method_name
-from fadrm_hf.report.card.results import tabled_results
-from fadrm_hf.report.card.text import percent, size
 from fadrm_hf.commands.output import list_rows, say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import RepoName, pinned_repository
 from fadrm_hf.hub.session import talking_to_hub
+from fadrm_hf.pipeline.arguments import new_parser, parse
+from fadrm_hf.report.card import public_source
+from fadrm_hf.report.card.metadata import method_name
+from fadrm_hf.report.card.results import tabled_results
+from fadrm_hf.report.card.text import percent, size
 from fadrm_hf.runtime.terminal import duration
 
 _CARD = "README.md"

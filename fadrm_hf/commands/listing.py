@@ -12,11 +12,11 @@ from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
-from fadrm_hf.config.students import ARCHITECTURES
 from fadrm_hf.commands.output import list_rows, say
 from fadrm_hf.commands.summary import Summary
-from fadrm_hf.errors import ConfigError
 from fadrm_hf.config.datasets import PRESETS
+from fadrm_hf.config.students import ARCHITECTURES
+from fadrm_hf.errors import ConfigError
 
 Entry = dict[str, Any]
 

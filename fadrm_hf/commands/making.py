@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fadrm_hf.pipeline.arguments import new_parser, parse, parse_run
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, read_manifest
 from fadrm_hf.commands.info import described
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import SourceConfig, SqueezeConfig
-from fadrm_hf.pipeline.distill import distill, package
-from fadrm_hf.runtime.files import read_json
-from fadrm_hf.report.gallery import pages_of
-from fadrm_hf.hub import open_artifact
 from fadrm_hf.config.datasets import resolve_source, resolve_squeeze
+from fadrm_hf.data.sources import load_source
+from fadrm_hf.hub import open_artifact
+from fadrm_hf.networks.teachers.squeeze import squeeze
+from fadrm_hf.pipeline.arguments import new_parser, parse, parse_run
+from fadrm_hf.pipeline.distill import distill, package
+from fadrm_hf.report.gallery import pages_of
+from fadrm_hf.runtime.files import read_json
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.shards import Share, WorkFolder, join_world
-from fadrm_hf.data.sources import load_source
-from fadrm_hf.networks.teachers.squeeze import squeeze
 from fadrm_hf.runtime.tracking import Curves, curves_of
 
 

@@ -10,9 +10,6 @@ from accelerate import PartialState
 from jsonargparse import ArgumentParser
 from torch import nn
 
-from fadrm_hf.runtime import terminal
-from fadrm_hf.config.students import full_name
-from fadrm_hf.pipeline.arguments import new_parser, parse, run_from_recipe
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.recorded_source import place_of_source, source_of
 from fadrm_hf.commands.exit_code import ExitCode
@@ -20,19 +17,22 @@ from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.commands.sharing import Sharing, add_sharing_options
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import StudentConfig, build
+from fadrm_hf.config.protocols import PROTOCOLS, protocol_section
+from fadrm_hf.config.students import full_name
 from fadrm_hf.errors import ConfigError, FadrmError, unknown
 from fadrm_hf.evaluation.baselines import compared_results, comparison_table, measure_baselines
 from fadrm_hf.evaluation.measured_tables import with_suffix
-from fadrm_hf.runtime.files import read_json
-from fadrm_hf.report.gallery import pages_of
+from fadrm_hf.evaluation.results import ResultFolder, describe_result, result_folder
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
-from fadrm_hf.training.loader import load_distilled
+from fadrm_hf.pipeline.arguments import new_parser, parse, run_from_recipe
+from fadrm_hf.report.gallery import pages_of
+from fadrm_hf.runtime import terminal
+from fadrm_hf.runtime.files import read_json
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.evaluation.results import ResultFolder, describe_result, result_folder
 from fadrm_hf.runtime.shards import join_world, require_place
-from fadrm_hf.config.protocols import PROTOCOLS, protocol_section
 from fadrm_hf.runtime.tracking import curves_of, recording
+from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.train_student import require_views, train_students
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.commands.output import say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import require
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.publishing.publish import Labels, Publication, publish
+from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.shards import join_world
 
 

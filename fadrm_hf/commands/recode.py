@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.commands.output import say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.hub import fetch_all, open_artifact
 from fadrm_hf.hub.repository import label_folder
+from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.pipeline.recode import recode
 from fadrm_hf.runtime.progress import Reporter
 

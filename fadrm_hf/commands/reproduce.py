@@ -2,23 +2,30 @@
 
 from collections.abc import Sequence
 
-from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.recorded_source import source_of
-from fadrm_hf.report.card import Result
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.measuring import only_process
 from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import require
+from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.evaluation.results import ResultFolder, result_folder
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
-from fadrm_hf.training.loader import load_distilled
+from fadrm_hf.pipeline.arguments import new_parser, parse
+from fadrm_hf.publishing.reproduce import (
+    Reproduction,
+    check_files,
+    choose_result,
+    is_online,
+    parse_tolerance,
+    settings_of,
+)
+from fadrm_hf.report.card import Result
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.publishing.reproduce import Reproduction, check_files, choose_result, is_online, parse_tolerance, settings_of
-from fadrm_hf.evaluation.results import ResultFolder, result_folder
-from fadrm_hf.data.sources import Source
+from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.train_student import train_students
 
 

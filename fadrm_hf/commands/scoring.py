@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser
 from rich.table import Table
 
-from fadrm_hf.pipeline.arguments import parse
 from fadrm_hf.artifact.location import Location
-from fadrm_hf.report.card import Result, read_results
-from fadrm_hf.report.card.scores import KINDS, Scores, course_rows, score_rows
 from fadrm_hf.commands.measuring import examining_parser, only_process
 from fadrm_hf.commands.output import as_typed, show
 from fadrm_hf.commands.summary import Summary
-from fadrm_hf.hub import open_artifact
-from fadrm_hf.hub.repository import pinned_repository
-from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.evaluation.results import ResultFolder, result_folder
 from fadrm_hf.evaluation.scoring import ScoreRequest, measure_scores
+from fadrm_hf.hub import open_artifact
+from fadrm_hf.hub.repository import pinned_repository
+from fadrm_hf.pipeline.arguments import parse
+from fadrm_hf.report.card import Result, read_results
+from fadrm_hf.report.card.scores import KINDS, Scores, course_rows, score_rows
+from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.shards import WorkFolder
 
 _DESCRIPTION = """Score an artifact: its size, its images, and its students against those of random images and of the

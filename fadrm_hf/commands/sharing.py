@@ -10,14 +10,14 @@ from torch import nn
 
 from fadrm_hf import hub
 from fadrm_hf.artifact.location import Location
-from fadrm_hf.report.card import Result
 from fadrm_hf.commands.output import say
 from fadrm_hf.config import StudentConfig
-from fadrm_hf.publishing.contribute import send_result
 from fadrm_hf.errors import ConfigError, HubError
-from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.evaluation.results import ResultFolder
+from fadrm_hf.hub.repository import pinned_repository
+from fadrm_hf.publishing.contribute import send_result
 from fadrm_hf.publishing.student_repository import check_model_name, check_savable, push_student, save_student
+from fadrm_hf.report.card import Result
 
 
 def add_sharing_options(parser: ArgumentParser) -> None:

@@ -6,11 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fadrm_hf.pipeline.arguments import parse, run_from_recipe
 from fadrm_hf.artifact.location import LocalFolder, Location
 from fadrm_hf.artifact.recorded_source import place_of_source, source_of
-from fadrm_hf.report.card.text import render
-from fadrm_hf.report.card.writing import machine_line
 from fadrm_hf.commands.measuring import (
     protocol_given,
     spell_out_online,
@@ -25,15 +22,18 @@ from fadrm_hf.errors import ConfigError
 from fadrm_hf.evaluation.baselines import random_real_artifact
 from fadrm_hf.evaluation.measured_tables import mean_and_std, with_suffix, write_table
 from fadrm_hf.evaluation.network_slimming import STAGES, Slimming, describe, prepare_slimming, slim, usual_student
+from fadrm_hf.evaluation.results import result_folder
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
-from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.methods import title_of
+from fadrm_hf.pipeline.arguments import parse, run_from_recipe
+from fadrm_hf.report.card.text import render
+from fadrm_hf.report.card.writing import machine_line
+from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.evaluation.results import result_folder
 from fadrm_hf.runtime.scores import summarise
 from fadrm_hf.runtime.shards import join_world
+from fadrm_hf.training.loader import load_distilled
 
 _DESCRIPTION = """Train a VGG on an artifact with a penalty on the scales of BatchNorm, take out its least channels,
 and train what is left on the artifact again; accuracies, parameters and multiply-adds before and after, in one table.

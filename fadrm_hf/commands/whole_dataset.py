@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from fadrm_hf.config.students import full_name
-from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.commands.measuring import student_options, table_summary
 from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import SourceConfig, SqueezeConfig, build, require
+from fadrm_hf.config.datasets import WHOLE_DATASET, resolve_squeeze
+from fadrm_hf.config.students import full_name
+from fadrm_hf.data.sources import load_source
 from fadrm_hf.evaluation.measured_tables import with_suffix
 from fadrm_hf.evaluation.whole_dataset import Bound, measure_bound
-from fadrm_hf.config.datasets import WHOLE_DATASET, resolve_squeeze
+from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.shards import WorkFolder, join_world, require_place
-from fadrm_hf.data.sources import load_source
 
 _STUDENTS = ["resnet18", "resnet50", "resnet101"]  # Table 1
 _DESCRIPTION = """Train students on all images of a dataset with hard labels; write one table with published numbers.

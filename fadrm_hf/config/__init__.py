@@ -1,8 +1,9 @@
-"""The run as data: one frozen dataclass per stage, validated on construction.
+"""A run as data: its sections, dataset presets, student protocols, architectures; no network and no image.
 
-Defaults are the FADRM paper's values (arXiv 2506.24125) with the table they come from. `None` means "what the source's
-preset says" (`fadrm_hf.config.datasets`); `fadrm_hf.config.datasets.resolve` fills these in, and the resolved run is what is written
-to the artifact's `recipe.yaml`. Areas, probabilities and accuracies are fractions; sizes are pixels.
+Each stage has one frozen dataclass, validated on construction. Defaults are the FADRM paper's values (arXiv
+2506.24125) with the table they come from. `None` means "what the source's preset says";
+`fadrm_hf.config.datasets.resolve` fills these in, and the resolved run is what is written to the artifact's
+`recipe.yaml`. Areas, probabilities and accuracies are fractions; sizes are pixels.
 """
 
 from fadrm_hf.config.checks import (

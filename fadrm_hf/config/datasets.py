@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from fadrm_hf.config import Colour, RunConfig, SourceConfig, SqueezeConfig, filled
-from fadrm_hf.errors import ConfigError, unknown
 from fadrm_hf.config.protocols import nearest, student_defaults
+from fadrm_hf.errors import ConfigError, unknown
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of [0, 1] pixels
 IMAGENET_TERMS = "https://image-net.org/download.php"  # non-commercial research and education

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fadrm_hf.config.students import full_name
 from fadrm_hf.config.checks import Interval, Precision, require, require_area, require_finite, require_probability
+from fadrm_hf.config.students import full_name
 
 
 @dataclass(frozen=True)

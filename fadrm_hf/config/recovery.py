@@ -61,9 +61,9 @@ class RecoverConfig:
         turns: Where teachers that take turns begin: with the first in every batch of images ("shard", as FADRM), or
             where the batch before ended ("run", as G-VBSM and EDC).
         precision: Number format of the teacher's pass; statistics, images and their gradients are always fp32.
-        form: How a step is computed, the same mathematics each time: "compiled" (`fadrm_hf.networks.fused`), "eager" without
-            machine code made for it, "plain" as the published loop does it (`fadrm_hf.recovery.plain`). `None`:
-            compiled where the run is long enough to win back the time that compiling takes.
+        form: How a step is computed, the same mathematics each time: "compiled" (`fadrm_hf.networks.fused`), "eager"
+            without machine code made for it, "plain" as the published loop does it (`fadrm_hf.recovery.plain`).
+            `None`: compiled where the run is long enough to win back the time that compiling takes.
     """
 
     lr: float = 0.25

@@ -10,8 +10,8 @@ class VoteConfig:
     """A teacher's vote: the accuracy of a student trained on what it distils alone (CV-DD, arXiv 2501.07575).
 
     Args:
-        votes: What each teacher is worth, in per cent, where that is known. `None`: measured (`fadrm_hf.pipeline.votes`). The
-            released code has constants instead, which are accuracies on test images.
+        votes: What each teacher is worth, in per cent, where that is known. `None`: measured
+            (`fadrm_hf.pipeline.votes`). The released code has constants instead, which are accuracies on test images.
         held_out: Fraction of each class's training images that are kept from distilling and measure the votes.
         vote_ipc: Images per class that each teacher distils for its vote; 50 for CIFAR and 10 for Tiny-ImageNet and
             ImageNet-1k in the released scripts.

@@ -23,8 +23,8 @@ from math import log
 import torch
 from torch import Tensor
 
-from fadrm_hf.errors import ConfigError
 from fadrm_hf.data.image_table import ImageTable
+from fadrm_hf.errors import ConfigError
 
 Area = tuple[float, float]
 

@@ -1,1 +1,1 @@
-"""What artifacts are held against: baselines, comparisons, ablations, applications, and the paper's tables."""
+"""What artifacts are worth: metrics, results on file, baselines, comparisons, studies, and the papers' tables."""

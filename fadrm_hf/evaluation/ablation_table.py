@@ -6,15 +6,15 @@ from typing import Any
 
 import yaml
 
-from fadrm_hf.report.card.text import duration, render, size
+from fadrm_hf.config.datasets import preset_of
 from fadrm_hf.evaluation.ablation import BASE, RANDOM_REAL, Axis, Cell, Sweep
 from fadrm_hf.evaluation.compare import Row, everything, machines_of
 from fadrm_hf.evaluation.measured_tables import SCORES, mean_and_std, with_suffix, write_table
 from fadrm_hf.evaluation.published import Ablation, find_ablation
-from fadrm_hf.runtime.files import write_bytes
 from fadrm_hf.methods import title_of
+from fadrm_hf.report.card.text import duration, render, size
 from fadrm_hf.report.pictures import draw_axis
-from fadrm_hf.config.datasets import preset_of
+from fadrm_hf.runtime.files import write_bytes
 
 _TITLES = {"cifar100": "CIFAR-100", "imagenet1k": "ImageNet-1k"}
 

@@ -22,6 +22,7 @@ from fadrm_hf.artifact.reading import read_images
 from fadrm_hf.artifact.recorded_source import load_recorded_source
 from fadrm_hf.artifact.tables import IMAGES_FOLDER
 from fadrm_hf.config import RecoverConfig, StudentConfig, require
+from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import FadrmError, ScoreError
 from fadrm_hf.evaluation.generalisation import (
     Complexities,
@@ -36,14 +37,13 @@ from fadrm_hf.evaluation.generalisation import (
     loss_range,
     output_entropy,
 )
-from fadrm_hf.runtime.files import load_tensors
 from fadrm_hf.evaluation.information import Observer, classifier_of, named_observer, recorded_observer
 from fadrm_hf.methods import METHODS
+from fadrm_hf.recovery.snapshots import SNAPSHOTS
+from fadrm_hf.runtime.files import load_tensors
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.randomness import generator
-from fadrm_hf.recovery.snapshots import SNAPSHOTS
 from fadrm_hf.runtime.shards import range_name, recovery_shards
-from fadrm_hf.data.sources import Source
 
 _ALPHA = 0.5  # FADRM's (Table 8), for methods without a residual
 _TEMPERATURE = 20.0  # of the protocols that leave it open

@@ -15,18 +15,18 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from fadrm_hf.config.students import full_name
 from fadrm_hf.config import SqueezeConfig, StudentConfig, require
+from fadrm_hf.config.students import full_name
+from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import ScoreError
 from fadrm_hf.evaluation.cross_architecture import Examination, examine, prepare_examination, rows_on_file
+from fadrm_hf.evaluation.results import ResultFolder
 from fadrm_hf.evaluation.student_table import StudentRow
 from fadrm_hf.evaluation.whole_dataset import Bound, measure_bound
-from fadrm_hf.training.loader import Distilled
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.randomness import generator
-from fadrm_hf.evaluation.results import ResultFolder
 from fadrm_hf.runtime.scores import kendall_correlation, ranks, spearman_correlation
-from fadrm_hf.data.sources import Source
+from fadrm_hf.training.loader import Distilled
 
 # Small networks of several families that take images from 16 px on: 0.02 to 1.9 M parameters with ten classes.
 SMALL_ARCHITECTURES = (

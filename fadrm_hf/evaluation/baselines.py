@@ -19,18 +19,18 @@ from rich.table import Table
 
 from fadrm_hf.artifact import read_manifest
 from fadrm_hf.artifact.recorded_teachers import names_of_recorded
-from fadrm_hf.report.card import ROWS, Result, read_results
 from fadrm_hf.config import RunConfig, StudentConfig
-from fadrm_hf.pipeline.distill import distill
-from fadrm_hf.errors import ConfigError, unknown
-from fadrm_hf.evaluation.whole_dataset import train_on_everything
-from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.methods.random_real import RandomReal
-from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.evaluation.results import record_result
-from fadrm_hf.runtime.shards import WorkFolder
 from fadrm_hf.data.sources import Source
+from fadrm_hf.errors import ConfigError, unknown
+from fadrm_hf.evaluation.results import record_result
+from fadrm_hf.evaluation.whole_dataset import train_on_everything
+from fadrm_hf.methods.random_real import RandomReal
 from fadrm_hf.networks.students import check_student
+from fadrm_hf.pipeline.distill import distill
+from fadrm_hf.report.card import ROWS, Result, read_results
+from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.runtime.shards import WorkFolder
+from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.train_student import train_students
 
 _KIND = ("images", "labels", "student", "protocol")  # what tells results apart

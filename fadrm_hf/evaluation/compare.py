@@ -17,28 +17,28 @@ from typing import Any
 
 import yaml
 
-from fadrm_hf.runtime import terminal
 from fadrm_hf.artifact.manifest import Manifest, read_manifest
+from fadrm_hf.config import RunConfig, StudentConfig
+from fadrm_hf.config.datasets import resolve
+from fadrm_hf.data.sources import load_source
+from fadrm_hf.errors import ConfigError, FadrmError
+from fadrm_hf.evaluation.measured_tables import SCORES, accuracies, mean_and_std, with_suffix, write_table
+from fadrm_hf.evaluation.results import find_result, record_result, result_name
+from fadrm_hf.methods import title_of
+from fadrm_hf.networks.students import check_student
+from fadrm_hf.pipeline import recipe_of
+from fadrm_hf.pipeline.distill import check_run, distill
 from fadrm_hf.report.card import Result
 from fadrm_hf.report.card.text import duration, render, size
 from fadrm_hf.report.card.writing import machine_line
-from fadrm_hf.runtime.claims import Claims
-from fadrm_hf.config import RunConfig, StudentConfig
-from fadrm_hf.pipeline.distill import check_run, distill
-from fadrm_hf.errors import ConfigError, FadrmError
-from fadrm_hf.evaluation.measured_tables import SCORES, accuracies, mean_and_std, with_suffix, write_table
-from fadrm_hf.runtime.files import read_json, sha256, write_bytes, write_json
-from fadrm_hf.pipeline import recipe_of
-from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.methods import title_of
 from fadrm_hf.report.pictures import draw_comparison
-from fadrm_hf.config.datasets import resolve
+from fadrm_hf.runtime import terminal
+from fadrm_hf.runtime.claims import Claims
+from fadrm_hf.runtime.files import read_json, sha256, write_bytes, write_json
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.evaluation.results import find_result, record_result, result_name
 from fadrm_hf.runtime.shards import WorkFolder, join_world
-from fadrm_hf.data.sources import load_source
+from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.protocol import protocol_of
-from fadrm_hf.networks.students import check_student
 from fadrm_hf.training.train_student import known_of_result, train_students
 
 # A process that has imported the library makes those of the methods, where there can be one; none inherits a GPU.

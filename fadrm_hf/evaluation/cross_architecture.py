@@ -13,19 +13,19 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from fadrm_hf.report.card import Result
 from fadrm_hf.config import SourceConfig, StudentConfig
+from fadrm_hf.config.datasets import preset_of
+from fadrm_hf.config.protocols import describe_setting, table_of
+from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import ConfigError, FadrmError
 from fadrm_hf.evaluation.published import published_accuracies
-from fadrm_hf.evaluation.student_table import StudentRow, write_student_table
-from fadrm_hf.training.loader import Distilled
-from fadrm_hf.config.datasets import preset_of
-from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.evaluation.results import ResultFolder
-from fadrm_hf.data.sources import Source
-from fadrm_hf.config.protocols import describe_setting, table_of
-from fadrm_hf.training.protocol import check_protocol, protocol_of, shown_by
+from fadrm_hf.evaluation.student_table import StudentRow, write_student_table
 from fadrm_hf.networks.students import check_student, count_parameters
+from fadrm_hf.report.card import Result
+from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.training.loader import Distilled
+from fadrm_hf.training.protocol import check_protocol, protocol_of, shown_by
 from fadrm_hf.training.train_student import known_of_result, require_views, train_students
 
 

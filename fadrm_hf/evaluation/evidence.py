@@ -12,15 +12,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fadrm_hf.pipeline.arguments import run_from_recipe
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, StageRecord, read_manifest
-from fadrm_hf.report.card import Result
-from fadrm_hf.report.card.scores import SCORES_NAME
 from fadrm_hf.config import RunConfig, SourceConfig, SqueezeConfig, StudentConfig, build, read_settings
-from fadrm_hf.errors import ArtifactError
-from fadrm_hf.evaluation.ablation import with_settings
 from fadrm_hf.config.datasets import PRESETS, WHOLE_DATASET, Preset, preset_of, resolve, resolve_squeeze
 from fadrm_hf.config.protocols import nearest
+from fadrm_hf.errors import ArtifactError
+from fadrm_hf.evaluation.ablation import with_settings
+from fadrm_hf.pipeline.arguments import run_from_recipe
+from fadrm_hf.report.card import Result
+from fadrm_hf.report.card.scores import SCORES_NAME
 
 # Training and test images.
 _NUM_IMAGES = {

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.recorded_teachers import load_recorded_teachers
 from fadrm_hf.config import Colour, SourceConfig
-from fadrm_hf.errors import ScoreError, TeacherError
-from fadrm_hf.runtime.scores import feature_entropy, pixel_entropy, predict
 from fadrm_hf.data.sources.images import normalise
+from fadrm_hf.errors import ScoreError, TeacherError
 from fadrm_hf.networks.teachers import load_teacher, public_name, require_size
+from fadrm_hf.runtime.scores import feature_entropy, pixel_entropy, predict
 
 _IMAGES_AT_ONCE = 50
 

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fadrm_hf.runtime.progress import QUIET, Reporter
 from fadrm_hf.data.sources import Source
+from fadrm_hf.runtime.progress import QUIET, Reporter
 
 THRESHOLD = 10.0  # grey levels
 MAX_OF_CONTRAST = 0.25  # the largest distance of a copy, as a fraction of the standard deviation of its pixels

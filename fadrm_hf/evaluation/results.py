@@ -11,14 +11,14 @@ from typing import Any
 
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, read_manifest, refresh_files
-from fadrm_hf.report.card import ANALYSIS_NAME, Result, read_results, result_files, write_card
-from fadrm_hf.report.card.scores import SCORES_NAME, Scores, read_scores
 from fadrm_hf.config import StudentConfig
 from fadrm_hf.errors import RunFolderError
-from fadrm_hf.runtime.files import read_json, write_json
-from fadrm_hf.report.gallery import refresh_gallery
-from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.evaluation.scorecard import renewed
+from fadrm_hf.hub.repository import pinned_repository
+from fadrm_hf.report.card import ANALYSIS_NAME, Result, read_results, result_files, write_card
+from fadrm_hf.report.card.scores import SCORES_NAME, Scores, read_scores
+from fadrm_hf.report.gallery import refresh_gallery
+from fadrm_hf.runtime.files import read_json, write_json
 from fadrm_hf.runtime.shards import WorkFolder, require_place
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from fadrm_hf.config.students import ARCHITECTURES, find_architecture
-from fadrm_hf.report.card.text import NOT_MEASURED, cell, render
 from fadrm_hf.evaluation.evidence import BoundCell, Measurement, nearest_ipc, published_cell, read_measurements
 from fadrm_hf.evaluation.published import (
     Ablation,
@@ -22,6 +21,7 @@ from fadrm_hf.evaluation.published import (
 )
 from fadrm_hf.evaluation.results_pictures import Picture
 from fadrm_hf.methods import title_of
+from fadrm_hf.report.card.text import NOT_MEASURED, cell, render
 
 _DATASETS = {
     "cifar100": "CIFAR-100",

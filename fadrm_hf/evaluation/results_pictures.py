@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fadrm_hf.report.card.scores import SCORES_NAME, read_scores_file, whole_looks
 from fadrm_hf.evaluation.evidence import read_document, read_measurements
 from fadrm_hf.methods import title_of
 from fadrm_hf.methods.random_real import RandomReal
+from fadrm_hf.report.card.scores import SCORES_NAME, read_scores_file, whole_looks
 from fadrm_hf.report.pictures import (
     Series,
     StoredLabels,

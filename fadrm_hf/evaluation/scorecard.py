@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fadrm_hf.artifact.manifest import Manifest
+from fadrm_hf.config import StudentConfig
 from fadrm_hf.report.card import Result
 from fadrm_hf.report.card.scores import Score, Scores
-from fadrm_hf.config import StudentConfig
 from fadrm_hf.runtime.scores import (
     augmentation_robust_score,
     hard_label_recovery,

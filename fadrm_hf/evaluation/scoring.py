@@ -15,19 +15,19 @@ from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.reading import read_images
 from fadrm_hf.artifact.recorded_source import load_recorded_source
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
-from fadrm_hf.report.card import Result
-from fadrm_hf.report.card.scores import Score, Scores
 from fadrm_hf.config import StudentConfig, require
+from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import FadrmError
-from fadrm_hf.runtime.files import load_tensors
 from fadrm_hf.evaluation.information import Information, Observer, named_observer, recorded_observer
 from fadrm_hf.evaluation.leakage import copies_of_test_images
-from fadrm_hf.methods import recorded_setting
-from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.recovery.snapshots import SNAPSHOTS
 from fadrm_hf.evaluation.scorecard import Contest, accuracy_scores
+from fadrm_hf.methods import recorded_setting
+from fadrm_hf.recovery.snapshots import SNAPSHOTS
+from fadrm_hf.report.card import Result
+from fadrm_hf.report.card.scores import Score, Scores
+from fadrm_hf.runtime.files import load_tensors
+from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.scores import compression_ratio, cosine_distance, effective_number, pixel_entropy, summarise
-from fadrm_hf.data.sources import Source
 
 Found = dict[str, Score]
 Missing = dict[str, str]

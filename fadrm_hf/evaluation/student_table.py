@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fadrm_hf.config.protocols import SETTINGS
 from fadrm_hf.config.students import find_architecture
-from fadrm_hf.report.card import Result
-from fadrm_hf.report.card.text import duration, render
-from fadrm_hf.report.card.writing import machine_line
 from fadrm_hf.evaluation.measured_tables import SCORES, accuracies, mean_and_std, write_table
 from fadrm_hf.evaluation.published import Published
 from fadrm_hf.methods import METHODS, title_of
-from fadrm_hf.config.protocols import SETTINGS
+from fadrm_hf.report.card import Result
+from fadrm_hf.report.card.text import duration, render
+from fadrm_hf.report.card.writing import machine_line
 
 BOUND = "whole"  # the column of students that papers trained on the whole dataset
 _COLUMNS = (*METHODS, BOUND)

@@ -14,22 +14,22 @@ from typing import Any
 import timm
 from accelerate import PartialState
 
-from fadrm_hf.report.card import Result
 from fadrm_hf.config import SqueezeConfig
+from fadrm_hf.config.datasets import preset_of
+from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import ConfigError, FadrmError, StudentError
 from fadrm_hf.evaluation.published import published_bound
-from fadrm_hf.evaluation.student_table import BOUND, StudentRow, write_student_table
-from fadrm_hf.runtime.files import write_json
-from fadrm_hf.config.datasets import preset_of
-from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.evaluation.results import result_name
-from fadrm_hf.runtime.scores import predict, topk_accuracy
-from fadrm_hf.runtime.shards import from_all, mine
-from fadrm_hf.data.sources import Source
+from fadrm_hf.evaluation.student_table import BOUND, StudentRow, write_student_table
+from fadrm_hf.networks.students import architecture_of_student, check_student, count_parameters
 from fadrm_hf.networks.teachers import load_teacher
 from fadrm_hf.networks.teachers.squeeze import squeeze, squeeze_fingerprint
 from fadrm_hf.networks.teachers.teacher import squeezed_folder
-from fadrm_hf.networks.students import architecture_of_student, check_student, count_parameters
+from fadrm_hf.report.card import Result
+from fadrm_hf.runtime.files import write_json
+from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.runtime.scores import predict, topk_accuracy
+from fadrm_hf.runtime.shards import from_all, mine
 from fadrm_hf.training.train_student import Outcome, TestImages, measured
 
 

@@ -16,10 +16,10 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     enable_progress_bars,
 )
 
-from fadrm_hf.report.card.text import size
 from fadrm_hf.errors import HubError
 from fadrm_hf.hub.commit import Patience, insist
 from fadrm_hf.hub.remote import Kind, LocalFile, Plan, Remote, compare, files_at, look, next_version
+from fadrm_hf.report.card.text import size
 from fadrm_hf.runtime.progress import Reporter
 
 _BATCH_BYTES = 256 << 20  # files that are sent, and counted, together; a larger one goes alone

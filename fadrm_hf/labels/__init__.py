@@ -1,1 +1,1 @@
-"""Soft labels: made by teachers, stored by a codec, streamed to a student."""
+"""Soft labels: made by teachers, and stored by a codec."""

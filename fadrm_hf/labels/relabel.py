@@ -21,16 +21,16 @@ import torch
 from torch import Tensor, nn
 
 from fadrm_hf.config import RelabelConfig
-from fadrm_hf.errors import ConfigError
-from fadrm_hf.networks.fused import freeze
-from fadrm_hf.runtime.halving import in_halves
 from fadrm_hf.data.image_table import ImageTable
+from fadrm_hf.data.sources.images import normalise
+from fadrm_hf.data.views import LabelViews, render_views, require_tiles
+from fadrm_hf.errors import ConfigError
 from fadrm_hf.labels.grouped_norm import Grouping, use_group_statistics
+from fadrm_hf.networks.fused import freeze
+from fadrm_hf.networks.teachers import Teacher, require_finite, vote_weights
+from fadrm_hf.runtime.halving import in_halves
 from fadrm_hf.runtime.number_format import DTYPES, is_native
 from fadrm_hf.runtime.randomness import generator
-from fadrm_hf.data.sources.images import normalise
-from fadrm_hf.networks.teachers import Teacher, require_finite, vote_weights
-from fadrm_hf.data.views import LabelViews, render_views, require_tiles
 
 Colour = tuple[float, float, float]
 Encode = Callable[[Tensor], dict[str, Tensor]]

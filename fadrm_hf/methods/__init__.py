@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fadrm_hf.methods.citation import Paper
 from fadrm_hf.errors import ConfigError, unknown
-from fadrm_hf.methods.method import Method
 from fadrm_hf.methods.cda import CDA
+from fadrm_hf.methods.citation import Paper
 from fadrm_hf.methods.cv_dd import CVDD
 from fadrm_hf.methods.edc import EDC
 from fadrm_hf.methods.el2n import EL2N
 from fadrm_hf.methods.fadrm import FADRM
 from fadrm_hf.methods.fadrm_plus import FADRMPlus
 from fadrm_hf.methods.g_vbsm import GVBSM
+from fadrm_hf.methods.method import Method
 from fadrm_hf.methods.pca import PCA
 from fadrm_hf.methods.random_real import RandomReal
 from fadrm_hf.methods.rded import RDED

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from fadrm_hf.methods.citation import Paper
 from fadrm_hf.config import Interval, require
+from fadrm_hf.methods.citation import Paper
 from fadrm_hf.methods.method import Settings, pool
 from fadrm_hf.methods.sre2l import SRe2L
 from fadrm_hf.recovery.recover import Recovery

@@ -4,8 +4,9 @@ Paper: https://arxiv.org/abs/2501.07575.
 Reference code: https://github.com/Jiacheng8/CV-DD at 24097e9 (read for facts, not copied).
 
 SRe2L++ with several teachers. Each image index has a committee of two, and both see every view; a member counts for
-what it has proved to be worth on its own (`fadrm_hf.pipeline.votes`), and so does every teacher where all of them label. Known
-differences: votes are measured on held-out training images, not on test images; committees are drawn with a seed.
+what it has proved to be worth on its own (`fadrm_hf.pipeline.votes`), and so does every teacher where all of them
+label. Known differences: votes are measured on held-out training images, not on test images; committees are drawn with
+a seed.
 """
 
 import math
@@ -21,9 +22,9 @@ from fadrm_hf.errors import ConfigError
 from fadrm_hf.methods.method import Settings, pool
 from fadrm_hf.methods.sre2l_pp import SRe2LPlusPlus, label_batch_size
 from fadrm_hf.networks.small_images import LARGEST_SMALL_SIZE
-from fadrm_hf.runtime.randomness import generator
-from fadrm_hf.recovery.recover import Recovery
 from fadrm_hf.networks.teachers import vote_weights
+from fadrm_hf.recovery.recover import Recovery
+from fadrm_hf.runtime.randomness import generator
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from fadrm_hf.methods.citation import Paper
 from fadrm_hf.config import require
-from fadrm_hf.methods.method import Method, Settings, pool
+from fadrm_hf.methods.citation import Paper
 from fadrm_hf.methods.g_vbsm import SMALL_POOL, SQUEEZE
+from fadrm_hf.methods.method import Method, Settings, pool
 from fadrm_hf.networks.small_images import LARGEST_SMALL_SIZE
+from fadrm_hf.recovery.matching import Matching
 from fadrm_hf.recovery.patches import Start
 from fadrm_hf.recovery.recover import Recovery
 from fadrm_hf.recovery.terms import Flatness
-from fadrm_hf.recovery.matching import Matching
 
 PAPER = Paper(
     title="Elucidating the Design Space of Dataset Condensation",

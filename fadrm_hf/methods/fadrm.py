@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from fadrm_hf.methods.citation import Paper
 from fadrm_hf.config import require
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.methods.citation import Paper
 from fadrm_hf.methods.method import Method
 from fadrm_hf.recovery.recover import Recovery, resample
 

@@ -6,8 +6,8 @@ teachers' logits. That is the whole difference.
 
 from dataclasses import dataclass
 
-from fadrm_hf.methods.method import Settings, pool
 from fadrm_hf.methods.fadrm import FADRM
+from fadrm_hf.methods.method import Settings, pool
 from fadrm_hf.networks.small_images import LARGEST_SMALL_SIZE
 
 

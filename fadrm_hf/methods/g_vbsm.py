@@ -13,14 +13,14 @@ from typing import Any
 
 from torch import Tensor
 
-from fadrm_hf.methods.citation import Paper
 from fadrm_hf.config import require, require_probability
+from fadrm_hf.methods.citation import Paper
 from fadrm_hf.methods.method import Method, Settings, pool
 from fadrm_hf.networks.small_images import LARGEST_SMALL_SIZE
+from fadrm_hf.recovery.matching import Matching
 from fadrm_hf.recovery.patches import Start
 from fadrm_hf.recovery.recover import Recovery
 from fadrm_hf.recovery.terms import Densification
-from fadrm_hf.recovery.matching import Matching
 
 PAPER = Paper(
     title="Generalized Large-Scale Data Condensation via Various Backbone and Statistical Matching",

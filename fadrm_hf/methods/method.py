@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from fadrm_hf.methods.citation import Paper
 from fadrm_hf.config import RunConfig
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.methods.citation import Paper
+from fadrm_hf.recovery.matching import Matching
 from fadrm_hf.recovery.patches import Start
 from fadrm_hf.recovery.recover import Recovery
-from fadrm_hf.recovery.matching import Matching
 
 Settings = dict[str, dict[str, Any]]  # values by section of a run and name, as a configuration file holds them
 

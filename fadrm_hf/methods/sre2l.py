@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fadrm_hf.methods.citation import Paper
 from fadrm_hf.config import require
+from fadrm_hf.methods.citation import Paper
 from fadrm_hf.methods.method import Method, Settings, pool
 from fadrm_hf.recovery.patches import Start
 from fadrm_hf.recovery.recover import Recovery

@@ -1,8 +1,8 @@
 """Which layers of a network are matched, and their inputs as feature maps.
 
 BatchNorm layers keep running statistics of what they were trained on. Every other layer has none, so theirs are
-measured over the training set (`fadrm_hf.recovery.matching.gathering`): those of convolutions where a method asks for them
-(G-VBSM, EDC), and those of convolutions and normalisations in a network without BatchNorm (AlexNet, InstanceNorm
+measured over the training set (`fadrm_hf.recovery.matching.gathering`): those of convolutions where a method asks for
+them (G-VBSM, EDC), and those of convolutions and normalisations in a network without BatchNorm (AlexNet, InstanceNorm
 ConvNets, ViT, ConvNeXt), which would otherwise have nothing to match.
 """
 

@@ -3,7 +3,8 @@
 Small images (64 px or less) need networks that do not shrink their input in the first layers: a 3x3 stem of stride 1
 and no max-pooling, the "kuangliu" style in which the distillation papers train and test at 32 and 64 px. ShuffleNetV2
 is torchvision's network behind timm's factory, with torchvision's parameter names. The narrow ResNets are for demos.
-ConvNets, AlexNet and WRN for small images are in `fadrm_hf.networks.convnets`, which importing this module registers too.
+ConvNets, AlexNet and WRN for small images are in `fadrm_hf.networks.convnets`, which importing this module registers
+too.
 
 References: ResNet https://arxiv.org/abs/1512.03385, DenseNet https://arxiv.org/abs/1608.06993,
 MobileNetV2 https://arxiv.org/abs/1801.04381, ShuffleNetV2 https://arxiv.org/abs/1807.11164.

@@ -27,11 +27,11 @@ from fadrm_hf.config import (
     read_settings,
     require,
 )
-from fadrm_hf.errors import ConfigError
-from fadrm_hf.methods.method import Method
-from fadrm_hf.methods import find_method
 from fadrm_hf.config.datasets import resolve_source
 from fadrm_hf.config.protocols import protocol_section
+from fadrm_hf.errors import ConfigError
+from fadrm_hf.methods import find_method
+from fadrm_hf.methods.method import Method
 
 SECTIONS: dict[str, type] = {
     "source": SourceConfig,

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fadrm_hf.runtime import files
 from fadrm_hf.artifact.manifest import StageRecord
-from fadrm_hf.runtime.claims import alone
 from fadrm_hf.pipeline.job import Job
+from fadrm_hf.runtime import files
+from fadrm_hf.runtime.claims import alone
 from fadrm_hf.runtime.machine import peak_memory_bytes, reset_peak_memory
 
 Cost = dict[str, Any]  # "seconds" and "peak_memory_bytes", as in `StageRecord`

@@ -9,19 +9,19 @@ from pathlib import Path
 
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, read_manifest
 from fadrm_hf.config import RunConfig
+from fadrm_hf.config.datasets import resolve
+from fadrm_hf.data.sources import Source, check_source, load_source
 from fadrm_hf.errors import ConfigError, RunFolderError
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.labels.relabel import check_labelling
+from fadrm_hf.networks.students import check_student
+from fadrm_hf.networks.teachers import check_names
 from fadrm_hf.pipeline import Line, Vote, recipe_of
+from fadrm_hf.pipeline.votes import check_votes, measure_votes, needs_votes, with_votes
 from fadrm_hf.recovery.patches import images_needed
-from fadrm_hf.config.datasets import resolve
 from fadrm_hf.recovery.plain import require_plain
 from fadrm_hf.runtime.shards import WHOLE, Share, WorkFolder, join_world, refuse_other_run, require_place
-from fadrm_hf.data.sources import Source, check_source, load_source
-from fadrm_hf.networks.teachers import check_names
 from fadrm_hf.runtime.tracking import Curves, recording
-from fadrm_hf.networks.students import check_student
-from fadrm_hf.pipeline.votes import check_votes, measure_votes, needs_votes, with_votes
 
 
 def distill(

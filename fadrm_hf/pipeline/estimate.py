@@ -1,9 +1,9 @@
 """What a run will cost before it starts: seconds, memory and disk of every stage, and the largest batch that fits.
 
 Each stage's own code is timed for a few steps, and the rest is multiplication: cost is in proportion to images and
-iterations. Nothing is trained or fetched (`fadrm_hf.pipeline.stand_ins`). Photographs are read for patches and for measured
-statistics; the training of teachers, which has workers for that, is timed on random images. Votes, retrieval and
-packaging are not timed.
+iterations. Nothing is trained or fetched (`fadrm_hf.pipeline.stand_ins`). Photographs are read for patches and for
+measured statistics; the training of teachers, which has workers for that, is timed on random images. Votes, retrieval
+and packaging are not timed.
 """
 
 import math
@@ -23,25 +23,25 @@ from torch import Tensor, nn
 
 from fadrm_hf.builders.soft_labels import label_features, row_bytes
 from fadrm_hf.config import RunConfig
+from fadrm_hf.data.sources import Source
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.labels.relabel import Labeller, label_epoch, micro_batches
-from fadrm_hf.runtime.machine import peak_memory_bytes, reset_peak_memory
-from fadrm_hf.recovery.patches import images_needed, starting_images
-from fadrm_hf.runtime.progress import QUIET
-from fadrm_hf.runtime.randomness import generator
-from fadrm_hf.recovery.matcher import matching
-from fadrm_hf.recovery.memory import MemoryLaw, measure_recovery, peak_tensor_bytes, share_of_memory
-from fadrm_hf.recovery.trial import cycle_of, largest_shard, try_recovery
-from fadrm_hf.runtime.shards import recovery_shards
-from fadrm_hf.data.sources import Source
-from fadrm_hf.pipeline.stand_ins import teachers_like, untrained_names
-from fadrm_hf.recovery.matching import Targets
-from fadrm_hf.recovery.matching.gathering import block_side, gather_statistics
+from fadrm_hf.networks.students import create_student
 from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.networks.teachers.squeeze import new_network
 from fadrm_hf.networks.teachers.teacher import split_name
+from fadrm_hf.pipeline.stand_ins import teachers_like, untrained_names
+from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.matching import Targets
+from fadrm_hf.recovery.matching.gathering import block_side, gather_statistics
+from fadrm_hf.recovery.memory import MemoryLaw, measure_recovery, peak_tensor_bytes, share_of_memory
+from fadrm_hf.recovery.patches import images_needed, starting_images
+from fadrm_hf.recovery.trial import cycle_of, largest_shard, try_recovery
+from fadrm_hf.runtime.machine import peak_memory_bytes, reset_peak_memory
+from fadrm_hf.runtime.progress import QUIET
+from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.runtime.shards import recovery_shards
 from fadrm_hf.training.protocol import optimiser_of
-from fadrm_hf.networks.students import create_student
 
 Step = Callable[[int], int]  # does about so many units of work, and returns how many it did
 Measured = list[dict[str, Targets]]

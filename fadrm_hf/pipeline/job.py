@@ -8,12 +8,12 @@ from typing import TypeVar
 import torch
 from accelerate import PartialState
 
+from fadrm_hf.config import RunConfig
+from fadrm_hf.data.sources import Source
 from fadrm_hf.runtime import files
 from fadrm_hf.runtime.claims import Claims
-from fadrm_hf.config import RunConfig
 from fadrm_hf.runtime.progress import Reporter, Task
 from fadrm_hf.runtime.shards import Shard, Share, WorkFolder, class_ranges, classes_together, recovery_shards
-from fadrm_hf.data.sources import Source
 
 Unit = TypeVar("Unit")
 

@@ -5,17 +5,17 @@ from typing import Any
 
 import yaml
 
-from fadrm_hf.runtime import files
 from fadrm_hf.artifact.manifest import ClassRecord, Manifest, PixelRecord, SourceRecord, StageRecord, write_manifest
 from fadrm_hf.artifact.recorded_teachers import record_teacher
 from fadrm_hf.artifact.tables import write_tables
-from fadrm_hf.report.card import write_card
-from fadrm_hf.report.gallery import write_gallery
-from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.config.datasets import preset_of
-from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.data.sources import Source
 from fadrm_hf.networks.teachers import Teacher
+from fadrm_hf.report.card import write_card
+from fadrm_hf.report.gallery import write_gallery
+from fadrm_hf.runtime import files
+from fadrm_hf.runtime.machine import describe_machine, library_versions
+from fadrm_hf.runtime.progress import Reporter
 
 
 def write_artifact(

@@ -21,11 +21,11 @@ from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, artifact_files, 
 from fadrm_hf.artifact.reading import open_table, read_label_columns, read_label_group, table_files
 from fadrm_hf.artifact.tables import LABELS_FOLDER, write_label_table
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features, label_table
-from fadrm_hf.report.card import write_card
 from fadrm_hf.errors import ArtifactError, ConfigError, RunFolderError
-from fadrm_hf.runtime.files import sha256, write_bytes
-from fadrm_hf.report.gallery import GALLERY, write_gallery
 from fadrm_hf.labels.codecs import Columns, find_codec
+from fadrm_hf.report.card import write_card
+from fadrm_hf.report.gallery import GALLERY, write_gallery
+from fadrm_hf.runtime.files import sha256, write_bytes
 from fadrm_hf.runtime.progress import QUIET, Reporter
 
 _WRITTEN_ANEW = ("README.md", "recipe.yaml", f"{LABELS_FOLDER}/")

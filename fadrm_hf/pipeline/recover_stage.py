@@ -5,19 +5,19 @@ from dataclasses import replace
 
 import torch
 
+from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.pipeline.job import Job
 from fadrm_hf.pipeline.patch_stage import patches_of, retriever
-from fadrm_hf.recovery.patches import Patches, noise_start
-from fadrm_hf.runtime.progress import Task
-from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.recovery.matcher import matching
-from fadrm_hf.recovery.memory import require_memory
-from fadrm_hf.recovery.recover import Recovery
-from fadrm_hf.recovery.snapshots import Snapshots
-from fadrm_hf.runtime.shards import Shard
 from fadrm_hf.recovery.matching import Targets
 from fadrm_hf.recovery.matching.gathering import block_side
-from fadrm_hf.networks.teachers import Teacher
+from fadrm_hf.recovery.memory import require_memory
+from fadrm_hf.recovery.patches import Patches, noise_start
+from fadrm_hf.recovery.recover import Recovery
+from fadrm_hf.recovery.snapshots import Snapshots
+from fadrm_hf.runtime.progress import Task
+from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.runtime.shards import Shard
 
 Measured = list[dict[str, Targets]]  # of each teacher, what its layers have seen
 

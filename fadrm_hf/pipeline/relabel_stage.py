@@ -1,11 +1,11 @@
 """The soft labels: epoch by epoch, of images that stay on disk until a block of views asks for them."""
 
-from fadrm_hf.runtime import files
 from fadrm_hf.data.image_table import ImageTable
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.labels.relabel import Labeller, label_epoch
-from fadrm_hf.pipeline.job import Job
 from fadrm_hf.networks.teachers import Teacher
+from fadrm_hf.pipeline.job import Job
+from fadrm_hf.runtime import files
 
 
 def label_images(job: Job, teachers: list[Teacher]) -> None:

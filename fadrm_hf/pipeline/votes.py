@@ -16,19 +16,19 @@ from pathlib import Path
 
 import torch
 
-from fadrm_hf.runtime import files
 from fadrm_hf.config import RelabelConfig, RunConfig, StudentConfig, VoteConfig
-from fadrm_hf.errors import ConfigError, SourceError
-from fadrm_hf.pipeline import Ballot, Line, recipe_of
-from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.methods.sre2l_pp import SRe2LPlusPlus
-from fadrm_hf.recovery.patches import images_needed
 from fadrm_hf.config.datasets import resolve
+from fadrm_hf.data.sources import Source, num_held_out
+from fadrm_hf.errors import ConfigError, SourceError
+from fadrm_hf.methods.sre2l_pp import SRe2LPlusPlus
+from fadrm_hf.networks.students import check_student
+from fadrm_hf.networks.teachers import Teacher, public_name
+from fadrm_hf.pipeline import Ballot, Line, recipe_of
+from fadrm_hf.recovery.patches import images_needed
+from fadrm_hf.runtime import files
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.shards import WorkFolder, mine
-from fadrm_hf.data.sources import Source, num_held_out
-from fadrm_hf.networks.teachers import Teacher, public_name
-from fadrm_hf.networks.students import check_student
+from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.train_student import train_students
 
 

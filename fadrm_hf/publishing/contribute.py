@@ -17,14 +17,14 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, Discussion, HfApi
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, FileRecord, Manifest, with_files
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
-from fadrm_hf.report.card import Result, read_results, replace_results
 from fadrm_hf.errors import ArtifactError, HubError
-from fadrm_hf.publishing.received_results import read_evaluation
-from fadrm_hf.runtime.files import write_bytes
+from fadrm_hf.evaluation.results import result_name
 from fadrm_hf.hub.commit import insist
 from fadrm_hf.hub.repository import RepoName, open_artifact, parse_name, pinned_repository
 from fadrm_hf.hub.session import require_login, talking_to_hub
-from fadrm_hf.evaluation.results import result_name
+from fadrm_hf.publishing.received_results import read_evaluation
+from fadrm_hf.report.card import Result, read_results, replace_results
+from fadrm_hf.runtime.files import write_bytes
 
 _CARD = "README.md"
 _SAYS = {

@@ -23,21 +23,21 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from fadrm_hf.artifact.location import LocalFolder
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, artifact_files, read_manifest, refresh_files
 from fadrm_hf.artifact.tables import LABELS_FOLDER
-from fadrm_hf.report.card import card_title, public_source, read_results, write_card
-from fadrm_hf.report.card.metadata import card_metadata, label_configs, licence_fields
-from fadrm_hf.report.card.text import render
 from fadrm_hf.errors import ArtifactError, ConfigError, HubError
-from fadrm_hf.runtime.files import sha256, write_bytes, write_json
-from fadrm_hf.report.gallery import GALLERY, RECORD, refresh_gallery
 from fadrm_hf.hub.commit import PATIENT, Patience, insist
 from fadrm_hf.hub.delivery import Decision, Order, decide, deliver
 from fadrm_hf.hub.remote import LocalFile, Remote, look
 from fadrm_hf.hub.repository import parse_name
 from fadrm_hf.hub.session import require_login, status_of, talking_to_hub
 from fadrm_hf.pipeline.recode import recode
+from fadrm_hf.publishing.verify import verify_location
+from fadrm_hf.report.card import card_title, public_source, read_results, write_card
+from fadrm_hf.report.card.metadata import card_metadata, label_configs, licence_fields
+from fadrm_hf.report.card.text import render
+from fadrm_hf.report.gallery import GALLERY, RECORD, refresh_gallery
+from fadrm_hf.runtime.files import sha256, write_bytes, write_json
 from fadrm_hf.runtime.progress import QUIET, Reporter
 from fadrm_hf.runtime.shards import WorkFolder
-from fadrm_hf.publishing.verify import verify_location
 
 Labels = Literal["with", "apart", "online"]
 

@@ -12,9 +12,9 @@ from dataclasses import fields
 from pathlib import Path, PurePath
 from typing import Any
 
-from fadrm_hf.report.card import Result
 from fadrm_hf.config import RelabelConfig, SqueezeConfig, StudentConfig
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.report.card import Result
 from fadrm_hf.runtime.machine import LIBRARIES
 
 _MAX_BYTES = 1 << 20

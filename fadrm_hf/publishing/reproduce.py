@@ -13,14 +13,14 @@ from dataclasses import dataclass, fields
 from pathlib import PurePosixPath
 from typing import Any
 
-from fadrm_hf.config.students import full_name
 from fadrm_hf.artifact.location import Location, table_names
 from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, is_unaltered, parse_settings
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
-from fadrm_hf.report.card import NO_EVALUATIONS, Result
 from fadrm_hf.config import RelabelConfig, StudentConfig
+from fadrm_hf.config.students import full_name
 from fadrm_hf.errors import ArtifactError, ConfigError, unknown
 from fadrm_hf.publishing.received_results import read_evaluation
+from fadrm_hf.report.card import NO_EVALUATIONS, Result
 from fadrm_hf.runtime.files import sha256
 
 _RESULTS = "results/"

@@ -6,12 +6,12 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData, constants
 
 from fadrm_hf.artifact.manifest import Manifest
-from fadrm_hf.report.card import ROWS, Result, card_title, licence_fields, public_source
-from fadrm_hf.report.card.text import render
-from fadrm_hf.publishing.received_results import without_folders
 from fadrm_hf.hub.repository import RepoName
 from fadrm_hf.methods import paper_of
 from fadrm_hf.networks.small_images import is_registered_here
+from fadrm_hf.publishing.received_results import without_folders
+from fadrm_hf.report.card import ROWS, Result, card_title, licence_fields, public_source
+from fadrm_hf.report.card.text import render
 
 # In the place of the repository's name while a student is only a folder.
 PLACEHOLDER = "ORG/MODEL"

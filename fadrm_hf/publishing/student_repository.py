@@ -1,7 +1,8 @@
 """A trained student as a model repository: one folder that timm, transformers and `pipeline` read, with its card.
 
 The folder is the repository: `config.json`, `model.safetensors`, `README.md`. Its network is timm's, or one that
-`import fadrm_hf.networks.small_images` registers with timm; one of torchvision's is kept as timm's twin of it, where there is one.
+`import fadrm_hf.networks.small_images` registers with timm; one of torchvision's is kept as timm's twin of it, where
+there is one.
 """
 
 import hashlib
@@ -19,17 +20,17 @@ from torch import nn
 
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import Manifest
-from fadrm_hf.report.card import Result
-from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.config import SourceConfig
+from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import HubError, RunFolderError, StudentError
-from fadrm_hf.runtime.files import sha256
 from fadrm_hf.hub.commit import insist
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.hub.session import require_login
 from fadrm_hf.networks.model_directory import CONFIG, WEIGHTS, model_config, write_model_directory
-from fadrm_hf.publishing.student_card import PLACEHOLDER, render_student_card
 from fadrm_hf.networks.students import architecture_of_student, create_student
+from fadrm_hf.publishing.student_card import PLACEHOLDER, render_student_card
+from fadrm_hf.report.card import Result
+from fadrm_hf.runtime.files import sha256
 
 _CARD = "README.md"
 _FILES = (CONFIG, WEIGHTS, _CARD)

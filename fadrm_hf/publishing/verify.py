@@ -37,15 +37,15 @@ from fadrm_hf.artifact.recorded_teachers import recorded_labeller
 from fadrm_hf.artifact.row_checks import bad_rows
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER, label_names
 from fadrm_hf.builders.images import image_features
+from fadrm_hf.data.views import LabelViews
 from fadrm_hf.errors import FadrmError
-from fadrm_hf.runtime.files import sha256
 from fadrm_hf.hub.repository import fetch_all, label_folder, unlisted_files
 from fadrm_hf.labels.codecs import LabelCodec, find_codec
 from fadrm_hf.pipeline.legacy.order_check import TOLERANCE as IMPORTED_TOLERANCE
+from fadrm_hf.runtime.files import sha256
 from fadrm_hf.runtime.progress import QUIET, Reporter, Task
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.shards import join_world
-from fadrm_hf.data.views import LabelViews
 
 # Largest difference of a replayed logit, as a fraction of the largest magnitude in its row. Rounding to float16
 # changes a logit by up to 2^-11 of itself, and other hardware by about as much again (TF32 has the same 10-bit

@@ -17,10 +17,10 @@ from torch._C._profiler import _ExtraFields_Allocation, _ProfilerEvent
 from torch.profiler import ProfilerActivity, profile
 
 from fadrm_hf.config import RunConfig
+from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.recovery.matcher import Matcher
 from fadrm_hf.recovery.trial import cycle_of, largest_shard, try_recovery
-from fadrm_hf.data.sources import Source
 
 _MEMINFO, _CONTROL_GROUPS = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 # Limit and use of a container's memory: control groups of the second version, then of the first.

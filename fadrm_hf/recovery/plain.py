@@ -15,10 +15,10 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from fadrm_hf.config import RecoverConfig
-from fadrm_hf.errors import ConfigError
-from fadrm_hf.runtime.number_format import DTYPES
-from fadrm_hf.recovery.matching import Matching, watched_layers
 from fadrm_hf.data.views import BatchViews
+from fadrm_hf.errors import ConfigError
+from fadrm_hf.recovery.matching import Matching, watched_layers
+from fadrm_hf.runtime.number_format import DTYPES
 
 
 class PlainStatistics:

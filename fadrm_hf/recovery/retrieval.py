@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 from fadrm_hf.config import PatchConfig
+from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import TeacherError
+from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.recovery.patches import starting_images
 from fadrm_hf.recovery.recover import resample
-from fadrm_hf.data.sources import Source
-from fadrm_hf.networks.teachers import Teacher
 
 _SIGMA = 1.0  # in pixels
 _BATCH = 100

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from fadrm_hf.data.sources import Source
 from fadrm_hf.recovery.recover import resample
 from fadrm_hf.runtime.shards import WorkFolder
-from fadrm_hf.data.sources import Source
 
 SNAPSHOTS = "snapshots"
 

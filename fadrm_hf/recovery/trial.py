@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from fadrm_hf.config import RunConfig
-from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.data.sources import Source
 from fadrm_hf.recovery.matcher import Matcher
 from fadrm_hf.recovery.recover import Recovery
+from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.shards import Shard, recovery_shards
-from fadrm_hf.data.sources import Source
 
 
 def cycle_of(run: RunConfig) -> int:

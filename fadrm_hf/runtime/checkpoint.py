@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from fadrm_hf.runtime import files
 from fadrm_hf.errors import RunFolderError
+from fadrm_hf.runtime import files
 
 
 def save_checkpoint(

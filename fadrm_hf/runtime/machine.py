@@ -92,7 +92,7 @@ def _commit() -> str | None:
         if commit := origin.get("vcs_info", {}).get("commit_id"):
             return str(commit)
     with suppress(OSError):
-        return head_commit(Path(__file__).parents[1] / ".git")
+        return head_commit(Path(__file__).parents[2] / ".git")
     return None
 
 

@@ -19,9 +19,9 @@ from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env
 from torch import Tensor
 
-from fadrm_hf.runtime import files
 from fadrm_hf.config import RecoverConfig, with_defaults
 from fadrm_hf.errors import ConfigError, RunFolderError
+from fadrm_hf.runtime import files
 
 Unit = TypeVar("Unit")
 Value = TypeVar("Value")

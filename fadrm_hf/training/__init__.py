@@ -1,1 +1,1 @@
-"""Students: their networks, settings and updates, alone or by several processes."""
+"""Students: batches from an artifact, protocol, updates, by one process or several."""

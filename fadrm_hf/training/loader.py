@@ -29,17 +29,17 @@ from fadrm_hf.artifact.recorded_teachers import recorded_labeller
 from fadrm_hf.artifact.tables import IMAGES_FOLDER
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES
 from fadrm_hf.config import Colour, RelabelConfig
-from fadrm_hf.report.display import Displayed
-from fadrm_hf.errors import ArtifactError, StudentError
-from fadrm_hf.hub import open_artifact
 from fadrm_hf.data.image_table import ImageTable
-from fadrm_hf.labels.codecs import find_codec
-from fadrm_hf.training.label_stream import LabelEpochs, read_ahead
-from fadrm_hf.labels.relabel import Labeller, label_epoch, split_sizes
-from fadrm_hf.training.reuse import stored_epoch_of
-from fadrm_hf.runtime.shards import join_world
 from fadrm_hf.data.sources.images import normalise
 from fadrm_hf.data.views import LabelViews, render_views
+from fadrm_hf.errors import ArtifactError, StudentError
+from fadrm_hf.hub import open_artifact
+from fadrm_hf.labels.codecs import find_codec
+from fadrm_hf.labels.relabel import Labeller, label_epoch, split_sizes
+from fadrm_hf.report.display import Displayed
+from fadrm_hf.runtime.shards import join_world
+from fadrm_hf.training.label_stream import LabelEpochs, read_ahead
+from fadrm_hf.training.reuse import stored_epoch_of
 
 Labels = Literal["stored", "online", "none"]
 Rows = npt.NDArray[np.int64]

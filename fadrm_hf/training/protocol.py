@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.recorded_teachers import check_recorded_labelling
 from fadrm_hf.config import RelabelConfig, SourceConfig, StudentConfig, filled
+from fadrm_hf.config.datasets import preset_of
+from fadrm_hf.config.protocols import student_defaults, table_of
 from fadrm_hf.errors import StudentError
 from fadrm_hf.labels.relabel import micro_batches, split_sizes
-from fadrm_hf.training.loader import Distilled
 from fadrm_hf.methods import METHODS
-from fadrm_hf.config.datasets import preset_of
 from fadrm_hf.runtime.schedules import learning_rate
-from fadrm_hf.config.protocols import student_defaults, table_of
+from fadrm_hf.training.loader import Distilled
 
 # What an artifact's own protocol gives another one of the same table; elsewhere `None` has a meaning of its own.
 _INHERITED = (

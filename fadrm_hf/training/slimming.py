@@ -19,8 +19,8 @@ import torch
 import torchvision.models.vgg
 from torch import Tensor, nn
 
-from fadrm_hf.networks.convnets import MapClassifier
 from fadrm_hf.errors import StudentError
+from fadrm_hf.networks.convnets import MapClassifier
 from fadrm_hf.runtime.files import digest_of
 
 

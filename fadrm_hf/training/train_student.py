@@ -19,19 +19,20 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
-from fadrm_hf.runtime.checkpoint import load_checkpoint, save_checkpoint
 from fadrm_hf.config import StudentConfig
+from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import StudentError
-from fadrm_hf.runtime.files import read_json, write_json
 from fadrm_hf.labels.relabel import micro_batches
-from fadrm_hf.training.loader import Batch, Distilled, Labels
+from fadrm_hf.networks.students import check_student, create_student
+from fadrm_hf.runtime.checkpoint import load_checkpoint, save_checkpoint
+from fadrm_hf.runtime.files import read_json, write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.number_format import slow_format
 from fadrm_hf.runtime.progress import QUIET, Reporter, Task
 from fadrm_hf.runtime.randomness import derive_seed
 from fadrm_hf.runtime.scores import predict, summarise, topk_accuracy
 from fadrm_hf.runtime.shards import from_all
-from fadrm_hf.data.sources import Source
+from fadrm_hf.training.loader import Batch, Distilled, Labels
 from fadrm_hf.training.protocol import (
     check_protocol,
     is_hard_epoch,
@@ -46,7 +47,6 @@ from fadrm_hf.training.shared_norm import check_shareable
 from fadrm_hf.training.slimming import USUAL, Stage
 from fadrm_hf.training.student_group import ALONE, StudentGroup, student_group
 from fadrm_hf.training.student_step import CapturedStep, StudentStep, by_micro_batch, on_device, rows_of, split
-from fadrm_hf.networks.students import check_student, create_student
 from fadrm_hf.training.weight_average import WeightAverage
 
 _EVALUATIONS = 10  # how often the test accuracy is looked at, to print the best epoch beside the last one

@@ -8,9 +8,9 @@ import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict
 
 from fadrm_hf.config import SourceConfig
-from fadrm_hf.errors import SourceError, unknown
 from fadrm_hf.config.datasets import preset_of
 from fadrm_hf.data.sources.readers import LABEL_COLUMNS, TEST_SPLITS
+from fadrm_hf.errors import SourceError, unknown
 
 
 def with_train_split(config: SourceConfig, tables: DatasetDict) -> SourceConfig:

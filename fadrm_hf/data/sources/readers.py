@@ -27,8 +27,8 @@ from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx o
 from PIL import Image
 
 from fadrm_hf.config import SourceConfig
-from fadrm_hf.errors import SourceError, unknown
 from fadrm_hf.config.datasets import PRESETS
+from fadrm_hf.errors import SourceError, unknown
 from fadrm_hf.runtime.randomness import generator
 
 TEST_SPLITS = ("test", "validation", "valid", "val")

@@ -19,13 +19,13 @@ from datasets import Dataset, DatasetDict
 from PIL import Image
 from torch import Tensor
 
-from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.config import SourceConfig
-from fadrm_hf.errors import SourceError
 from fadrm_hf.config.datasets import resolve_source
-from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.data.sources import columns, images
 from fadrm_hf.data.sources.readers import TEST_SPLITS, read_tables
+from fadrm_hf.errors import SourceError
+from fadrm_hf.runtime.randomness import generator
 
 logger = logging.getLogger(__name__)
 

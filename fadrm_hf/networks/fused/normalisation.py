@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
-from fadrm_hf.runtime.compilation import compiled
 from fadrm_hf.networks.layers import Receive
 from fadrm_hf.networks.moments import affine_gradient
+from fadrm_hf.runtime.compilation import compiled
 
 
 class Activation(NamedTuple):

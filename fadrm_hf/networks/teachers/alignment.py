@@ -5,8 +5,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from fadrm_hf.data.class_map import ClassMap, describe_difference
 from fadrm_hf.config import Colour, SourceConfig
+from fadrm_hf.data.class_map import ClassMap, describe_difference
 from fadrm_hf.errors import ClassMapError
 
 

@@ -19,10 +19,10 @@ from safetensors import SafetensorError
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor, nn
 
-from fadrm_hf.networks import small_images as networks
-from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.config import Colour
+from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import TeacherError, unknown
+from fadrm_hf.networks import small_images as networks
 
 MODEL_FILES = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json")
 assert networks.default_cfgs  # importing it registers the architectures that model directories may name

@@ -21,11 +21,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.config import Colour, SqueezeConfig, TeacherConfig
-from fadrm_hf.errors import TeacherError, unknown
-from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.data.sources import Source
+from fadrm_hf.errors import TeacherError, unknown
 from fadrm_hf.networks.teachers import families
 from fadrm_hf.networks.teachers.alignment import AlignedNetwork, Terms, class_selection, renormalisation
 from fadrm_hf.networks.teachers.squeeze import (
@@ -36,6 +35,7 @@ from fadrm_hf.networks.teachers.squeeze import (
     squeeze,
     squeeze_fingerprint,
 )
+from fadrm_hf.runtime.progress import Reporter
 
 FAMILIES = ("timm", "torchvision", "transformers", "squeeze")
 

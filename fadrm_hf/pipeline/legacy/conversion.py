@@ -21,19 +21,26 @@ from fadrm_hf.config import (
     TeacherConfig,
     filled,
 )
+from fadrm_hf.config.datasets import preset_of, resolve_squeeze
+from fadrm_hf.config.protocols import student_defaults
+from fadrm_hf.data.sources import Source, load_source
 from fadrm_hf.errors import ConfigError, RunFolderError
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.labels.relabel import Labeller, check_labelling
+from fadrm_hf.networks.teachers import Teacher, prepare_teachers, public_name
 from fadrm_hf.pipeline.legacy.order_check import compare_with_classes, compare_with_teachers
 from fadrm_hf.pipeline.legacy.release import Release
-from fadrm_hf.runtime.machine import peak_memory_bytes
 from fadrm_hf.pipeline.package import write_artifact
-from fadrm_hf.config.datasets import preset_of, resolve_squeeze
+from fadrm_hf.runtime.machine import peak_memory_bytes
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.shards import WorkFolder, join_world, recovery_shards, refuse_other_run, require_place, require_space
-from fadrm_hf.data.sources import Source, load_source
-from fadrm_hf.config.protocols import student_defaults
-from fadrm_hf.networks.teachers import Teacher, prepare_teachers, public_name
+from fadrm_hf.runtime.shards import (
+    WorkFolder,
+    join_world,
+    recovery_shards,
+    refuse_other_run,
+    require_place,
+    require_space,
+)
 
 
 @dataclass(frozen=True)

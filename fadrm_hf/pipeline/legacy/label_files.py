@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fadrm_hf.errors import ArtifactError
 from fadrm_hf.data.views import LabelViews
+from fadrm_hf.errors import ArtifactError
 
 ROUNDING = 1e-3  # pixels; a fraction in float32 is this exact for images of up to 10,000 pixels
 

@@ -22,19 +22,19 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from fadrm_hf.runtime import files
-from fadrm_hf.runtime.claims import Claims, alone
 from fadrm_hf.config import SqueezeConfig, StatisticsConfig
-from fadrm_hf.errors import RunFolderError
-from fadrm_hf.networks.small_images import LARGEST_SMALL_SIZE
-from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.shards import class_ranges, range_name
 from fadrm_hf.data.sources import Source
-from fadrm_hf.recovery.matching.image_moments import Statistic, image_moments, mean_and_variance, sums_over_images
+from fadrm_hf.errors import RunFolderError
 from fadrm_hf.networks.layers import Watched, watched_layers
+from fadrm_hf.networks.small_images import LARGEST_SMALL_SIZE
+from fadrm_hf.networks.teachers import Teacher, public_name, require_finite
+from fadrm_hf.recovery.matching.image_moments import Statistic, image_moments, mean_and_variance, sums_over_images
 from fadrm_hf.recovery.matching.real_views import ClassViews
 from fadrm_hf.recovery.matching.targets import Targets
-from fadrm_hf.networks.teachers import Teacher, public_name, require_finite
+from fadrm_hf.runtime import files
+from fadrm_hf.runtime.claims import Claims, alone
+from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.runtime.shards import class_ranges, range_name
 
 _FORMAT = 2  # of the file; another number means that the same pass would be written differently
 _UNITS = 100  # about so many ranges of classes; more, and the many processes of a large run would still share well

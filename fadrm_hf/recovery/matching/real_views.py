@@ -10,10 +10,10 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as transforms
 
 from fadrm_hf.config import SqueezeConfig, StatisticsConfig
-from fadrm_hf.errors import SourceError
-from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.data.sources import Source
+from fadrm_hf.errors import SourceError
 from fadrm_hf.networks.teachers.training_views import pad_crop, resized_crop
+from fadrm_hf.runtime.randomness import generator
 
 
 class ClassViews(Dataset[tuple[Tensor, Tensor]]):

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from fadrm_hf.data.sources import Source
 from fadrm_hf.recovery.patches.patches import Patches
 from fadrm_hf.runtime.randomness import generator
-from fadrm_hf.data.sources import Source
 
 
 def noise_start(label: int, ipc_index: int, size: int, seed: int) -> Tensor:

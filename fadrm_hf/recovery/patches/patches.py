@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import SourceError
 from fadrm_hf.runtime.randomness import generator
-from fadrm_hf.data.sources import Source
 
 
 @dataclass(frozen=True)

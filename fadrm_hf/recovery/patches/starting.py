@@ -5,13 +5,13 @@ from typing import Literal
 import torch
 
 from fadrm_hf.config import PatchConfig
+from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import ConfigError, unknown
+from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.recovery.patches.coresets import easy_images
 from fadrm_hf.recovery.patches.crops import select_patches
 from fadrm_hf.recovery.patches.noise import noise_images
 from fadrm_hf.recovery.patches.patches import Patches, mirror, random_images
-from fadrm_hf.data.sources import Source
-from fadrm_hf.networks.teachers import Teacher
 
 Start = Literal["patches", "random_images", "noise", "el2n", "pca"]
 STARTS: tuple[Start, ...] = ("patches", "random_images", "noise", "el2n", "pca")

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fadrm_hf.errors import ArtifactError
 from fadrm_hf.report.card.scores import SCORES_NAME
 from fadrm_hf.report.card.text import NOT_MEASURED, render
-from fadrm_hf.errors import ArtifactError
 
 Result = dict[str, Any]
 ANALYSIS_NAME = "analysis.json"

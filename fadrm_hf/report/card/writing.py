@@ -19,14 +19,14 @@ from fadrm_hf.artifact.manifest import Manifest, TableBytes, table_bytes
 from fadrm_hf.artifact.reading import reading, table_files
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.builders.soft_labels import label_features
+from fadrm_hf.labels.codecs import find_codec
+from fadrm_hf.methods import METHODS, paper_of
 from fadrm_hf.report.card.metadata import card_metadata, card_title, method_name, nested_ipc, public_source
 from fadrm_hf.report.card.results import Result, accuracy_bars, read_results, render_results
 from fadrm_hf.report.card.scores import KINDS, Scores, course_rows, read_scores, score_rows, whole_looks
 from fadrm_hf.report.card.text import quoted, render, size
-from fadrm_hf.runtime.files import write_bytes
-from fadrm_hf.labels.codecs import find_codec
-from fadrm_hf.methods import METHODS, paper_of
 from fadrm_hf.report.pictures import write_pictures
+from fadrm_hf.runtime.files import write_bytes
 
 _SECTIONS = ("method", "import", "patches", "recover", "relabel")
 _LOADED_FROM_THE_HUB = re.compile(r'load_dataset\("([\w.-]+/[\w.-]+)"')

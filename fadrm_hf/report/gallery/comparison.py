@@ -6,10 +6,10 @@ from typing import Any
 
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.runtime.files import write_bytes
 from fadrm_hf.report.gallery.facts import as_script, facts_of
 from fadrm_hf.report.gallery.stages import draw_pictures
 from fadrm_hf.report.gallery.writing import DATA, fetch_for_gallery, write_page
+from fadrm_hf.runtime.files import write_bytes
 from fadrm_hf.runtime.progress import QUIET, Reporter
 
 

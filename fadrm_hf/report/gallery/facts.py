@@ -11,14 +11,14 @@ from typing import Any
 
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.tables import label_names
+from fadrm_hf.errors import ArtifactError
+from fadrm_hf.labels.codecs import find_codec
+from fadrm_hf.methods import paper_of
 from fadrm_hf.report.card import ROWS, Result, card_title, method_name, public_source, read_results
 from fadrm_hf.report.card.scores import KINDS, read_scores, score_rows
 from fadrm_hf.report.card.text import quoted
 from fadrm_hf.report.card.writing import published_name
-from fadrm_hf.errors import ArtifactError
 from fadrm_hf.report.gallery.sheets import Pictures
-from fadrm_hf.labels.codecs import find_codec
-from fadrm_hf.methods import paper_of
 
 
 def facts_of(folder: Path, manifest: Manifest, pictures: Pictures, name: str | None = None) -> dict[str, Any]:

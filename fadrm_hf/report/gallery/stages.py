@@ -18,7 +18,8 @@ from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.reading import each_image
 from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ArtifactError
-from fadrm_hf.runtime.files import load_tensors
+from fadrm_hf.methods import recorded_setting
+from fadrm_hf.recovery.snapshots import SNAPSHOTS
 from fadrm_hf.report.gallery.sheets import (
     GALLERY,
     RECOVERED,
@@ -30,9 +31,8 @@ from fadrm_hf.report.gallery.sheets import (
     read_record,
     snapshot_name,
 )
-from fadrm_hf.methods import recorded_setting
+from fadrm_hf.runtime.files import load_tensors
 from fadrm_hf.runtime.progress import Reporter, Task
-from fadrm_hf.recovery.snapshots import SNAPSHOTS
 from fadrm_hf.runtime.shards import range_name, recovery_shards
 
 _STARTS = {"noise": "noise", "patches": "real patch", "pca": "real images"}  # others: "real image"

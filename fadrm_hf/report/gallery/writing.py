@@ -21,11 +21,11 @@ from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.reading import open_table, table_files
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.report.card import card_title
-from fadrm_hf.runtime.files import write_bytes
 from fadrm_hf.report.gallery.facts import as_script, facts_of
 from fadrm_hf.report.gallery.sheets import GALLERY, RECORD, read_record, write_record
 from fadrm_hf.report.gallery.stages import draw_pictures
 from fadrm_hf.report.gallery.stored_views import sample_views
+from fadrm_hf.runtime.files import write_bytes
 from fadrm_hf.runtime.progress import QUIET, Reporter
 
 PAGE, DATA, VIEWS = "index.html", "data.js", "views.js"

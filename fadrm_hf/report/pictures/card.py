@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fadrm_hf.runtime.files import load_tensors, write_bytes
 from fadrm_hf.report.pictures.accuracy import draw_accuracy
 from fadrm_hf.report.pictures.images import CURVES, draw_grid, draw_information, draw_recovery
+from fadrm_hf.runtime.files import load_tensors, write_bytes
 
 _GRID_CLASSES = 10
 

@@ -60,8 +60,8 @@ def draw_information(course: Sequence[Mapping[str, float]]) -> bytes:
     A bit is as long on both axes, so that what hardly moves looks so.
 
     Args:
-        course: Looks in order, as `fadrm_hf.report.card.scores.Scores` holds them; two at one iteration are before and after
-            real patches were mixed in.
+        course: Looks in order, as `fadrm_hf.report.card.scores.Scores` holds them; two at one iteration are before
+            and after real patches were mixed in.
     """
     span = 1.25 * max(_range([look[name] for look in course]) for name in _ENTROPIES) or 1.0
     with new_figure(7.4, 2.8) as figure:
