@@ -229,7 +229,7 @@ def test_a_committee_sees_the_same_views_and_its_losses_are_weighted(source, tea
     difference = (ours.double() - theirs).abs()
     assert difference.median() < 1e-4 and (difference > 0.05).double().mean() < 0.02
     alone = plain_run(source, teachers, 5, members=lambda iteration: committee[:1])
-    assert (ours.double() - alone).abs().median() > 0.01
+    assert (ours.double() - alone).abs().median() > 1e-3, "ten times what both may differ by"
 
 
 def test_turns_go_on_where_the_shard_before_ended(source, teachers):
