@@ -76,10 +76,10 @@ results: $(VENV)/.library ## the page of results, from the files beside it
 
 soak: export OMP_NUM_THREADS = 1# as many processes as there are cores
 soak: $(VENV)/.test ## the long form: a hundred kills, faults at every moment, bad input timed, fuzzing (CPU, an hour)
-	SOAK_KILLS=100 SOAK_RESULT=results/soak-kills.json $(BIN)/pytest -q tests/test_soak.py
-	FAULTS=all $(BIN)/pytest -q tests/test_faults.py
+	SOAK_KILLS=100 SOAK_RESULT=results/soak-kills.json $(BIN)/pytest -q tests/robustness/test_soak.py
+	FAULTS=all $(BIN)/pytest -q tests/robustness/test_faults.py
 	$(BIN)/python benchmarks/bad_input.py
-	FUZZ_EXAMPLES=1000 $(BIN)/pytest -q --timeout 1800 tests/test_fuzz.py
+	FUZZ_EXAMPLES=1000 $(BIN)/pytest -q --timeout 1800 tests/robustness/test_fuzz.py
 
 quality: $(VENV)/.quality ## lint, format, types and spelling, as CI checks them
 	$(BIN)/ruff check .
@@ -95,4 +95,4 @@ release-check: $(VENV)/.test ## what is released, in dist/: built, checked, inst
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/twine check --strict dist/*
-	$(BIN)/pytest -q tests/test_release.py
+	$(BIN)/pytest -q tests/documents/test_release.py

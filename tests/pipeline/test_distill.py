@@ -38,7 +38,7 @@ from fadrm_hf.runtime.files import load_tensors
 
 pytestmark = pytest.mark.numerical
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 def image_bytes(run):
@@ -46,7 +46,9 @@ def image_bytes(run):
 
 
 def test_a_finished_run_holds_what_the_design_draws(finished):
-    names = {name for name in files_of(finished) if not name.startswith("gallery/")}  # see tests/test_gallery.py
+    names = {
+        name for name in files_of(finished) if not name.startswith("gallery/")
+    }  # see tests/report/test_gallery.py
     teacher = "teachers/" + read_manifest(finished).teachers[0].path.split("/")[1]
     tables_and_records = {IMAGES, LABELS, "README.md", "recipe.yaml", "fadrm.json"}
     pictures = {"assets/grid.png", "assets/recovery.png"}

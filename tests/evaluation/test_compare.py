@@ -21,7 +21,7 @@ from fadrm_hf.config import StudentConfig
 from fadrm_hf.evaluation.compare import finished_rows
 from fadrm_hf.methods import find_method
 
-CONFIGS = Path(__file__).parent.parent / "recipes/configs"
+CONFIGS = Path(__file__).parent.parent.parent / "recipes/configs"
 SHARED = tuple(word for word in RECIPE if not word.startswith("--student."))
 STUDENTS = (f"--student.student={STUDENT}", f"--student.epochs={EPOCHS}", "--num_seeds=2")
 SIZES = "[12,16,12,16]"

@@ -15,7 +15,7 @@ from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.pipeline.recode import recode
 from fadrm_hf.training.loader import load_distilled
 
-PAGE = (Path(__file__).parent.parent / "docs/any_framework.md").read_text("utf-8")
+PAGE = (Path(__file__).parent.parent.parent / "docs/any_framework.md").read_text("utf-8")
 PROGRAM, _, DECODERS = PAGE.partition("## JAX")
 NAME = "runs/fadrm-digits-ipc10"  # as the page calls its artifact
 

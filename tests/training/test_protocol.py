@@ -107,7 +107,7 @@ def test_a_phase_or_smoothing_that_cannot_be_is_refused(settings, named):
 
 
 def test_the_protocol_on_file_is_the_published_schedule():
-    path = Path(__file__).parent.parent / "recipes/configs/protocols/hald.yaml"
+    path = Path(__file__).parent.parent.parent / "recipes/configs/protocols/hald.yaml"
     values = yaml.safe_load(path.read_text())
     config = StudentConfig(**values | {"epochs": 300, "hard_phase": tuple(values["hard_phase"])})
     kinds = [is_hard_epoch(config, epoch) for epoch in range(300)]

@@ -25,7 +25,7 @@ from fadrm_hf.evaluation.results_page import render_results_page
 from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.report.pictures import draw_axis
 
-CONFIGS = Path(__file__).parent.parent / "recipes/configs"
+CONFIGS = Path(__file__).parent.parent.parent / "recipes/configs"
 SWEEP = {
     "base": "base.yaml",
     "num_seeds": 2,

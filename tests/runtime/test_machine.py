@@ -45,7 +45,7 @@ def test_a_checkout_knows_its_commit(tmp_path):
 
 def test_the_commit_is_recorded_with_the_versions():
     """This checkout's, if it is one: where the sources were copied without git there is none."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     recorded = library_versions().get("fadrm_hf_commit")
     if (root / ".git").exists():
         assert recorded == head_commit(root / ".git")

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.numerical
 if sys.version_info >= (3, 11):
     import tomllib
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 N, C = 40, 7
 
 

@@ -94,7 +94,7 @@ def test_what_is_on_file_under_the_same_settings_is_not_trained_again(examined, 
 def test_a_protocol_by_name_and_by_file_is_the_same(finished, tmp_path):
     """EDC's has another loss, batch and schedule; a value on the command line wins over both."""
     found = []
-    file = Path(__file__).parent.parent / "recipes/configs/protocols/edc.yaml"
+    file = Path(__file__).parent.parent.parent / "recipes/configs/protocols/edc.yaml"
     for place, protocol in (("name", "edc"), ("file", str(file))):
         artifact = copy_artifact(finished, tmp_path / place)
         words = ["--students=[convnet3_narrow]", "--protocol", protocol, "--epochs=2", "--num_seeds=1", "--lr=0.002"]

@@ -19,7 +19,7 @@ from fadrm_hf.config.datasets import PRESETS, resolve
 from fadrm_hf.methods import find_method
 from fadrm_hf.pipeline.arguments import SECTIONS, parse_run
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 ROOMS = ("fadrm_hf", "builders", "cards", "recipes")
 CONFIGS = ROOT / "recipes/configs"
 APART = ("ablations", "compare", "protocols", "small")
@@ -118,6 +118,12 @@ def test_modules_import_only_from_rooms_before_their_own():
         if place[other] > place[name]
     }
     assert backwards == set()
+
+
+def test_tests_mirror_the_rooms():
+    """Beside the rooms: what is small and shared, what attacks, and what is written about the library."""
+    folders = {path.parent.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert folders <= set(ORDER) | {"robustness", "documents"}
 
 
 def test_imports_form_no_cycle():

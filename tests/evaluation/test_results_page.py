@@ -19,7 +19,7 @@ from fadrm_hf.evaluation.results_pictures import Picture, find_pictures
 from fadrm_hf.pipeline import recipe_of
 from fadrm_hf.pipeline.arguments import parse_run
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 CONFIGS = ROOT / "recipes/configs"
 TEST_IMAGES = {"cifar100": 10_000, "imagenet1k": 50_000}
 SCORES = {"mean": 0.6712, "std": 0.0034, "values": [0.667, 0.671, 0.674]}

@@ -12,7 +12,7 @@ from fixtures.runs import LABELS, STUDENT, copy_run, files_of
 
 from fadrm_hf.cli import main
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 REPO, MODEL = "alice/fadrm-digits-ipc2", "bob/digits-student"
 FADRM_HF = [sys.executable, "-m", "fadrm_hf.cli"]
 LAUNCH = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes", "1", "--num_machines", "1",

@@ -31,7 +31,7 @@ from fadrm_hf.training.protocol import (
     soft_loss_of,
 )
 
-FILES = sorted((Path(__file__).parent.parent / "recipes/configs/protocols").glob("*.yaml"))
+FILES = sorted((Path(__file__).parent.parent.parent / "recipes/configs/protocols").glob("*.yaml"))
 
 
 def on_file(name, **changes):

@@ -49,7 +49,7 @@ SMALLER = {
     "epochs=60": "epochs=1",
     "num_seeds=3": "num_seeds=1",
 }
-RUN_BY_OTHER_TESTS = {"docs/any_framework.md"}  # tests/test_docs.py, without the library
+RUN_BY_OTHER_TESTS = {"docs/any_framework.md"}  # tests/documents/test_docs.py, without the library
 
 BLOCKS = blocks()
 PROGRAMS = sorted({block.page for block in BLOCKS if block.language == "python"} - RUN_BY_OTHER_TESTS)
@@ -148,7 +148,7 @@ def understand(words):
         read_by_the_hubs_client(rest)
     else:
         raise AssertionError(
-            f"{words} is neither run nor read by a parser; give it a place in tests/test_documents.py"
+            f"{words} is neither run nor read by a parser; give it a place in tests/documents/test_documents.py"
         )
 
 

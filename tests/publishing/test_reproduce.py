@@ -121,7 +121,7 @@ def test_a_result_of_labels_made_on_the_fly_is_reproduced_by_the_teachers(run, p
 
 
 def test_a_result_of_another_protocol_is_reproduced_by_its_settings(run, place):
-    protocol = Path(__file__).parent.parent / "recipes/configs/protocols/hald.yaml"
+    protocol = Path(__file__).parent.parent.parent / "recipes/configs/protocols/hald.yaml"
     assert main(["train-student", "run", "--config", str(protocol), "--student", STUDENT, "--num_seeds=1"]) == 0
     result = json.loads((run / "results/distilled-soft-hald-timm_resnet10_narrow.json").read_text())
     assert (result["settings"]["hard_phase"], result["settings"]["label_smoothing"]) == ([0.25, 0.75], 0.8)
