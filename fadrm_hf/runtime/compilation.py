@@ -35,6 +35,7 @@ def compiled(function: Callable[Parameters, Result], dynamic: bool | None = None
         function: What to compile, without side effects.
         dynamic: Whether one piece of code serves all shapes; `None`: as torch sees fit.
     """
+    _separate_kinds_of_processor()
     # A code object of its own: functions made in one place share theirs, and torch compiles each only so often.
     own = FunctionType(
         function.__code__.replace(),
@@ -44,3 +45,14 @@ def compiled(function: Callable[Parameters, Result], dynamic: bool | None = None
         function.__closure__,
     )
     return cast(Callable[Parameters, Result], torch.compile(own, dynamic=dynamic))
+
+
+@cache
+def _separate_kinds_of_processor() -> None:
+    """Have torch's cache on disk tell vector instructions apart, which its keys do not (2.6 to 2.15, at least).
+
+    Code generated for vectors of 8 numbers and compiled for those of 16 writes beyond its tensors; the reverse leaves
+    half of them out. That happens where machines share the cache, or ATEN_CPU_CAPABILITY changes.
+    """
+    settings = torch.compiler.config
+    settings.cache_key_tag = f"{settings.cache_key_tag}{torch.backends.cpu.get_cpu_capability()}"
