@@ -122,7 +122,7 @@ def _methods() -> Iterator[Entry]:
         yield {
             "name": _text(kind, "name"),
             "title": _text(kind, "title"),
-            "paper": _paper(module) or next((_paper(modules[base]) for _, base in _imported(module)), ""),
+            "paper": next(filter(None, map(_paper, [module, *(modules[base] for _, base in _imported(module))])), ""),
             "about": (ast.get_docstring(kind) or "").splitlines()[0],
         }
 

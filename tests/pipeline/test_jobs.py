@@ -62,13 +62,13 @@ def test_package_ends_what_jobs_have_recovered(finished, tmp_path):
 
 STOP_AFTER_RECOVERY = """
 import sys
-from fadrm_hf.pipeline import labels
+from fadrm_hf.pipeline import relabel_stage
 from fadrm_hf.cli import main
 
 def stop(*arguments):
     raise KeyboardInterrupt
 
-labels.Labeller = stop
+relabel_stage.Labeller = stop
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -23,7 +23,7 @@ from fadrm_hf.report.card import card_configs, read_results, render_card, replac
 from fadrm_hf.report.card.scores import Score, Scores
 from fadrm_hf.runtime.files import write_json
 
-EXPECTED = Path(__file__).parent / "fixtures/card.md"
+EXPECTED = Path(__file__).parent.parent / "fixtures/card.md"
 ROWS = ('{"image": <PNG of 268 bytes>,\n "label": 0}', '{"epoch": 0,\n "image": 4}')
 
 
