@@ -29,6 +29,7 @@ os.environ.update(
     NO_PROXY="127.0.0.1,localhost",
     PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # as where the environment is active
     OMP_NUM_THREADS="1",  # the networks of the tests are small: threads would wait for each other
+    TORCHINDUCTOR_COMPILE_THREADS="1",  # a pool of compilers takes longer to start than their few functions take
 )
 
 # Who is started in the background ignores Ctrl-C, and so would the commands that tests interrupt.

@@ -61,7 +61,7 @@ for name in sys.argv[split + 1:]:
         sys.exit(name + " needs no import")
     except RuntimeError as error:
         assert "Unknown model" in str(error), error
-import fadrm_hf.networks.small_images
+import fadrm_hf.networks
 found |= {name: read(name) for name in sys.argv[split + 1:]}
 print(json.dumps(found))
 """
@@ -176,7 +176,7 @@ def test_the_card_says_what_was_measured_and_on_what(finished: Path, tmp_path: P
     assert "| 0 (this model) | 20.00 | 70.00 |" in card.text
     assert "| 1 | 40.00 | 70.00 |" in card.text
     assert "| mean ± standard deviation | 30.00 ± 14.14 | 70.00 ± 0.00 |" in card.text
-    assert card.text.count("import fadrm_hf.networks.small_images\n") == 3
+    assert card.text.count("import fadrm_hf.networks\n") == 3
     assert f"commit `{commit}`" in card.text
     assert "```bash\nfadrm-hf train-student org/digits --work here\n```" in card.text
     assert card.validate() is None

@@ -1,7 +1,7 @@
 """The scores as modules of the `evaluate` library, for those who measure with it; none is fetched.
 
     import evaluate
-    from fadrm_hf import metrics
+    from fadrm_hf.evaluation import metrics
 
     recovery = evaluate.load(metrics.path("hard_label_recovery"))
     recovery.add_batch(predictions=[3, 1], references=[3, 2], whole=[3, 2])  # classes that two students name
