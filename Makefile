@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := bin/python -m pip install --quiet --disable-pip-version-check
 DEMO := runs/fadrm-digits-ipc10
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 # A file's tests share what they made, and so a process. Each takes up to 3 GB, hence four at most.
@@ -18,13 +18,13 @@ $(VENV)/.library: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed: make PYTHON=python3.11 ...")'
 	@echo "installing the library into $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(INSTALL) -c constraints.txt -e .
+	@$(VENV)/$(PIP) -c constraints.txt -e .
 	@touch $@
 
 # What tests, quality and docs need beside the library: the extra of that name in pyproject.toml.
 $(VENV)/.%: $(VENV)/.library
 	@echo "installing what $* needs into $(VENV)"
-	@$(INSTALL) -c constraints.txt -e ".[$*]"
+	@$(VENV)/$(PIP) -c constraints.txt -e ".[$*]"
 	@touch $@
 
 demo: export OMP_NUM_THREADS = 1# the demo's networks are so small that threads would only wait for each other
@@ -47,12 +47,12 @@ test-processors: $(VENV)/.test $(VENV)/.docs ## what is numerical, as on a proce
 
 test-lowest: ## all tests with the lower bounds of pyproject.toml, in an environment of its own (PYTHON=python3.10)
 	$(PYTHON) -m venv .venv.lowest
-	.venv.lowest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e ".[test,docs]"
+	.venv.lowest/$(PIP) -c constraints-lowest.txt -e ".[test,docs]"
 	.venv.lowest/$(PYTEST)
 
 test-newest: ## all tests with the newest releases, in an environment of its own (PYTHON=python3.13)
 	$(PYTHON) -m venv .venv.newest
-	.venv.newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager -e ".[test,docs]"
+	.venv.newest/$(PIP) --upgrade --upgrade-strategy eager -e ".[test,docs]"
 	.venv.newest/$(PYTEST)
 
 docs: $(VENV)/.docs ## the documents as a site, in site/; a link that leads nowhere is an error

@@ -153,8 +153,7 @@ class Line:
     def _say_what_is_slow(self) -> None:
         """Name a number format that is emulated here; in the fast forms, and for labels, none is."""
         config, device = self._job.run.recover, self._job.device.type
-        slow = slow_format("recover.precision", config.precision, device) if config.form == "plain" else None
-        if slow:
+        if config.form == "plain" and (slow := slow_format("recover.precision", config.precision, device)):
             self._job.reporter.say(slow)
 
     def _prepare_teachers(self) -> list[Teacher]:

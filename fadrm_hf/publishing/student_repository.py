@@ -1,8 +1,7 @@
 """A trained student as a model repository: one folder that timm, transformers and `pipeline` read, with its card.
 
 The folder is the repository: `config.json`, `model.safetensors`, `README.md`. Its network is timm's, or one that
-`import fadrm_hf.networks.small_images` registers with timm; one of torchvision's is kept as timm's twin of it, where
-there is one.
+`import fadrm_hf.networks` registers with timm; one of torchvision's is kept as timm's twin of it, where there is one.
 """
 
 import hashlib
