@@ -26,6 +26,7 @@ from torchvision.transforms.v2 import functional as transforms
 from fadrm_hf.config import PatchConfig
 from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import TeacherError
+from fadrm_hf.networks.features import features_before_last_linear
 from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.recovery.patches import starting_images
 from fadrm_hf.recovery.recover import resample
@@ -103,9 +104,8 @@ class Retriever:
         return patch[0]
 
 
-@torch.inference_mode()
 def unit_features(module: nn.Module, images: Tensor) -> Tensor:
-    """What the last linear layer of a network is given, scaled to unit length.
+    """Return the features that a network's classifier is given, scaled to unit length.
 
     Args:
         module: A classifier in eval mode.
@@ -117,13 +117,14 @@ def unit_features(module: nn.Module, images: Tensor) -> Tensor:
     Raises:
         TeacherError: The network has no linear layer.
     """
-    seen: list[Tensor] = []
-    handle = _last_linear(module).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
-        module(images)
-    finally:
-        handle.remove()
-    return F.normalize(seen[-1].flatten(1), dim=1)
+        features = features_before_last_linear(module, images)
+    except TeacherError as error:
+        raise TeacherError(
+            f"images are compared by the first teacher's features, and {error}; put another teacher first in "
+            "--teachers.names, or set --method.retrieval null"
+        ) from error
+    return F.normalize(features.flatten(1), dim=1)
 
 
 def complexity(images: Tensor) -> Tensor:
@@ -139,13 +140,3 @@ def complexity(images: Tensor) -> Tensor:
     smooth = transforms.gaussian_blur(images.double(), [side, side], [_SIGMA, _SIGMA])  # mirrored at the border
     rows, columns = torch.gradient(smooth, dim=(2, 3))
     return (rows.square() + columns.square()).sum(dim=1).flatten(1).var(dim=1, correction=0)
-
-
-def _last_linear(module: nn.Module) -> nn.Linear:
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
-    if not layers:
-        raise TeacherError(
-            "the first teacher has no linear layer, whose input is what images are compared by; put another teacher "
-            "first in --teachers.names, or set --method.retrieval null"
-        )
-    return layers[-1]
