@@ -18,15 +18,26 @@ from fadrm_hf.config.checks import (
 )
 from fadrm_hf.config.evaluation import RelabelConfig, StudentConfig
 from fadrm_hf.config.file import find_settings, read_settings, recipes
-from fadrm_hf.config.real_images import LARGEST_SIDE, PatchConfig, SourceConfig, SqueezeConfig, TeacherConfig
+from fadrm_hf.config.matching import Matching
+from fadrm_hf.config.real_images import (
+    LARGEST_SIDE,
+    LARGEST_SMALL_SIZE,
+    PatchConfig,
+    SourceConfig,
+    SqueezeConfig,
+    Start,
+    TeacherConfig,
+)
 from fadrm_hf.config.recovery import RecoverConfig, StatisticsConfig
 from fadrm_hf.config.run import RunConfig
 from fadrm_hf.config.votes import VoteConfig
 
 __all__ = [
     "LARGEST_SIDE",
+    "LARGEST_SMALL_SIZE",
     "Colour",
     "Interval",
+    "Matching",
     "PatchConfig",
     "Precision",
     "RecoverConfig",
@@ -34,6 +45,7 @@ __all__ = [
     "RunConfig",
     "SourceConfig",
     "SqueezeConfig",
+    "Start",
     "StatisticsConfig",
     "StudentConfig",
     "TeacherConfig",

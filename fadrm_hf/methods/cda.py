@@ -9,15 +9,17 @@ image as a whole, then its details. The least area of a crop follows a curve dow
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from fadrm_hf.config import Interval, require
 from fadrm_hf.methods.citation import Paper
 from fadrm_hf.methods.method import Settings, pool
 from fadrm_hf.methods.sre2l import SRe2L
-from fadrm_hf.recovery.recover import Recovery
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fadrm_hf.recovery.recover import Recovery
 
 PAPER = Paper(
     title="Dataset Distillation via Curriculum Data Augmentation in Large Data Era",
@@ -77,7 +79,7 @@ class CDA(SRe2L):
         left = {"cosine": 0.5 * (1.0 + math.cos(math.pi * done)), "linear": 1.0 - done, "step": 1.0}[self.curve]
         return self.least_area + (self.first_area - self.least_area) * left, 1.0
 
-    def recover(self, start: Tensor, recovery: Recovery) -> Tensor:
+    def recover(self, start: "Tensor", recovery: "Recovery") -> "Tensor":
         """One optimisation under the curriculum."""
         return recovery.optimise(start, self.iterations, crop_area=self.crop_area)
 

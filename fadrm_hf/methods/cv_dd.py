@@ -12,19 +12,17 @@ a seed.
 import math
 from dataclasses import dataclass
 from itertools import combinations, islice
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
-
-from fadrm_hf.config import RunConfig, VoteConfig, require
+from fadrm_hf.config import LARGEST_SMALL_SIZE, RunConfig, VoteConfig, require
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.methods.method import Settings, pool
 from fadrm_hf.methods.sre2l_pp import SRe2LPlusPlus, label_batch_size
-from fadrm_hf.networks.small_images import LARGEST_SMALL_SIZE
-from fadrm_hf.networks.teachers import vote_weights
-from fadrm_hf.recovery.recover import Recovery
-from fadrm_hf.runtime.randomness import generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fadrm_hf.recovery.recover import Recovery
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class CVDD(SRe2LPlusPlus, VoteConfig):
                 "images of several cannot be optimised together; set --recover.layout ipc_major"
             )
 
-    def committee(self, ipc_index: int, votes: Tensor) -> list[tuple[int, float]]:
+    def committee(self, ipc_index: int, votes: "Tensor") -> list[tuple[int, float]]:
         """The teachers that recover the images of an index, in the pool's order, with their weights.
 
         A random committee depends on the index alone, so that it is the same for all classes and in every run.
@@ -79,6 +77,11 @@ class CVDD(SRe2LPlusPlus, VoteConfig):
             ipc_index: Which of each class's images.
             votes: (K,) of all teachers, fractions.
         """
+        import torch
+
+        from fadrm_hf.networks.teachers import vote_weights
+        from fadrm_hf.runtime.randomness import generator
+
         num, size = len(votes), self.committee_size
         if self.committees == "largest":
             order = votes.argsort(descending=True, stable=True).tolist()
@@ -91,11 +94,13 @@ class CVDD(SRe2LPlusPlus, VoteConfig):
         weights = vote_weights(votes[list(members)], self.temperature).tolist()
         return list(zip(members, weights, strict=True))
 
-    def recover(self, start: Tensor, recovery: Recovery) -> Tensor:
+    def recover(self, start: "Tensor", recovery: "Recovery") -> "Tensor":
         """One optimisation in which the committee sees every view together.
 
         The loss is sum_j w_j (CE_j + r_bn D_j) over its members j.
         """
+        import torch
+
         committee = self.committee(int(recovery.ipc_indices[0]), torch.tensor(recovery.votes))
         return recovery.optimise(start, self.iterations, members=lambda iteration: committee)
 

@@ -9,19 +9,17 @@ path (flatness), and the student's weights are averaged.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
-
-from fadrm_hf.config import require
+from fadrm_hf.config import LARGEST_SMALL_SIZE, Matching, Start, require
 from fadrm_hf.methods.citation import Paper
 from fadrm_hf.methods.g_vbsm import SMALL_POOL, SQUEEZE
 from fadrm_hf.methods.method import Method, Settings, pool
-from fadrm_hf.networks.small_images import LARGEST_SMALL_SIZE
-from fadrm_hf.recovery.matching import Matching
-from fadrm_hf.recovery.patches import Start
-from fadrm_hf.recovery.recover import Recovery
-from fadrm_hf.recovery.terms import Flatness
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fadrm_hf.recovery.recover import Recovery
 
 PAPER = Paper(
     title="Elucidating the Design Space of Dataset Condensation",
@@ -93,8 +91,10 @@ class EDC(Method):
         """BatchNorm layers and convolutions, of each class and of all, averaged over the iterations."""
         return Matching(True, self.momentum, self.from_zero, 0.0, self.category, self.category_form)
 
-    def recover(self, start: Tensor, recovery: Recovery) -> Tensor:
+    def recover(self, start: "Tensor", recovery: "Recovery") -> "Tensor":
         """One optimisation, whose path is to be flat."""
+        from fadrm_hf.recovery.terms import Flatness  # takes torch along
+
         flat = Flatness(self.flatness, self.flatness_decay, self.flatness_temperature, self.reverse_flatness)
         return recovery.optimise(start, self.iterations, terms=[flat] if self.flatness > 0 else [])
 

@@ -13,14 +13,17 @@ them; for an even number of residuals the last segment still has the full size, 
 
 import math
 from dataclasses import dataclass, replace
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from fadrm_hf.config import require
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.methods.citation import Paper
 from fadrm_hf.methods.method import Method
-from fadrm_hf.recovery.recover import Recovery, resample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fadrm_hf.recovery.recover import Recovery
 
 PAPER = Paper(
     title="FADRM: Fast and Accurate Data Residual Matching for Dataset Distillation",
@@ -106,7 +109,7 @@ class FADRM(Method):
         pairs = zip(self.budgets(), self.sizes, strict=True)
         return math.fsum(budget * (size / self.sizes[-1]) ** 2 for budget, size in pairs) / self.iterations
 
-    def recover(self, start: Tensor, recovery: Recovery) -> Tensor:
+    def recover(self, start: "Tensor", recovery: "Recovery") -> "Tensor":
         """Algorithm 1.
 
         Args:
@@ -116,6 +119,8 @@ class FADRM(Method):
         Returns:
             Distilled images, like `start`.
         """
+        from fadrm_hf.recovery.recover import resample  # takes torch along
+
         assert self.sizes is not None, "resolve the sizes first"
         *segments, last = zip(self.budgets(), self.sizes, strict=True)
         images = resample(start, self.sizes[0])
@@ -125,7 +130,7 @@ class FADRM(Method):
             images = self.alpha * resample(images, size) + (1.0 - self.alpha) * resample(patches, size)
         return recovery.optimise(images, last[0])
 
-    def _patches(self, images: Tensor, start: Tensor, recovery: Recovery) -> Tensor:
+    def _patches(self, images: "Tensor", start: "Tensor", recovery: "Recovery") -> "Tensor":
         """(B, 3, S, S): what is mixed into `images`."""
         if self.retrieval is None:
             return start

@@ -6,9 +6,9 @@ teachers' logits. That is the whole difference.
 
 from dataclasses import dataclass
 
+from fadrm_hf.config import LARGEST_SMALL_SIZE
 from fadrm_hf.methods.fadrm import FADRM
 from fadrm_hf.methods.method import Settings, pool
-from fadrm_hf.networks.small_images import LARGEST_SMALL_SIZE
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,16 @@ the iterations; and the images of a class, which are optimised together, are kep
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from fadrm_hf.config import require, require_probability
+from fadrm_hf.config import LARGEST_SMALL_SIZE, Matching, Start, require, require_probability
 from fadrm_hf.methods.citation import Paper
 from fadrm_hf.methods.method import Method, Settings, pool
-from fadrm_hf.networks.small_images import LARGEST_SMALL_SIZE
-from fadrm_hf.recovery.matching import Matching
-from fadrm_hf.recovery.patches import Start
-from fadrm_hf.recovery.recover import Recovery
-from fadrm_hf.recovery.terms import Densification
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fadrm_hf.recovery.recover import Recovery
 
 PAPER = Paper(
     title="Generalized Large-Scale Data Condensation via Various Backbone and Statistical Matching",
@@ -88,8 +86,10 @@ class GVBSM(Method):
         """BatchNorm layers and convolutions, averaged over the iterations."""
         return Matching(convolutions=True, momentum=self.momentum, from_zero=self.from_zero, drop=self.drop)
 
-    def recover(self, start: Tensor, recovery: Recovery) -> Tensor:
+    def recover(self, start: "Tensor", recovery: "Recovery") -> "Tensor":
         """One optimisation, in which the images of a class are to differ."""
+        from fadrm_hf.recovery.terms import Densification  # takes torch along
+
         terms = [Densification(self.densification, self.temperature)] if self.densification > 0 else []
         return recovery.optimise(start, self.iterations, terms=terms)
 

@@ -4,16 +4,16 @@ A method is a frozen dataclass of its own settings, one file in `fadrm_hf/method
 the sections of `fadrm_hf.config` and in the parts that it composes.
 """
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
-
-from fadrm_hf.config import RunConfig
+from fadrm_hf.config import Matching, RunConfig, Start
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.methods.citation import Paper
-from fadrm_hf.recovery.matching import Matching
-from fadrm_hf.recovery.patches import Start
-from fadrm_hf.recovery.recover import Recovery
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fadrm_hf.recovery.recover import Recovery
 
 Settings = dict[str, dict[str, Any]]  # values by section of a run and name, as a configuration file holds them
 
@@ -69,7 +69,7 @@ class Method:
                 "set --teachers.names"
             )
 
-    def recover(self, start: Tensor, recovery: Recovery) -> Tensor:
+    def recover(self, start: "Tensor", recovery: "Recovery") -> "Tensor":
         """Distilled images from starting images, both (B, 3, S, S) float32, normalised."""
         return start
 

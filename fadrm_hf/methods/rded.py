@@ -9,9 +9,9 @@ for its image; the best of these fill the distilled images, four in each where t
 
 from dataclasses import dataclass
 
+from fadrm_hf.config import LARGEST_SMALL_SIZE
 from fadrm_hf.methods.citation import Paper
 from fadrm_hf.methods.method import Method, Settings, pool
-from fadrm_hf.networks.small_images import LARGEST_SMALL_SIZE
 
 PAPER = Paper(
     title="On the Diversity and Realism of Distilled Dataset: An Efficient Dataset Distillation Paradigm",

@@ -9,15 +9,16 @@ inside the optimisation, and the frame of all others here.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from fadrm_hf.config import require
+from fadrm_hf.config import Start, require
 from fadrm_hf.methods.citation import Paper
 from fadrm_hf.methods.method import Method, Settings, pool
-from fadrm_hf.recovery.patches import Start
-from fadrm_hf.recovery.recover import Recovery
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fadrm_hf.recovery.recover import Recovery
 
 PAPER = Paper(
     title="Squeeze, Recover and Relabel: Dataset Condensation at ImageNet Scale From A New Perspective",
@@ -60,7 +61,7 @@ class SRe2L(Method):
     def __post_init__(self) -> None:
         require(self.iterations >= 1, "method.iterations", self.iterations, "at least 1")
 
-    def recover(self, start: Tensor, recovery: Recovery) -> Tensor:
+    def recover(self, start: "Tensor", recovery: "Recovery") -> "Tensor":
         """One optimisation, from the start to the end."""
         return recovery.optimise(start, self.iterations)
 

@@ -9,10 +9,10 @@ student will see, and the student trains in batches of 16 with a slower cosine. 
 
 from dataclasses import dataclass
 
+from fadrm_hf.config import Start
 from fadrm_hf.methods.citation import Paper
 from fadrm_hf.methods.method import Settings, pool
 from fadrm_hf.methods.sre2l import SRe2L
-from fadrm_hf.recovery.patches import Start
 
 PAPER = Paper(
     title="Dataset Distillation via Committee Voting",

@@ -12,9 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from fadrm_hf.config import SourceConfig
+from fadrm_hf.config import LARGEST_SMALL_SIZE, SourceConfig
 from fadrm_hf.data.class_map import ClassMap
-from fadrm_hf.networks.small_images import LARGEST_SMALL_SIZE
 from fadrm_hf.runtime import files
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

@@ -21,9 +21,8 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 from torchvision.models import shufflenetv2
 
+from fadrm_hf.config import LARGEST_SMALL_SIZE
 from fadrm_hf.networks import convnets
-
-LARGEST_SMALL_SIZE = 64  # pixels; Tiny-ImageNet is the largest source that papers train with a small-image stem
 
 
 def architecture_for(name: str, size: int) -> str:

@@ -32,7 +32,7 @@ from fadrm_hf.networks.teachers.squeeze import new_network
 from fadrm_hf.networks.teachers.teacher import split_name
 from fadrm_hf.pipeline.stand_ins import teachers_like, untrained_names
 from fadrm_hf.recovery.matcher import matching
-from fadrm_hf.recovery.matching import Targets
+from fadrm_hf.recovery.matching import Targets, needs_measuring
 from fadrm_hf.recovery.matching.gathering import block_side, gather_statistics
 from fadrm_hf.recovery.memory import MemoryLaw, measure_recovery, peak_tensor_bytes, share_of_memory
 from fadrm_hf.recovery.patches import images_needed, starting_images
@@ -275,7 +275,7 @@ def _is_measured(case: _Case, teachers: list[Teacher]) -> bool:
     """Whether recovery asks for statistics that teachers do not keep themselves."""
     run = case.run
     matches = run.method.iterations > 0 and run.recover.bn_weight > 0
-    return matches and any(run.method.matching.measures(teacher.module) for teacher in teachers)
+    return matches and any(needs_measuring(run.method.matching, teacher.module) for teacher in teachers)
 
 
 def _gather(case: _Case, teachers: list[Teacher]) -> tuple[StageEstimate, Measured]:

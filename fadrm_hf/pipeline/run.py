@@ -21,6 +21,7 @@ from fadrm_hf.pipeline.patch_stage import build_pools, select_patches
 from fadrm_hf.pipeline.recover_stage import Measured, recover_images
 from fadrm_hf.pipeline.relabel_stage import label_images
 from fadrm_hf.recovery.matcher import MatchableCheck
+from fadrm_hf.recovery.matching import needs_measuring
 from fadrm_hf.recovery.matching.gathering import gather_statistics, statistics_bytes
 from fadrm_hf.runtime.claims import Claims
 from fadrm_hf.runtime.number_format import slow_format
@@ -179,7 +180,7 @@ class Line:
         """What each teacher's layers have seen, where it does not keep that itself, and it is matched at all."""
         job, run, wanted = self._job, self._job.run, self._job.run.method.matching
         matches = run.method.iterations > 0 and run.recover.bn_weight > 0
-        if not matches or not any(wanted.measures(teacher.module) for teacher in teachers):
+        if not matches or not any(needs_measuring(wanted, teacher.module) for teacher in teachers):
             return [{} for _ in teachers]
         convolutions, classes = wanted.convolutions, wanted.category > 0
         sizes = [statistics_bytes(t, job.source, run.statistics, convolutions, classes) for t in teachers]

@@ -8,11 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from fadrm_hf.config import RecoverConfig
+from fadrm_hf.config import Matching, RecoverConfig
 from fadrm_hf.errors import TeacherError
 from fadrm_hf.networks.fused import freeze
 from fadrm_hf.networks.teachers import Teacher, require_size
-from fadrm_hf.recovery.matching import MatchedStatistics, Matching, Targets, watched_layers
+from fadrm_hf.recovery.matching import MatchedStatistics, Targets, watched_layers
 from fadrm_hf.recovery.plain import PlainMatcher, require_plain
 from fadrm_hf.runtime.compilation import can_compile
 from fadrm_hf.runtime.number_format import DTYPES

@@ -14,10 +14,10 @@ from torch.utils.hooks import RemovableHandle
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from fadrm_hf.config import RecoverConfig
+from fadrm_hf.config import Matching, RecoverConfig
 from fadrm_hf.data.views import BatchViews
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.recovery.matching import Matching, watched_layers
+from fadrm_hf.recovery.matching import needs_measuring, watched_layers
 from fadrm_hf.runtime.number_format import DTYPES
 
 
@@ -111,7 +111,7 @@ def require_plain(matching: Matching, modules: Sequence[nn.Module] = ()) -> None
     Raises:
         ConfigError: Statistics other than those of BatchNorm's inputs in the current iteration are matched.
     """
-    if matching == Matching() and not any(matching.measures(module) for module in modules):
+    if matching == Matching() and not any(needs_measuring(matching, module) for module in modules):
         return
     raise ConfigError(
         "recover.form is 'plain', which matches inputs of BatchNorm layers alone, but this method or one of its "

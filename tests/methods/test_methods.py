@@ -1,6 +1,8 @@
 """Methods: Algorithm 1 step by step, Eq. 8-10, and a contract that every entry of the registry keeps."""
 
 import math
+import subprocess
+import sys
 from dataclasses import fields
 
 import pytest
@@ -176,3 +178,9 @@ def test_contract(name, world):
     assert torch.equal(*results)
     black, white = source.normalise(torch.tensor([[0], [255]], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1))
     assert bool((results[0] >= black).all() and (results[0] <= white).all())
+
+
+def test_the_catalogue_of_methods_needs_no_torch():
+    """So that `--help`, `methods` and a reader's card answer at once."""
+    program = "import fadrm_hf.methods, sys; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -11,9 +11,10 @@ import torchvision
 from torch import nn
 
 from fadrm_hf import networks  # noqa: F401  registers the small networks
+from fadrm_hf.config import Matching
 from fadrm_hf.networks.fused import coverage, freeze
 from fadrm_hf.networks.fused.convolution import FrozenConv2d
-from fadrm_hf.recovery.matching import MatchedStatistics, Matching
+from fadrm_hf.recovery.matching import MatchedStatistics
 
 pytestmark = pytest.mark.numerical
 

@@ -21,13 +21,13 @@ from fixtures.small import Network, small_teacher
 from fixtures.small_digits import RECIPE, small_digits
 from torch import Tensor, nn
 
-from fadrm_hf.config import SqueezeConfig, StatisticsConfig
+from fadrm_hf.config import Matching, SqueezeConfig, StatisticsConfig
 from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import RunFolderError, SourceError
 from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.networks.teachers.teacher import weights_sha256
-from fadrm_hf.recovery.matching import MatchedStatistics, Matching, Targets, watched_layers
+from fadrm_hf.recovery.matching import MatchedStatistics, Targets, watched_layers
 from fadrm_hf.recovery.matching.gathering import block_side, gather_statistics, statistics_bytes
 from fadrm_hf.recovery.matching.image_moments import mean_and_variance, sums_over_images
 from fadrm_hf.recovery.matching.real_views import ClassViews

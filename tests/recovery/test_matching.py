@@ -9,7 +9,8 @@ from fixtures.plain_matching import PlainMatching, measured, network, seen
 from torch import nn
 
 from fadrm_hf import networks  # noqa: F401  registers the small networks
-from fadrm_hf.recovery.matching import MatchedStatistics, Matching
+from fadrm_hf.config import Matching
+from fadrm_hf.recovery.matching import MatchedStatistics
 from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical

@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as transforms
 
-from fadrm_hf.config import SqueezeConfig
+from fadrm_hf.config import LARGEST_SMALL_SIZE, SqueezeConfig
 from fadrm_hf.data.sources import Source
 from fadrm_hf.data.views import draw_mix_box
-from fadrm_hf.networks.small_images import LARGEST_SMALL_SIZE
 from fadrm_hf.runtime.randomness import generator
 
 MEMORY_BYTES = 4 << 30  # a decoded training set below this stays in memory

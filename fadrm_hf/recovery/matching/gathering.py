@@ -22,11 +22,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from fadrm_hf.config import SqueezeConfig, StatisticsConfig
+from fadrm_hf.config import LARGEST_SMALL_SIZE, SqueezeConfig, StatisticsConfig
 from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import RunFolderError
 from fadrm_hf.networks.layers import Watched, watched_layers
-from fadrm_hf.networks.small_images import LARGEST_SMALL_SIZE
 from fadrm_hf.networks.teachers import Teacher, public_name, require_finite
 from fadrm_hf.recovery.matching.image_moments import Statistic, image_moments, mean_and_variance, sums_over_images
 from fadrm_hf.recovery.matching.real_views import ClassViews

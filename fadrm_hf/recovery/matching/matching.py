@@ -8,14 +8,13 @@ own statistics are options (G-VBSM, arXiv 2311.17950; EDC, arXiv 2404.13733).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from fadrm_hf.config import Matching
 from fadrm_hf.errors import TeacherError
 from fadrm_hf.networks.joint import JointNorms
 from fadrm_hf.networks.layers import GivesMoments, Watched, as_maps, watched_layers
@@ -23,33 +22,9 @@ from fadrm_hf.networks.moments import block_moments, channel_moments, pool_group
 from fadrm_hf.recovery.matching.targets import Goal, Targets, running_targets
 
 
-@dataclass(frozen=True)
-class Matching:
-    """Which statistics are matched, and how.
-
-    Args:
-        convolutions: Whether inputs of convolutions are matched beside those of BatchNorm layers, by channel and by
-            block.
-        momentum: m: the residual is that of the exponential average of the statistics over the iterations, with the
-            gradient of the current ones. 0: of the current ones.
-        from_zero: Whether that average starts at zero, as released, and not at the first statistics.
-        drop: Probability that a convolution's term is left out of an iteration.
-        category: alpha: weight of the classes' own statistics against the global ones.
-        category_form: What the classes' statistics are compared with: each class's images ("classes"); or the batch's,
-            against the mixture of its classes ("mixture"), or against the plain average of their means and of their
-            variances, which lacks the spread between classes ("average", as EDC's code does).
-    """
-
-    convolutions: bool = False
-    momentum: float = 0.0
-    from_zero: bool = False
-    drop: float = 0.0
-    category: float = 0.0
-    category_form: Literal["classes", "mixture", "average"] = "classes"
-
-    def measures(self, module: nn.Module) -> bool:
-        """Whether a network is matched to anything that it does not keep itself."""
-        return self.category > 0 or any(w.kind != "bn" for w in watched_layers(module, self.convolutions))
+def needs_measuring(matching: Matching, module: nn.Module) -> bool:
+    """Return whether a network is matched to anything that it does not keep itself."""
+    return matching.category > 0 or any(w.kind != "bn" for w in watched_layers(module, matching.convolutions))
 
 
 def channel_distance(features: Tensor, target_mean: Tensor, target_var: Tensor) -> Tensor:

@@ -5,12 +5,11 @@ from fadrm_hf.recovery.patches.crops import order_by_difficulty, select_patches
 from fadrm_hf.recovery.patches.mosaics import compose_mosaics
 from fadrm_hf.recovery.patches.noise import noise_start
 from fadrm_hf.recovery.patches.patches import Patches, random_images
-from fadrm_hf.recovery.patches.starting import STARTS, Start, images_needed, starting_images
+from fadrm_hf.recovery.patches.starting import STARTS, images_needed, starting_images
 
 __all__ = [
     "STARTS",
     "Patches",
-    "Start",
     "compose_mosaics",
     "easy_images",
     "el2n",

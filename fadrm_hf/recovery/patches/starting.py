@@ -1,10 +1,10 @@
 """What recovery begins from, by the name that a method gives it."""
 
-from typing import Literal
+from typing import get_args
 
 import torch
 
-from fadrm_hf.config import PatchConfig
+from fadrm_hf.config import PatchConfig, Start
 from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import ConfigError, unknown
 from fadrm_hf.networks.teachers import Teacher
@@ -13,8 +13,7 @@ from fadrm_hf.recovery.patches.crops import select_patches
 from fadrm_hf.recovery.patches.noise import noise_images
 from fadrm_hf.recovery.patches.patches import Patches, mirror, random_images
 
-Start = Literal["patches", "random_images", "noise", "el2n", "pca"]
-STARTS: tuple[Start, ...] = ("patches", "random_images", "noise", "el2n", "pca")
+STARTS: tuple[Start, ...] = get_args(Start)
 
 
 def starting_images(
