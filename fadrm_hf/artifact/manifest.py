@@ -9,14 +9,14 @@ import json
 import logging
 import math
 import re
-import types
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 from fadrm_hf import __version__
 from fadrm_hf.config import LARGEST_SIDE, SourceConfig, build
+from fadrm_hf.config.plain_data import PlainDataError, read_record
 from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import ArtifactError, FadrmError
 from fadrm_hf.runtime.files import sha256, write_bytes
@@ -215,7 +215,10 @@ def read_manifest(folder: Path) -> Manifest:
     if not isinstance(document, dict):
         raise _damaged(f"holds {type(document).__name__}, expected an object")
     _require_readable(document.get("format_version"))
-    manifest: Manifest = _parse(Manifest, document, "")
+    try:
+        manifest = read_record(Manifest, document, unknown=_warn_of)
+    except PlainDataError as error:
+        raise _damaged(str(error)) from error
     if len(manifest.classes.ids) != len(manifest.classes.names) or not manifest.classes.ids:
         raise _damaged(f"has {len(manifest.classes.ids)} class ids for {len(manifest.classes.names)} names")
     _require_possible(manifest)
@@ -316,6 +319,10 @@ def _damaged(reason: str) -> ArtifactError:
     return ArtifactError(f"{MANIFEST_NAME} {reason}; fetch the artifact again, or restore it from a copy")
 
 
+def _warn_of(keys: list[str]) -> None:
+    logger.warning("%s has keys that fadrm_hf %s does not know: %s", MANIFEST_NAME, __version__, ", ".join(keys))
+
+
 def _require_readable(version: object) -> None:
     major = version.split(".")[0] if isinstance(version, str) else ""
     if not major.isdecimal():
@@ -343,38 +350,3 @@ def _require_possible(manifest: Manifest) -> None:
         raise _damaged(
             f"has pixels.mean = {mean} and pixels.std = {std}, expected three numbers each, the std positive"
         )
-
-
-def _parse(kind: Any, value: Any, where: str) -> Any:
-    """`value`, as read from JSON, as an instance of the annotated type `kind`; `where` is its place in the file."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return value
-    if origin in (Union, types.UnionType):
-        return None if value is None else _parse(arguments[0], value, where)
-    if is_dataclass(kind) and isinstance(value, dict):
-        return _parse_record(kind, value, where)
-    if origin is tuple and isinstance(value, list) and (... in arguments or len(value) == len(arguments)):
-        return tuple(_parse(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
-    if origin is dict and isinstance(value, dict):
-        return {name: _parse(arguments[1], item, f"{where}[{name!r}]") for name, item in value.items()}
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:  # so that True is no int
-        raise _damaged(f"has {where} = {value!r}, expected {getattr(kind, '__name__', kind)}")
-    return value
-
-
-def _parse_record(kind: Any, value: dict[str, Any], where: str) -> Any:
-    hints = get_type_hints(kind)
-    optional = {f.name for f in fields(kind) if not (f.default is MISSING and f.default_factory is MISSING)}
-    prefix = f"{where}." if where else ""
-    missing = [prefix + name for name in hints if name not in value and name not in optional]
-    if missing:
-        raise _damaged(f"lacks {', '.join(missing)}")
-    unknown = [prefix + name for name in value if name not in hints]
-    if unknown:
-        logger.warning(
-            "%s has keys that fadrm_hf %s does not know: %s", MANIFEST_NAME, __version__, ", ".join(unknown)
-        )
-    return kind(**{name: _parse(hints[name], value[name], prefix + name) for name in hints if name in value})

@@ -4,9 +4,9 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, fields, is_dataclass, replace
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar
 
+from fadrm_hf.config.plain_data import PlainDataError, read_record
 from fadrm_hf.errors import ConfigError
 
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -53,14 +53,13 @@ def build(kind: type[Section], values: Mapping[str, Any], section: str = "") -> 
         ConfigError: For a value that no run can have, or of another type than its field.
         TypeError: For a field that there is not.
     """
-    hints = get_type_hints(kind)
-    typed = {name: _as_typed(hints.get(name), value) for name, value in values.items()}
-    for name, value in typed.items():
-        if name in hints and not _fits(hints[name], value):
-            wanted = getattr(hints[name], "__name__", str(hints[name]).replace("typing.", ""))
-            option = f"{section}.{name}" if section else name
-            raise ConfigError(f"{option} is {value!r:.80}, expected {wanted}; set --{option}")
-    return kind(**typed)
+    if unknown := values.keys() - {item.name for item in fields(kind)}:  # type: ignore[arg-type]
+        raise TypeError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")
+    try:
+        return read_record(kind, values, section)
+    except PlainDataError as error:
+        given = "missing" if error.value is MISSING else f"{error.value!r:.80}, expected {error.expected}"
+        raise ConfigError(f"{error.name} is {given}; set --{error.name}") from error
 
 
 def filled(section: Section, **values: Any) -> Section:
@@ -96,28 +95,3 @@ def _default_of(item: "Field[Any]") -> dict[str, Any]:
     settings: Any = asdict(default) if is_dataclass(default) and not isinstance(default, type) else default
     plain: dict[str, Any] = json.loads(json.dumps({item.name: settings}))
     return plain
-
-
-def _fits(hint: Any, value: Any) -> bool:
-    """Whether a value is of an annotated type; whole numbers are fractions too, truth values are no numbers."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return True
-    if origin in (Union, UnionType):
-        return any(_fits(choice, value) for choice in arguments)
-    if origin is Literal:
-        return value in arguments
-    if origin is tuple:
-        inner = arguments[:1] * len(value) if ... in arguments and isinstance(value, tuple) else arguments
-        return isinstance(value, tuple) and len(value) == len(inner) and all(map(_fits, inner, value))
-    if hint in (int, float):
-        return type(value) is int or type(value) is hint
-    return isinstance(value, origin or hint)
-
-
-def _as_typed(hint: Any, value: Any) -> Any:
-    if isinstance(value, Mapping):
-        inner = next((part for part in (hint, *get_args(hint)) if isinstance(part, type) and is_dataclass(part)), None)
-        known = {} if inner is None else {item.name for item in fields(inner)}
-        return value if inner is None else build(inner, {k: v for k, v in value.items() if k in known})
-    return tuple(value) if isinstance(value, list) else value

@@ -1,27 +1,25 @@
-"""Units of work: which exist, which are done, whose they are; and the folder where they wait to be packaged.
+"""Units of work: which there are, and which process does them.
 
 A recovery shard is one image index of a range of classes, or all images of some classes: the images whose batch
-statistics are matched together, hence the smallest unit whose result depends on nothing else. Finished shards are
-files in `<run>.work/`; a restart skips them if the run is the same, and refuses if it is another.
+statistics are matched together, hence the smallest unit whose result depends on nothing else.
 """
 
-import json
 import os
 import re
-import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env
-from torch import Tensor
 
-from fadrm_hf.config import RecoverConfig, with_defaults
+from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ConfigError, RunFolderError
-from fadrm_hf.runtime import files
+from fadrm_hf.runtime.run_folder import WorkFolder as WorkFolder
+from fadrm_hf.runtime.run_folder import refuse_other_run as refuse_other_run
+from fadrm_hf.runtime.run_folder import require_place as require_place
+from fadrm_hf.runtime.run_folder import require_space as require_space
 
 Unit = TypeVar("Unit")
 Value = TypeVar("Value")
@@ -170,176 +168,3 @@ def check_world(state: PartialState) -> None:
             f"WORLD_SIZE is {promised} but {state.num_processes} process joined, expected the same number; unset it, "
             "or on CPUs launch with ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N"
         )
-
-
-class WorkFolder:
-    """`<run>.work`: finished shards of every stage, the resolved run they belong to, and the log.
-
-    Args:
-        run: The run folder (the artifact to be).
-    """
-
-    def __init__(self, run: Path) -> None:
-        self.path = run.with_name(run.name + ".work")
-        self.log = self.path / "log.jsonl"
-        self._recipe, self._source = self.path / "recipe.json", self.path / "source.json"
-
-    @property
-    def is_claimed(self) -> bool:
-        """Whether a run has begun here."""
-        return self._recipe.exists()
-
-    def check(self, recipe: dict[str, Any], sections: Mapping[str, Any]) -> None:
-        """Refuse another run than the one that has begun here, if one has.
-
-        Args:
-            recipe: The resolved run as plain data.
-            sections: As of `refuse_other_run`.
-
-        Raises:
-            RunFolderError: If it holds shards of another recipe; the settings that differ are named.
-        """
-        if self.is_claimed:
-            refuse_other_run(_read_recipe(self._recipe), recipe, sections, self.path)
-
-    def claim(self, recipe: dict[str, Any], sections: Mapping[str, Any]) -> None:
-        """Make this the folder of `recipe`, or check that it is already; see `check`."""
-        self.check(recipe, sections)
-        if not self.is_claimed:
-            files.write_json(self._recipe, recipe)
-
-    def remember_source(self, name: str) -> None:
-        """Keep where a source of this machine lies, which no file of an artifact tells; this folder is never sent."""
-        if Path(name).exists():
-            files.write_json(self._source, {"path": str(Path(name).resolve())})
-
-    def source(self, name: str) -> str | None:
-        """Where the source lies that the artifact calls by this name; `None` if that is not known, or no longer so."""
-        held = files.read_json(self._source)
-        path = Path(str(held["path"])) if isinstance(held, dict) and "path" in held else None
-        return str(path) if path is not None and path.name == name and path.exists() else None
-
-    def num_bytes(self) -> int:
-        """Size of all that is there already."""
-        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
-
-    def shard(self, stage: str, name: str) -> Path:
-        """Where a shard's result is, or will be."""
-        return self.path / stage / f"{name}.safetensors"
-
-    def save(self, stage: str, name: str, tensors: dict[str, Tensor]) -> None:
-        """Put a shard's result in its place, with a digest by which `remove_damaged` knows it."""
-        files.save_with_digest(self.shard(stage, name), tensors, f"{stage}/{name}")
-
-    def remove_damaged(self, say: Callable[[str], None]) -> None:
-        """Remove shards that are not what was saved, so that they are made again; every shard is read.
-
-        Raises:
-            RunFolderError: If a folder is in the place of one; nobody knows what is in it, so it is left alone.
-        """
-        for path in sorted(self.path.glob("*/*.safetensors")):
-            try:
-                if files.is_intact(path, f"{path.parent.name}/{path.stem}"):
-                    continue
-            except IsADirectoryError as error:
-                raise RunFolderError(
-                    f"{path} is a folder, expected a shard; remove it and the shard is made"
-                ) from error
-            say(f"{path} is damaged and is made again")
-            path.unlink(missing_ok=True)
-
-    def missing(self, stage: str, names: Sequence[str]) -> list[str]:
-        """Those of `names` whose results are not there yet."""
-        return [name for name in names if not files.is_complete(self.shard(stage, name))]
-
-
-def refuse_other_run(held: dict[str, Any], wanted: dict[str, Any], sections: Mapping[str, Any], folder: Path) -> None:
-    """Refuse a folder whose recipe is another than the wanted one.
-
-    Args:
-        held: The recipe in the folder. Settings that are younger than it have their defaults (`with_defaults`).
-        wanted: The recipe that is to be run.
-        sections: Its sections by name as the dataclasses they are, such as `vars` of a run.
-        folder: Named in the message.
-
-    Raises:
-        RunFolderError: It names the settings that differ.
-    """
-    before, after = _flatten(_completed(held, sections)), _flatten(wanted)
-    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    if names:
-        shown = "; ".join(f"{name} is {before.get(name)!r} there, {after.get(name)!r} here" for name in names[:5])
-        raise RunFolderError(
-            f"{folder} holds another run: {shown}{' ...' if len(names) > 5 else ''}. Choose another --output, or "
-            "remove that folder to start again"
-        )
-
-
-def require_place(folder: Path) -> None:
-    """Refuse a folder in which no run can be made.
-
-    Raises:
-        RunFolderError: If it can be no folder, a file is in the way, or the folder cannot be written to.
-    """
-    try:
-        folder.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        pass  # it is to be made, or what is in its way is named below
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RunFolderError(
-            f"{str(folder)!r:.80} can be no folder: {reason}; set --output to another name"
-        ) from error
-    existing = _nearest(folder)
-    if not existing.is_dir():
-        raise RunFolderError(f"{existing} is a file, expected a folder for the run; set --output to another name")
-    if not os.access(existing, os.W_OK):
-        raise RunFolderError(f"{existing} cannot be written to; set --output to a folder of yours")
-
-
-def require_space(folder: Path, needed_bytes: int) -> None:
-    """Refuse to start what the disk cannot hold.
-
-    Raises:
-        RunFolderError: If less than `needed_bytes` are free.
-    """
-    free = shutil.disk_usage(_nearest(folder)).free
-    if free < needed_bytes:
-        raise RunFolderError(
-            f"{folder} needs about {needed_bytes / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; free some space, set "
-            "--output to another disk, or lower --relabel.epochs"
-        )
-
-
-def _nearest(folder: Path) -> Path:
-    """The folder, or the nearest of those above it that is there."""
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
-
-
-def _read_recipe(path: Path) -> dict[str, Any]:
-    try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        recipe = None
-    if not isinstance(recipe, dict):
-        raise RunFolderError(f"{path} is damaged: it is no JSON object; remove {path.parent} to start the run again")
-    return recipe
-
-
-def _completed(held: dict[str, Any], sections: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe with the settings that are younger than it; a section that is none stays as it is."""
-    settings = {name: section for name, section in sections.items() if is_dataclass(section)}
-    plain = {name: held.get(name, {}) for name in settings}
-    return held | {
-        name: with_defaults(plain[name], section) if isinstance(plain[name], dict) else plain[name]
-        for name, section in settings.items()
-    }
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        flat |= _flatten(item, f"{prefix}.{key}" if prefix else key)
-    return flat
