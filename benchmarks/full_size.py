@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import timm
@@ -43,7 +44,7 @@ from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.networks.convnets import MapClassifier
 from fadrm_hf.networks.model_directory import model_config, write_model_directory
 from fadrm_hf.runtime.files import write_json
-from fadrm_hf.runtime.machine import describe_machine, library_versions, process_bytes
+from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.training.loader import load_distilled
 
 NUM_IMAGES = {"imagenet1k": 1_281_167, "imagenet21k_p": 1_045_000}  # of 11,060,223: a hundred of each class
@@ -134,11 +135,14 @@ class Usage:
         """Bytes of the one that has most, those that are no file's and all; seconds of all, ended or not."""
         most = {"own": 0.0, "resident": 0.0}
         for process in self._processes:
-            for kind, name in (("own", "RssAnon"), ("resident", "VmRSS")):
-                most[kind] = max(most[kind], process_bytes(name, process) or 0)
-            with suppress(OSError):  # it has ended
-                times = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-                self._cpu[process] = sum(map(int, times[11:13])) / os.sysconf("SC_CLK_TCK")
+            with suppress(psutil.Error):  # it has ended
+                known = psutil.Process(process)
+                memory, times = known.memory_info(), known.cpu_times()
+                most = {
+                    "own": max(most["own"], memory.rss - memory.shared),
+                    "resident": max(most["resident"], memory.rss),
+                }
+                self._cpu[process] = times.user + times.system
         return most | {"cpu": sum(self._cpu.values())}
 
 

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import torch
 from manifests import finish_artifact, numbered_classes
@@ -46,7 +47,7 @@ from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.labels.relabel import label_epoch, micro_batches
 from fadrm_hf.networks.students import create_student
 from fadrm_hf.runtime.files import save_tensors, write_json
-from fadrm_hf.runtime.machine import describe_machine, library_versions, process_bytes
+from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.training.label_stream import LabelEpochs
 from fadrm_hf.training.loader import Batch, Distilled, load_distilled
@@ -117,7 +118,7 @@ def serve(folder: Path) -> None:
 
 def data_bytes() -> int:
     """Private writable memory of this process, which is what RLIMIT_DATA counts."""
-    return process_bytes("VmData") or 0
+    return int(psutil.Process().memory_info().data)
 
 
 class PeakOfData:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import torch
 from manifests import finish_artifact, numbered_classes
 
@@ -26,7 +27,7 @@ from fadrm_hf.config import RelabelConfig
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.labels.relabel import label_epoch
 from fadrm_hf.runtime.files import save_tensors, write_json
-from fadrm_hf.runtime.machine import describe_machine, library_versions, process_bytes
+from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.training.loader import load_distilled
 
@@ -62,7 +63,8 @@ def load(folder: Path, epochs: int) -> None:
 
 def own_memory() -> int:
     """Bytes of this process that are no file's."""
-    return process_bytes("RssAnon") or 0
+    memory = psutil.Process().memory_info()
+    return int(memory.rss - memory.shared)
 
 
 def measure(work: Callable[[], None]) -> dict[str, float]:

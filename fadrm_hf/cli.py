@@ -22,7 +22,7 @@ from fadrm_hf.commands.ending import Ended, ends_when_asked, told_of
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.output import as_typed, say
 from fadrm_hf.commands.summary import Manner, Summary, conclude, manner_of
-from fadrm_hf.errors import ConfigError, FadrmError, is_lack_of_memory, unknown
+from fadrm_hf.errors import ConfigError, FadrmError, is_out_of_memory, unknown
 from fadrm_hf.runtime.terminal import results, speaking
 
 # What a disk may refuse, and what to do about it.
@@ -94,7 +94,7 @@ def _explain(error: BaseException) -> Summary | None:
             "same command again to go on"
         )
         return Summary(code=ExitCode.MISTAKE, error=message)
-    if is_lack_of_memory(error):
+    if is_out_of_memory(error):
         message = (
             f"out of memory ({(str(error).splitlines() or ['no more is told'])[0][:200]}); what is finished is kept: "
             "fadrm-hf estimate names the largest recover.batch_size that fits; else launch fewer processes, end other "

@@ -1,4 +1,4 @@
-"""What the library raises for a mistake that its reader can mend.
+"""Errors that the library raises for mistakes that its reader can mend.
 
 Every message names the value that was given, what was expected and the field or command that mends it. The command
 line prints these messages without a traceback and exits with 2.
@@ -49,15 +49,18 @@ class HubError(FadrmError):
 
 
 def unknown(kind: str, value: str, choices: Iterable[str]) -> str:
-    """The message for a name that no catalogue holds, with the nearest names."""
+    """Return the message for a name that no catalogue has, with the nearest names."""
     known = sorted(choices)
     near = difflib.get_close_matches(value, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(name) for name in near)}?" if near else f"known: {', '.join(known[:20])}"
     return f"unknown {kind} {value!r}; {hint}"
 
 
-def is_lack_of_memory(error: BaseException) -> bool:
-    """Whether Python, torch on a CPU or torch on a GPU could not get the memory it asked for."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether Python, torch on a CPU or torch on a GPU could not get the memory it asked for."""
+    if not isinstance(error, RuntimeError):
+        return isinstance(error, MemoryError)
+    from accelerate.utils.memory import should_reduce_batch_size  # takes a second, which only long work may cost
+
     named = type(error).__name__ == "OutOfMemoryError"
-    said = any(words in str(error) for words in ("can't allocate memory", "std::bad_alloc"))
-    return isinstance(error, MemoryError) or named or said
+    return named or should_reduce_batch_size(error) or "std::bad_alloc" in str(error)

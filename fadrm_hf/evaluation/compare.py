@@ -33,8 +33,8 @@ from fadrm_hf.report.card.text import duration, render, size
 from fadrm_hf.report.card.writing import machine_line
 from fadrm_hf.report.pictures import draw_comparison
 from fadrm_hf.runtime import terminal
-from fadrm_hf.runtime.claims import Claims
 from fadrm_hf.runtime.files import read_json, sha256, write_bytes, write_json
+from fadrm_hf.runtime.locks import Locks
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.shards import WorkFolder, join_world
 from fadrm_hf.training.loader import load_distilled
@@ -162,14 +162,14 @@ def measure_shared(
     """
     own: dict[str, Row] = {}
     runs = Path(next(iter(contenders.values())).run.output).parent
-    claims = Claims(runs / "claims", reporter.say, reporter.say)
+    locks = Locks(runs / "locks", reporter.say, reporter.say)
 
     def is_done(name: str) -> bool:
         return name in own or _file_of_result(contenders[name]) is not None
 
-    for name in claims.share("runs", {name: name for name in contenders}, is_done):
+    for name in locks.take("runs", {name: name for name in contenders}, is_done):
         reporter.say(f"{name}: {sum(map(is_done, contenders)) + 1}/{len(contenders)}")
-        own[name] = row = measure_apart(contenders[name], command, claims.touch)
+        own[name] = row = measure_apart(contenders[name], command, locks.touch)
         if row.result is None:
             reporter.say(f"{name} failed: {row.failure}")
         else:

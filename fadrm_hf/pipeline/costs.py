@@ -8,7 +8,7 @@ from typing import Any
 from fadrm_hf.artifact.manifest import StageRecord
 from fadrm_hf.pipeline.job import Job
 from fadrm_hf.runtime import files
-from fadrm_hf.runtime.claims import alone
+from fadrm_hf.runtime.locks import locked
 from fadrm_hf.runtime.machine import peak_memory_bytes, reset_peak_memory
 
 Cost = dict[str, Any]  # "seconds" and "peak_memory_bytes", as in `StageRecord`
@@ -39,7 +39,7 @@ class Costs:
             seconds = round(time.monotonic() - started, 1)
             self._own[stage] = {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes()}
             if self._job.state.is_main_process and self._job.work.path.exists():
-                with alone(self._job.work.path / "claims" / "costs.lock", self._job.reporter.say):
+                with locked(self._job.work.path / "locks" / "costs.lock", self._job.reporter.say):
                     self._add(stage)
 
     def records(self) -> dict[str, StageRecord]:

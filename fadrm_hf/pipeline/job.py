@@ -11,7 +11,7 @@ from accelerate import PartialState
 from fadrm_hf.config import RunConfig
 from fadrm_hf.data.sources import Source
 from fadrm_hf.runtime import files
-from fadrm_hf.runtime.claims import Claims
+from fadrm_hf.runtime.locks import Locks
 from fadrm_hf.runtime.progress import Reporter, Task
 from fadrm_hf.runtime.shards import Shard, Share, WorkFolder, class_ranges, classes_together, recovery_shards
 
@@ -27,7 +27,7 @@ class Job:
         source: Its real images.
         state: The processes that share the work.
         work: Where finished units are.
-        claims: Who does which unit.
+        locks: Who does which unit.
         reporter: Shows and logs progress.
         share: Which images are recovered here; the others are somebody else's.
         snapshots: Whether it is kept what the images of the first shard look like along their optimisation.
@@ -37,7 +37,7 @@ class Job:
     source: Source
     state: PartialState
     work: WorkFolder
-    claims: Claims
+    locks: Locks
     reporter: Reporter
     share: Share
     snapshots: bool = False
@@ -92,5 +92,5 @@ class Job:
         todo = {name: unit for name, unit in units.items() if not is_done(name)}
         parts, images = (sum(map(count, todo.values())) for count in (weigh, images_of))
         with self.reporter.stage(stage, parts, images) as task:
-            for unit in self.claims.share(stage, todo, is_done, lambda unit: task.skip(weigh(unit))):
+            for unit in self.locks.take(stage, todo, is_done, lambda unit: task.skip(weigh(unit))):
                 yield unit, task

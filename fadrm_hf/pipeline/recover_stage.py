@@ -62,7 +62,7 @@ def _report_to(job: Job, task: Task) -> Callable[[int, dict[str, float]], None]:
 
     def report(iterations: int, losses: dict[str, float]) -> None:
         task.advance(iterations, **losses)
-        job.claims.touch()
+        job.locks.touch()
 
     return report
 

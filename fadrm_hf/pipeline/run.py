@@ -23,7 +23,7 @@ from fadrm_hf.pipeline.relabel_stage import label_images
 from fadrm_hf.recovery.matcher import MatchableCheck
 from fadrm_hf.recovery.matching import needs_measuring
 from fadrm_hf.recovery.matching.gathering import gather_statistics, statistics_bytes
-from fadrm_hf.runtime.claims import Claims
+from fadrm_hf.runtime.locks import Locks
 from fadrm_hf.runtime.number_format import slow_format
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.shards import WHOLE, Shard, Share, WorkFolder, require_space
@@ -96,8 +96,8 @@ class Line:
         work = WorkFolder(self._folder)
         reporter = Reporter(work.log, quiet or not state.is_main_process, curves if state.is_main_process else None)
         place = state.process_index / state.num_processes
-        claims = Claims(work.path / "claims", reporter.say, Reporter(quiet=quiet).say, place)
-        self._job = Job(run, source, state, work, claims, reporter, share, snapshots)
+        locks = Locks(work.path / "locks", reporter.say, Reporter(quiet=quiet).say, place)
+        self._job = Job(run, source, state, work, locks, reporter, share, snapshots)
         self._costs = Costs(self._job, is_part=teachers is not None)
         self._vote, self._given_teachers = vote, teachers
 
@@ -134,7 +134,7 @@ class Line:
             return self._folder
         with cost("relabel"):
             label_images(job, teachers)
-        for package in job.claims.share("package", {"artifact": self._package}, lambda _: self._is_finished):
+        for package in job.locks.take("package", {"artifact": self._package}, lambda _: self._is_finished):
             try:
                 package(teachers)
             except FileNotFoundError:  # this process was taken for dead, and who took over has tidied up
@@ -204,7 +204,7 @@ class Line:
         job = self._job
         with self._costs.of("package"):
             recipe, costs = recipe_of(job.run), self._costs.records()
-            reporter = job.reporter.heard_by(job.claims.touch)
+            reporter = job.reporter.heard_by(job.locks.touch)
             write_artifact(self._folder, job.work.path, recipe, job.source, teachers, costs, reporter)
 
     def _expected_bytes(self) -> int:

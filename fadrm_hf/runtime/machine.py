@@ -1,15 +1,15 @@
-"""What a measurement was made on: processor, memory, accelerator, library versions. Never a host or user name."""
+"""The machine of a measurement: processor, memory, accelerator, library versions. Never a host or user name."""
 
 import json
 import os
 import platform
-import resource
 import sys
 from contextlib import suppress
 from importlib.metadata import Distribution, PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from fadrm_hf.runtime.number_format import is_native
@@ -37,7 +37,7 @@ def describe_machine() -> dict[str, Any]:
         "cpu": _processor(),
         "capability": _capability(),
         "cores": cores,
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": psutil.virtual_memory().total,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
@@ -63,23 +63,23 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident size of this process since the last reset; on a GPU, the most its tensors took there."""
+    """Return the largest resident size since the last reset; on a GPU, the most that tensors took there."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0:
         return torch.cuda.max_memory_allocated()
-    peak = process_bytes("VmHWM")  # unlike getrusage's, it can be reset
-    if peak is not None:
-        return peak
-    kilo = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
+    return _peak_resident_bytes()
+
+
+def _peak_resident_bytes() -> int:
+    """Return what psutil knows on Windows alone: the largest resident size of this process."""
+    with suppress(OSError):  # Linux, whose figure can be reset
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # which Windows lacks
+
+    kilo = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, others kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilo
-
-
-def process_bytes(name: str, process: int | str = "self") -> int | None:
-    """A figure of a process's memory as Linux gives it, e.g. "RssAnon"; `None` where it gives none."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{process}/status").read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) * 1024
-    return None
 
 
 def _commit() -> str | None:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fadrm_hf.errors import ScoreError
-from fadrm_hf.runtime.halving import in_halves
+from fadrm_hf.runtime.retry import in_halves
 
 _IMAGES_AT_ONCE = 64
 _LUMA = (19595, 38470, 7471)  # 0.299, 0.587 and 0.114 (ITU-R 601) times 2^16, as Pillow computes grey images

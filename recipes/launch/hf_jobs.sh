@@ -26,7 +26,7 @@ start() { # start NAME COMMAND prints the Job's id
 # What is in the bucket is not made again: another attempt, or the same call once more, does the rest. Not sent are
 # files of which each Job has its own.
 fetch="mkdir -p runs && hf buckets sync $bucket runs"
-own="--exclude '*/claims/*' --exclude '*/log.jsonl' --exclude '*/costs.json' --exclude '*.tmp'"
+own="--exclude '*/locks/*' --exclude '*/log.jsonl' --exclude '*/costs.json' --exclude '*.tmp'"
 send="code=\$?; hf buckets sync runs $bucket $own; exit \$code"
 
 jobs=()

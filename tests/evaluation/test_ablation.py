@@ -77,7 +77,7 @@ def swept(tmp_path_factory):
         write_yaml("sweep.yaml", SWEEP | {"axes": AXES, "random_real": True})
         held = PROCESSES.Event()
         other = PROCESSES.Process(
-            target=hold, args=(folder / "runs/claims", "base", held, folder / "runs/measured/random_real")
+            target=hold, args=(folder / "runs/locks", "base", held, folder / "runs/measured/random_real")
         )
         other.start()
         while not held.wait(1):

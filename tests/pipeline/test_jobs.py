@@ -115,7 +115,7 @@ def test_shares_of_machines_without_a_common_disk_come_together(finished, tmp_pa
         shutil.rmtree(disk / "run.work", ignore_errors=True)  # begun at the same time as the other
         assert main(["distill", *arguments(disk / "run", "--shards", share)]) == 0
         assert not (disk / "run").exists()
-        kept = shutil.ignore_patterns("claims", "log.jsonl", "costs.json", "*.tmp")
+        kept = shutil.ignore_patterns("locks", "log.jsonl", "costs.json", "*.tmp")
         shutil.copytree(disk, bucket, ignore=kept, dirs_exist_ok=True)
     assert main(["package", *arguments(bucket / "run")]) == 0
     assert lasting(bucket / "run") == lasting(finished)

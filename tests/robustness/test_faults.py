@@ -59,9 +59,9 @@ from fadrm_hf.labels.relabel import Labeller, label_epoch
 from fadrm_hf.recovery.matcher import matching
 from fadrm_hf.recovery.patches import starting_images
 from fadrm_hf.recovery.recover import Recovery
-from fadrm_hf.runtime.claims import Claims
-from fadrm_hf.runtime.halving import in_halves
+from fadrm_hf.runtime.locks import Locks
 from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.runtime.retry import in_halves
 
 CPU = torch.device("cpu")
 EVERYTHING = os.environ.get("FAULTS") == "all"
@@ -198,7 +198,7 @@ def test_whatever_a_disk_has_made_of_a_shard_it_is_made_again(finished, tmp_path
     (run / "fadrm.json").unlink()
     assert main(distil(tmp_path)) == 0
     message = message_of(capfd)
-    assert all(f"{name} is damaged and is made again" in message for name in changed)
+    assert all(f"{name} is damaged and is regenerated" in message for name in changed)
     assert {name for name, identity in identities(work).items() if identity != kept[name]} == changed
     assert lasting(run) == lasting(finished)
 
@@ -399,7 +399,7 @@ def test_a_clock_that_jumps_takes_nobody_for_dead(tmp_path):
     """The times of a claim go to and fro between 1970 and 2096 for eight times as long as patience lasts, by the clock
     of a process that waits; then they stand still."""
     taken, said = [], []
-    holder = Claims(tmp_path, said.append, said.append).share("stage", {"a": 1}, lambda name: bool(taken))
+    holder = Locks(tmp_path, said.append, said.append).share("stage", {"a": 1}, lambda name: bool(taken))
     assert next(holder) == 1
     command = [sys.executable, "-c", WAITING, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as waiting:
@@ -412,14 +412,14 @@ def test_a_clock_that_jumps_takes_nobody_for_dead(tmp_path):
                 print(file=waiting.stdin, flush=True)
         finally:
             waiting.kill()
-    assert "has told nothing of a for 0.5 seconds" in heard
+    assert "no progress on a for 0.5 seconds" in heard
 
 
 WAITING = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from fadrm_hf.runtime import claims
+from fadrm_hf.runtime import locks
 
 now = 0.0
 
@@ -430,8 +430,8 @@ def sleep(seconds):
     now += seconds
 
 tell = lambda line: print(line, flush=True)
-claims.time = SimpleNamespace(monotonic=lambda: now, sleep=sleep)
-for unit in claims.Claims(Path(sys.argv[1]), tell, tell, patience=0.5).share("stage", {"a": 1}, lambda name: False):
+locks.time = SimpleNamespace(monotonic=lambda: now, sleep=sleep)
+for unit in locks.Locks(Path(sys.argv[1]), tell, tell, patience=0.5).take("stage", {"a": 1}, lambda name: False):
     tell("took it over")
 """
 
@@ -462,7 +462,7 @@ def test_a_process_may_hang_in_every_stage(finished, tmp_path, capfd):
         assert last.exit_code() == 0
         assert lasting(run) == lasting(finished)
         for taker, unit in zip((*hung[1:], last), (*units, "artifact"), strict=True):
-            assert f"has told nothing of {unit} for 0.3 seconds; its work is taken over" in taker.said
+            assert f"no progress on {unit} for 0.3 seconds; taking it over" in taker.said
         for process in hung:
             process.send(signal.SIGCONT)
             assert process.exit_code() == 0, process.said

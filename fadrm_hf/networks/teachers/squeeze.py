@@ -30,10 +30,10 @@ from fadrm_hf.networks.teachers.finite import require_finite
 from fadrm_hf.networks.teachers.training_views import TrainingViews, pixels_in_memory
 from fadrm_hf.runtime import files
 from fadrm_hf.runtime.checkpoint import load_checkpoint, save_checkpoint
-from fadrm_hf.runtime.claims import alone
-from fadrm_hf.runtime.halving import in_halves
+from fadrm_hf.runtime.locks import locked
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.randomness import derive_seed, generator
+from fadrm_hf.runtime.retry import in_halves
 from fadrm_hf.runtime.schedules import cosine
 
 
@@ -72,7 +72,7 @@ def squeeze(
         raise RunFolderError(f"{folder} holds something else than this teacher; choose another folder or delete it")
     network = new_network(source, architecture, seed).to(device).to(memory_format=torch.channels_last)
     work = folder.with_name(f".{folder.name}.work")
-    with alone(work / "training.lock", reporter.say):
+    with locked(work / "training.lock", reporter.say):
         if not is_squeezed(folder, fingerprint):
             _train(folder.name, network, source, config, seed, fingerprint, work / "checkpoint.safetensors", reporter)
             _save(network, source, architecture, config, folder, seed)

@@ -31,7 +31,7 @@ from fadrm_hf.recovery.matching.image_moments import Statistic, image_moments, m
 from fadrm_hf.recovery.matching.real_views import ClassViews
 from fadrm_hf.recovery.matching.targets import Targets
 from fadrm_hf.runtime import files
-from fadrm_hf.runtime.claims import Claims, alone
+from fadrm_hf.runtime.locks import Locks, locked
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.shards import class_ranges, range_name
 
@@ -86,7 +86,7 @@ def gather_statistics(
     if path.exists():
         return work.read(path)
     work.run(path, state, reporter)
-    with alone(_units_folder(path) / "merge.lock", reporter.say):
+    with locked(_units_folder(path) / "merge.lock", reporter.say):
         if not path.exists():
             try:
                 work.merge(path)
@@ -187,14 +187,14 @@ class _Pass:
     def run(self, path: Path, state: PartialState, reporter: Reporter) -> None:
         """Measure ranges that no file holds yet, until all are there."""
         units, place = self.units, state.process_index / state.num_processes
-        claims = Claims(_units_folder(path) / "claims", reporter.say, reporter.say, place)
+        locks = Locks(_units_folder(path) / "locks", reporter.say, reporter.say, place)
 
         def is_done(name: str) -> bool:
             return path.exists() or files.is_intact(_unit(path, name), name)
 
         num_classes = sum(len(labels) for name, labels in units.items() if not is_done(name))
         with reporter.stage("statistics", num_classes) as task:
-            for labels in claims.share("statistics", units, is_done, lambda labels: task.skip(len(labels))):
+            for labels in locks.take("statistics", units, is_done, lambda labels: task.skip(len(labels))):
                 name = range_name(labels)
                 files.save_with_digest(_unit(path, name), self._measure(labels), name)
                 task.advance(len(labels))

@@ -1,4 +1,4 @@
-"""Claims on units of work, by real processes: shared, killed, stopped."""
+"""Locks on units of work, by real processes: shared, killed, stopped."""
 
 import errno
 import fcntl
@@ -12,30 +12,30 @@ from types import SimpleNamespace
 
 import pytest
 
-from fadrm_hf.runtime.claims import Claims, alone
+from fadrm_hf.runtime.locks import Locks, locked
 
 # Does the units u0, u1, ... of a folder, of which each writes one line into a log when it begins. It ends at once; or
 # when there is a file `go`, and shows until then that it is worked on; or when others have begun three times as many.
 WORKER = """
 import sys, time
 from pathlib import Path
-from fadrm_hf.runtime.claims import Claims
+from fadrm_hf.runtime.locks import Locks
 
 folder, name, until, num, place, patience = Path(sys.argv[1]), *sys.argv[2:4], *map(float, sys.argv[4:])
-claims = Claims(folder / "claims", print, lambda line: print(line, flush=True), place, patience)
+locks = Locks(folder / "locks", print, lambda line: print(line, flush=True), place, patience)
 units = {f"u{index}": index for index in range(int(num))}
 
 def is_over(own):
     begun = len((folder / "begun").read_text().splitlines())
     return {"begun": True, "told": (folder / "go").exists(), "behind": begun >= min(4 * own, num)}[until]
 
-for own, unit in enumerate(claims.share("stage", units, lambda name: (folder / name).exists()), 1):
+for own, unit in enumerate(locks.take("stage", units, lambda name: (folder / name).exists()), 1):
     with open(folder / "begun", "a") as file:
         file.write(f"{name} {unit}\\n")
     while not is_over(own):
         time.sleep(0.01)
-        claims._touched = 0.0  # as if the last time were long ago
-        claims.touch()
+        locks._renewed = 0.0  # as if the last time were long ago
+        locks.touch()
     (folder / f"u{unit}").write_text(name)
 """
 
@@ -95,7 +95,7 @@ def test_a_process_that_hangs_is_named_and_its_unit_taken_over_without_harm(tmp_
         with worker(tmp_path, "other", 2, patience=0.5) as other:
             assert other.wait() == 0
             said = other.stdout.read()
-        assert f"process {hung.pid} on" in said and "taken over" in said and "u0" in said
+        assert f"process {hung.pid} on" in said and "taking it over" in said and "u0" in said
         assert (tmp_path / "u0").read_text() == "other"
         (tmp_path / "go").touch()
         hung.send_signal(signal.SIGCONT)
@@ -105,7 +105,7 @@ def test_a_process_that_hangs_is_named_and_its_unit_taken_over_without_harm(tmp_
 
 def test_who_works_visibly_is_not_taken_for_dead(tmp_path, monkeypatch):
     """While another process works, this one's clock goes on whenever that has shown so, to five times its patience."""
-    lock, now, warned = tmp_path / "claims/stage/u0.lock", 0.0, []
+    lock, now, warned = tmp_path / "locks/stage/u0.lock", 0.0, []
 
     def sleep(seconds):
         nonlocal now
@@ -117,27 +117,27 @@ def test_who_works_visibly_is_not_taken_for_dead(tmp_path, monkeypatch):
             (tmp_path / "go").touch()
             assert slow.wait() == 0
 
-    monkeypatch.setattr("fadrm_hf.runtime.claims.time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    monkeypatch.setattr("fadrm_hf.runtime.locks.time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
     with worker(tmp_path, "slow", 1, until="told") as slow:
         wait_until(lambda: begun(tmp_path), slow)
-        other = Claims(tmp_path / "claims", print, warned.append, patience=1.0)
-        assert list(other.share("stage", {"u0": 0}, lambda name: (tmp_path / name).exists())) == []
+        other = Locks(tmp_path / "locks", print, warned.append, patience=1.0)
+        assert list(other.take("stage", {"u0": 0}, lambda name: (tmp_path / name).exists())) == []
     assert warned == [] and now >= 5.0
     assert begun(tmp_path) == [["slow", "0"]]
 
 
 def test_units_that_others_have_done_are_counted(tmp_path):
-    claims = Claims(tmp_path, print, print)
+    locks = Locks(tmp_path, print, print)
     there, elsewhere = {"b"}, []
-    for unit in claims.share("stage", {"a": 1, "b": 2, "c": 3}, there.__contains__, elsewhere.append):
+    for unit in locks.take("stage", {"a": 1, "b": 2, "c": 3}, there.__contains__, elsewhere.append):
         there |= {"a", "c"}  # another process has done c meanwhile
         assert unit == 1
     assert elsewhere == [3]
 
 
-def test_an_error_gives_the_claim_up(tmp_path):
-    claims = Claims(tmp_path, print, print)
-    units = claims.share("stage", {"a": 1}, lambda name: False)
+def test_an_error_gives_the_lock_up(tmp_path):
+    locks = Locks(tmp_path, print, print)
+    units = locks.take("stage", {"a": 1}, lambda name: False)
     with pytest.raises(ValueError, match="broken"), closing(units):
         for _ in units:
             assert list(tmp_path.rglob("*.lock"))
@@ -146,21 +146,21 @@ def test_an_error_gives_the_claim_up(tmp_path):
 
 
 def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
-    def lockf(file, kind):
+    def flock(file, kind):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(fcntl, "lockf", lockf)
+    monkeypatch.setattr(fcntl, "flock", flock)
     done = set()
-    for unit in Claims(tmp_path, print, print).share("stage", {"a": "a", "b": "b"}, done.__contains__):
+    for unit in Locks(tmp_path, print, print).take("stage", {"a": "a", "b": "b"}, done.__contains__):
         done.add(unit)
     assert done == {"a", "b"}
 
 
-ALONE = """
+LOCKED = """
 import sys
 from pathlib import Path
-from fadrm_hf.runtime.claims import alone
-with alone(Path(sys.argv[1]), print):
+from fadrm_hf.runtime.locks import locked
+with locked(Path(sys.argv[1]), print):
     print("in", flush=True)
     sys.stdin.read()
 """
@@ -173,9 +173,9 @@ def test_what_one_does_alone_others_wait_for_and_say_so(tmp_path):
         said.append(line)
         holder.kill()
 
-    command = [sys.executable, "-c", ALONE, str(tmp_path / "x.lock")]
+    command = [sys.executable, "-c", LOCKED, str(tmp_path / "x.lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "in\n"
-        with alone(tmp_path / "x.lock", say):
+        with locked(tmp_path / "x.lock", say):
             assert holder.wait() == -9
     assert len(said) == 1 and f"waiting for process {holder.pid} on" in said[0]

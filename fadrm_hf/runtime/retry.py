@@ -1,19 +1,19 @@
-"""A batch in two halves where there is no memory for all of it: for what sees each image by itself."""
+"""What is retried in smaller parts where memory runs out: functions that see each image by itself."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from fadrm_hf.errors import is_lack_of_memory
+from fadrm_hf.errors import is_out_of_memory
 
 
 def in_halves(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """What a function gives for a batch; in two halves if that is too much at once, and so on down to single images.
+    """Return what a function gives for a batch; if memory runs out, of its halves, down to single images.
 
-    Not for what looks across images, such as statistics of a batch. A network in evaluation mode gives the same for
-    an image whatever the others are, up to the rounding of convolutions, which may choose another order of sums for
-    another number of images.
+    Not for functions that look across images, such as statistics of a batch. A network in evaluation mode gives the
+    same for an image whatever the others are, up to the rounding of convolutions, which may choose another order of
+    sums for another number of images.
 
     Args:
         function: (n, ...) -> (n, ...), each row by itself.
@@ -25,7 +25,7 @@ def in_halves(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     try:
         return function(images)
     except (MemoryError, RuntimeError) as error:
-        if len(images) == 1 or not is_lack_of_memory(error):
+        if len(images) == 1 or not is_out_of_memory(error):
             raise
     # Not above: while the error is handled its traceback holds the tensors of the attempt.
     if images.device.type == "cuda":
