@@ -198,6 +198,7 @@ _CATALOGUE = (
     ),
 )
 PRESETS = {preset.name: preset for preset in _CATALOGUE}
+NO_PRESET = "none"
 
 # T7: training students on the whole dataset; its schedule, which the paper does not name, is that of the teachers.
 WHOLE_DATASET = replace(_sgd(300, 128, 0.1, "resized"), cutmix=True)
@@ -230,6 +231,8 @@ def preset_of(source: SourceConfig) -> Preset | None:
     """The preset that a source names, or that its name tells."""
     if source.preset is None:
         return find_preset(source.name)
+    if source.preset == NO_PRESET:
+        return None
     if source.preset not in PRESETS:
         raise ConfigError(f"{unknown('preset', source.preset, PRESETS)}; set --source.preset")
     return PRESETS[source.preset]

@@ -22,11 +22,15 @@ class SourceConfig:
         revision: Commit, tag or branch of a Hub dataset.
         train_split: Split to distil; found ("train") when not named.
         test_split: Split to test on; found ("test", "validation", "valid", "val") when not named.
+        test_fraction: Share of each class's training images that is held out to test on, always the same ones; for
+            sources without a test split.
         image_column: Column of images; found from the features when not named.
         label_column: Column of class labels; found from the features when not named.
         classes: Names of the classes that are used, in the order in which they are numbered here; images of others are
             left out. All classes, as the source orders them, when not given.
-        preset: Name of the preset whose values fill what is left open; found from `name` when not given.
+        preset: Name of the preset whose values fill what is left open, or "none"; found from `name` when not given.
+        bands: Which bands of images with more than three are red, green and blue, counted from 0.
+        value_range: Which values are black and white in images of more than 8 bits; measured when not given.
         size: Side of the square images.
         mean: Channel means of the normalisation, on pixels in [0, 1].
         std: Channel standard deviations of the normalisation, on pixels in [0, 1].
@@ -39,10 +43,13 @@ class SourceConfig:
     revision: str | None = None
     train_split: str | None = None
     test_split: str | None = None
+    test_fraction: float | None = None
     image_column: str | None = None
     label_column: str | None = None
     classes: tuple[str, ...] | None = None
     preset: str | None = None
+    bands: tuple[int, int, int] | None = None
+    value_range: Interval | None = None
     size: int | None = None
     mean: Colour | None = None
     std: Colour | None = None
@@ -54,6 +61,14 @@ class SourceConfig:
         fits = self.size is None or 8 <= self.size <= LARGEST_SIDE
         require(fits, "source.size", self.size, f"at least 8 and at most {LARGEST_SIDE} pixels")
         require(self.std is None or min(self.std) > 0, "source.std", self.std, "three positive numbers")
+        share = self.test_fraction
+        require(share is None or 0 < share < 1, "source.test_fraction", share, "between 0 and 1")
+        either = share is None or self.test_split is None
+        require(either, "source.test_fraction", share, f"left out where source.test_split is {self.test_split!r}")
+        bands = self.bands
+        require(bands is None or min(bands) >= 0, "source.bands", bands, "three bands, counted from 0")
+        limits = self.value_range
+        require(limits is None or limits[0] < limits[1], "source.value_range", limits, "two values, the lower first")
         once = self.classes is None or len(set(self.classes)) == len(self.classes) >= 2
         require(once, "source.classes", self.classes, "two or more names of classes, each once")
 

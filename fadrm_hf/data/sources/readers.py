@@ -1,63 +1,81 @@
-"""From a name to tables with an image column: a Hub dataset, a local folder or file, or the bundled digits.
+"""From a source's name to its tables: the bundled digits, a local folder or file, or a Hub dataset.
 
-Everything goes through `datasets` with no remote code. Where a table holds paths of images (csv, json), they are taken
-relative to the table's folder.
+Hub datasets go through `datasets` with no remote code; local ones are read by `fadrm_hf.data.sources.layouts`.
 """
 
 import csv
 import re
 from collections.abc import Callable
-from functools import partial
-from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import datasets
-import numpy as np
-import torch
-from datasets import Dataset, DatasetDict
-from huggingface_hub import HfApi
+from datasets import DatasetDict
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     HFValidationError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.hf_api import DatasetInfo
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2: the client's own
-from PIL import Image
 
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.config.datasets import PRESETS
+from fadrm_hf.data.sources.digits import read_digits
+from fadrm_hf.data.sources.layouts import FILE_SUFFIXES, Tables, read_file, read_folder
+from fadrm_hf.data.sources.layouts.folder import IMAGE_SUFFIXES
 from fadrm_hf.errors import SourceError, unknown
-from fadrm_hf.runtime.randomness import generator
 
-TEST_SPLITS = ("test", "validation", "valid", "val")
-LABEL_COLUMNS = ("label", "labels", "class", "class_name", "class_id", "category", "target", "fine_label", "cls", "y")
-_PATH_COLUMNS = ("image", "img", "file_name", "filename", "image_path", "filepath", "path", "file")
-_FORMATS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
 _ACCEPTED = "a Hub dataset id, a local image folder, a parquet, csv or json file, a folder of them, or 'digits'"
-_NUM_TEST_DIGITS = 500
-_DAMAGE = (OSError, ValueError, TypeError, KeyError, csv.Error)  # what libraries raise for files that are not theirs
+# What libraries raise for files that are not theirs.
+_DAMAGE = (OSError, ValueError, TypeError, KeyError, AttributeError, csv.Error)
 
-Tables = TypeVar("Tables")
+Read = TypeVar("Read")
 
 
-def read_tables(config: SourceConfig) -> tuple[DatasetDict, str | None]:
-    """The splits of a source, and the Hub commit they were read from.
+def read_tables(config: SourceConfig) -> Tables:
+    """Read the splits of a source.
 
     Raises:
-        SourceError: the source does not exist, cannot be reached, or cannot be read.
+        SourceError: The source does not exist, cannot be reached, or cannot be read.
     """
     if config.name == "digits":
-        return _digits(), None
+        return read_digits()
     path = Path(config.name).expanduser()
+    if path.is_dir():
+        return _reading(config, lambda: read_folder(path, config))
     if path.exists():
-        return _local_tables(path, config), None
-    if config.name.startswith((".", "/", "~")) or config.name.count("/") > 1 or path.suffix in _FORMATS:
+        if path.suffix.lower() not in FILE_SUFFIXES or not path.is_file():
+            raise SourceError(
+                f"source {config.name!r} is a {path.suffix or 'nameless'} file, expected one of "
+                f"{', '.join(FILE_SUFFIXES)}; set --source.name to such a file or to a folder"
+            )
+        return _reading(config, lambda: read_file(path, config))
+    if config.name.startswith((".", "/", "~")) or config.name.count("/") > 1 or path.suffix in FILE_SUFFIXES:
         raise SourceError(f"{_no_such(config.name, path)}; expected {_ACCEPTED}; set --source.name")
-    revision = _hub_commit(config)
-    tables = _load(config, config.name, config.config_name, revision=revision)
-    return tables, revision or _cached_commit(tables, config)
+    return _hub_tables(config)
+
+
+def _hub_tables(config: SourceConfig) -> Tables:
+    """Read a Hub dataset: one of image files as a folder, all others as `datasets` reads them."""
+    info = _hub_info(config)
+    revision = info.sha if info else None
+    if info and _is_image_folder(info):
+        local = _reading(config, lambda: snapshot_download(config.name, repo_type="dataset", revision=revision))
+        tables = _reading(config, lambda: read_folder(Path(local), config))
+        return Tables(**(vars(tables) | {"revision": revision}))
+    loaded: DatasetDict = _reading(
+        config, lambda: datasets.load_dataset(config.name, config.config_name, revision=revision)
+    )
+    return Tables(dict(loaded), "a Hub dataset", revision=revision or _cached_commit(loaded, config))
+
+
+def _is_image_folder(info: DatasetInfo) -> bool:
+    """Return whether a repository holds images as files and nothing that `datasets` reads by itself."""
+    suffixes = {Path(file.rfilename).suffix.lower() for file in info.siblings or []}
+    return bool(suffixes & IMAGE_SUFFIXES) and not suffixes & {".parquet", ".arrow", ".tar", ".py", ".zip", ".gz"}
 
 
 def _no_such(name: str, path: Path) -> str:
@@ -69,10 +87,10 @@ def _known_names() -> list[str]:
     return ["digits", *(hub_id for preset in PRESETS.values() for hub_id in preset.hub_ids)]
 
 
-def _hub_commit(config: SourceConfig) -> str | None:
-    """The commit that the revision stands for, or `None` in offline mode, where only cached datasets are read."""
+def _hub_info(config: SourceConfig) -> DatasetInfo | None:
+    """Return what the Hub says of the dataset, or `None` in offline mode, where only cached datasets are read."""
     try:
-        return HfApi().dataset_info(config.name, revision=config.revision, timeout=20).sha
+        return HfApi().dataset_info(config.name, revision=config.revision, timeout=20)
     except OfflineModeIsEnabled:
         return None
     except RevisionNotFoundError as error:
@@ -99,7 +117,7 @@ def _unreachable(name: str, reason: str) -> str:
 
 
 def _cached_commit(tables: DatasetDict, config: SourceConfig) -> str | None:
-    """The Hub commit in the path of a cached dataset; offline, `datasets` serves the latest of any revision."""
+    """Return the Hub commit in the path of a cached dataset; offline, `datasets` serves the latest of any revision."""
     folders = [Path(file["filename"]).parent.name for table in tables.values() for file in table.cache_files]
     commit = next((folder for folder in folders if re.fullmatch("[0-9a-f]{40}", folder)), None)
     if config.revision not in (None, commit):
@@ -110,15 +128,12 @@ def _cached_commit(tables: DatasetDict, config: SourceConfig) -> str | None:
     return commit
 
 
-def _load(config: SourceConfig, *args: Any, **kwargs: Any) -> DatasetDict:
-    tables: DatasetDict = _reading(config, lambda: datasets.load_dataset(*args, **kwargs))
-    return tables
-
-
-def _reading(config: SourceConfig, read: Callable[[], Tables]) -> Tables:
-    """What `read` gives; what it raises for tables that are none is a `SourceError`."""
+def _reading(config: SourceConfig, read: Callable[[], Read]) -> Read:
+    """Return what `read` gives; what it raises for tables that are none is a `SourceError`."""
     try:
         return read()
+    except SourceError:
+        raise
     except ConnectionError as error:
         raise SourceError(_unreachable(config.name, str(error))) from error
     except RuntimeError as error:
@@ -132,96 +147,3 @@ def _reading(config: SourceConfig, read: Callable[[], Tables]) -> Tables:
             f"source {config.name!r} cannot be read: {reason}; expected {_ACCEPTED}; mend its files, or set "
             "--source.name, --source.config_name or --source.revision"
         ) from error
-
-
-def _local_tables(path: Path, config: SourceConfig) -> DatasetDict:
-    if path.is_file():
-        if path.suffix not in _FORMATS:
-            raise SourceError(
-                f"source {config.name!r} is a {path.suffix or 'nameless'} file, expected one of "
-                f"{', '.join(_FORMATS)}; set --source.name to such a file or to a folder"
-            )
-        tables = _load(config, _FORMATS[path.suffix], data_files={"train": str(path)})
-        return _with_images(tables, path.parent, config)
-    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        saved = _reading(config, lambda: datasets.load_from_disk(str(path)))
-        return saved if isinstance(saved, DatasetDict) else DatasetDict(train=saved)
-    if data_files := _csv_files(path, config):
-        return _with_images(_load(config, "csv", data_files=data_files), path, config)
-    return _with_images(_load(config, str(path), config.config_name), path, config)
-
-
-def _csv_files(folder: Path, config: SourceConfig) -> dict[str, str]:
-    """The csv files that name images and their labels, by split; other csv files may lie beside class folders."""
-    found = {}
-    for path in sorted(folder.glob("*.csv")):
-        header = _reading(config, partial(_header, path))
-        images = {config.image_column} if config.image_column else set(_PATH_COLUMNS)
-        labels = {config.label_column} if config.label_column else set(LABEL_COLUMNS)
-        if path.name != "metadata.csv" and header & images and header & labels:
-            found[path.stem] = str(path)
-    if len(found) == 1 and next(iter(found)) not in (config.train_split, *TEST_SPLITS):
-        return {config.train_split or "train": found.popitem()[1]}
-    return found
-
-
-def _header(path: Path) -> set[str]:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        return set(next(csv.reader(file), []))
-
-
-def _with_images(tables: DatasetDict, folder: Path, config: SourceConfig) -> DatasetDict:
-    """`tables` whose column of paths or of bytes, if they have no column of images, is one of images."""
-    return DatasetDict({split: _with_image_column(table, folder, config) for split, table in tables.items()})
-
-
-def _with_image_column(table: Dataset, folder: Path, config: SourceConfig) -> Dataset:
-    features = table.features
-    if any(isinstance(feature, datasets.Image) for feature in features.values()):
-        return table
-    wanted = (config.image_column,) if config.image_column else _PATH_COLUMNS
-    candidates = [name for name in features if name in wanted and name != config.label_column]
-    if len(candidates) != 1:
-        return table  # none or several: what finds the columns says so
-    column = candidates[0]
-    if isinstance(features[column], datasets.Value) and "string" in features[column].dtype:
-        paths = [None if name is None else str(folder / name) for name in table[column]]
-        columns = {name: table[name][:] for name in features} | {column: paths}
-        table = Dataset.from_dict(columns, features=features)
-    elif not _holds_bytes(features[column]):
-        return table
-    return table.cast_column(column, datasets.Image(decode=False))
-
-
-def _holds_bytes(feature: Any) -> bool:
-    return feature in (datasets.Value("binary"), datasets.Value("large_binary")) or (
-        isinstance(feature, dict) and set(feature) == {"bytes", "path"}
-    )
-
-
-def _digits() -> DatasetDict:
-    """scikit-learn's 1,797 handwritten digits: 8x8 grey PNGs, 1,297 to train and 500 to test, stratified."""
-    from sklearn.datasets import load_digits  # costs a second, which other sources need not spend
-
-    bundled = load_digits()
-    images = np.rint(bundled.images * 255 / 16).astype(np.uint8)
-    shuffled = torch.randperm(len(images), generator=generator(0, "digits", "split")).numpy()
-    grouped = shuffled[np.argsort(bundled.target[shuffled], kind="stable")]
-    evenly = (2 * np.arange(_NUM_TEST_DIGITS) + 1) * len(images) // (2 * _NUM_TEST_DIGITS)
-    test = np.sort(grouped[evenly])
-    train = np.setdiff1d(grouped, test)
-    features = datasets.Features(
-        image=datasets.Image(decode=False), label=datasets.ClassLabel(names=[str(digit) for digit in range(10)])
-    )
-
-    def table(rows: np.ndarray) -> Dataset:
-        encoded = [{"bytes": _png(images[row]), "path": None} for row in rows]
-        return Dataset.from_dict({"image": encoded, "label": bundled.target[rows]}, features=features)
-
-    return DatasetDict(train=table(train), test=table(test))
-
-
-def _png(grey: np.ndarray) -> bytes:
-    file = BytesIO()
-    Image.fromarray(grey).save(file, "PNG", compress_level=0)  # stored, so the bytes are those of any zlib
-    return file.getvalue()

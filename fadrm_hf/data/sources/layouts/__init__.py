@@ -1,0 +1,121 @@
+"""How sources are laid out on disk, one file for each kind; `read_folder` asks them in turn.
+
+A new layout is a function that takes a `Folder` and the configuration and returns `Tables`, or `None` for a folder of
+another kind; it gets its place in `read_folder`.
+"""
+
+from pathlib import Path
+
+import datasets
+from datasets import DatasetDict
+
+from fadrm_hf.config import SourceConfig
+from fadrm_hf.data.sources.layouts.class_folders import read_class_folders
+from fadrm_hf.data.sources.layouts.folder import Folder, scan
+from fadrm_hf.data.sources.layouts.ground_truth import with_ground_truth
+from fadrm_hf.data.sources.layouts.image_tables import read_image_tables, read_table_file
+from fadrm_hf.data.sources.layouts.parquet_tables import holds_images, read_files, read_parquet_tables
+from fadrm_hf.data.sources.layouts.tables import Tables, some
+from fadrm_hf.errors import SourceError
+
+__all__ = ["FILE_SUFFIXES", "Tables", "read_file", "read_folder"]
+
+FILE_SUFFIXES = (".parquet", ".csv", ".tsv", ".json", ".jsonl")
+
+
+def read_folder(path: Path, config: SourceConfig) -> Tables:
+    """Read a local folder of any layout.
+
+    Raises:
+        SourceError: It is of none, or of one that can be read in several ways.
+        ValueError: A file in it is damaged.
+    """
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        saved = datasets.load_from_disk(str(path))
+        splits = dict(saved) if isinstance(saved, DatasetDict) else {"train": saved}
+        return Tables(splits, "saved by datasets.save_to_disk")
+    folder = scan(path)
+    tables = read_parquet_tables(folder, config) or _images(folder, config)
+    if tables is None:
+        raise SourceError(_nothing_found(folder, config))
+    left_out = [f"{count} {kind}" for kind, count in sorted(folder.left_out.items()) if count]
+    return _with_left_out(tables, left_out + [f"{name}: an archive" for name in folder.archives])
+
+
+def read_file(path: Path, config: SourceConfig) -> Tables:
+    """Read a table that is the source itself."""
+    if path.suffix.lower() == ".parquet" and holds_images(path):
+        return Tables({config.train_split or "train": read_files([path])}, "a parquet file")
+    return read_table_file(path, config)
+
+
+def _images(folder: Folder, config: SourceConfig) -> Tables | None:
+    """Read images whose class a table or their folder says; a table of few images is not about them all."""
+    table, reason = None, None
+    try:
+        table = read_image_tables(folder, config, need_label_name=True)
+    except ValueError as error:
+        reason = error
+        if not folder.images or isinstance(error, SourceError):
+            raise
+    if table is not None and sum(map(len, table.splits.values())) * 2 >= folder.num_images:
+        return table
+    folders = read_class_folders(folder, config)
+    if folders is not None and any(set(split.features) != {"image"} for split in folders.splits.values()):
+        tables = with_ground_truth(folders, folder)
+        return _with_left_out(tables, [f"a table that cannot be read ({reason})"] if reason else [])
+    table = table or read_image_tables(folder, config, need_label_name=False)
+    if table is None and folders is not None:
+        _refuse_detection(folder, config)
+    return table or folders
+
+
+def _with_left_out(tables: Tables, more: list[str]) -> Tables:
+    unlabelled = [name for name, table in tables.splits.items() if set(table.features) == {"image"}]
+    is_partly = 0 < len(unlabelled) < len(tables.splits)
+    flat = [f"split {name}: {len(tables.splits[name])} images without labels" for name in unlabelled if is_partly]
+    known = [*tables.left_out, *more]
+    splits = {name: table for name, table in tables.splits.items() if not (is_partly and name in unlabelled)}
+    return Tables(
+        splits,
+        tables.layout,
+        tables.labels_from,
+        (*known, *(line for line in flat if line not in known)),
+        tables.class_names,
+        tables.revision,
+    )
+
+
+def _refuse_detection(folder: Folder, config: SourceConfig) -> None:
+    """Refuse images with a file of boxes for each, in the form of YOLO or VOC."""
+    boxes = folder.left_out.get(".xml files", 0)
+    texts = sum(name.endswith(".txt") and "labels/" in f"/{name}" for name in folder.tables)
+    if max(boxes, texts) >= max(2, folder.num_images / 2):
+        raise SourceError(
+            f"source {config.name!r} is a detection set: {max(boxes, texts)} files of boxes lie with "
+            f"{folder.num_images} images, expected one class for each image; cut the boxes out, one folder for each "
+            "class, and set --source.name to it"
+        )
+
+
+def _nothing_found(folder: Folder, config: SourceConfig) -> str:
+    """Return why a folder cannot be read, and what would help."""
+    scripts = [name for name in (f"{folder.root.name}.py",) if (folder.root / name).is_file()]
+    if scripts:
+        return (
+            f"source {config.name!r} is a dataset script, which is never run ({scripts[0]}); the Hub's own parquet "
+            "copy of it is often there: set --source.revision refs/convert/parquet"
+        )
+    if folder.archives:
+        commands = [f"unzip {name} -d {Path(name).with_suffix('')}" if name.endswith(".zip") else f"tar -xf {name}"
+                    for name in folder.archives[:3]]  # fmt: skip
+        return (
+            f"source {config.name!r} holds archives ({some(folder.archives)}), which are not read as they are; unpack "
+            f"them in {folder.root}: {'; '.join(commands)}"
+        )
+    seen = some([*folder.tables, *(f"{n} {kind}" for kind, n in folder.left_out.items())], 6)
+    return (
+        f"source {config.name!r} cannot be read: it holds no images and no table of them ({seen or 'it is empty'}); "
+        "expected a Hub dataset id, a local image folder, a parquet, csv or json file, a folder of them, or 'digits'; "
+        "set --source.name"
+    )

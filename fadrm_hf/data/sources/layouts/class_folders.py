@@ -1,0 +1,211 @@
+"""A folder for each class: `train/cat/1.png`, or `cat/1.png` where there are no splits.
+
+Splits are the first level of folders and nothing deeper; below them the first level is the class. Where folders in
+two levels could be the classes, neither is taken: `--source.label_column folder1` or `folder2` chooses.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+
+from fadrm_hf.config import SourceConfig
+from fadrm_hf.data.sources.layouts.folder import Folder
+from fadrm_hf.data.sources.layouts.split_names import find_split, read_split_name
+from fadrm_hf.data.sources.layouts.tables import Tables, image_table, some
+from fadrm_hf.errors import SourceError
+
+Images = dict[str, list[str]]  # names of images by folder, as `Folder.images`
+
+_MASKS = ("mask", "masks", "label", "labels", "annotation", "annotations", "gt", "groundtruth", "segmentation")
+
+
+class Found(NamedTuple):
+    """The images of a split by folders below it, and where that is."""
+
+    place: str
+    images: Images
+
+
+def read_class_folders(folder: Folder, config: SourceConfig) -> Tables | None:
+    """Return the splits of an image folder, or `None` where there are no images."""
+    if not folder.images:
+        return None
+    root, images = unwrapped(folder.images)
+    splits, left_out = split_folders(root, images, config)
+    _refuse_masks(splits, config)
+    levels = {name: _levels(found.images) for name, found in splits.items()}
+    levels = _without_wrappers(levels)
+    chosen = _class_level(levels, splits, config)
+    tables, stray = _tables(folder, splits, levels, chosen, config)
+    has_splits = set(splits) != {"train"} or splits["train"].place != root
+    layout = f"a folder for each {'split and class' if has_splits else 'class'}"
+    return Tables(tables, layout, _described(levels, chosen), (*left_out, *stray))
+
+
+def split_folders(root: str, images: Images, config: SourceConfig) -> tuple[dict[str, Found], list[str]]:
+    """Return the images of each split, and what is in none of them.
+
+    Args:
+        root: Where the images are, for messages.
+        images: By their folder below it.
+        config: May name the splits.
+    """
+    tops = _by_top(images)
+    folders = [top for top in tops if top]
+    deep = {top for top in folders if any(inner for inner in tops[top])}
+    said = {top: read_split_name(top) for top in folders}
+    exact = [top for top in folders if (name := said[top]) and name.is_exact]
+    asked = find_split(config.train_split or "train", folders)
+    with_classes = [top for top in deep if (name := said[top]) and (name.is_exact or top == config.train_split)]
+    everywhere = bool(deep) and all(said.values()) and any(name and name.kind == "train" for name in said.values())
+    strange = [top for top in deep if said[top] is None]
+    if with_classes and strange and len(exact) < 2 and asked != config.train_split:
+        raise SourceError(
+            f"source {config.name!r} has folders of images in {some(sorted(with_classes))} and in "
+            f"{some(sorted(strange))}, expected splits or classes, not both; set --source.train_split {exact[0]} if "
+            "it is a split, or --source.name to the folder that is meant"
+        )
+    if not (with_classes or everywhere):
+        return {"train": Found(root, images)}, []
+    names = [top for top in folders if said[top] is not None or top == config.train_split]
+    left_out = [f"{_count(tops[top])} images in {top or 'no folder'}" for top in tops if top not in names]
+    return {name: Found(f"{root}/{name}" if root else name, tops[name]) for name in names}, left_out
+
+
+def unwrapped(images: Images) -> tuple[str, Images]:
+    """Step into a folder that is the only one with images, unless it is a split or holds the images itself."""
+    root = ""
+    while True:
+        tops = _by_top(images)
+        if len(tops) != 1 or "" in tops:
+            return root, images
+        ((top, inner),) = tops.items()
+        if "" in inner or read_split_name(top) is not None:
+            return root, images
+        root, images = f"{root}/{top}" if root else top, inner
+
+
+def _by_top(images: Images) -> dict[str, Images]:
+    """Return the images by their first folder; "" for those in none."""
+    tops: dict[str, Images] = defaultdict(dict)
+    for place, names in images.items():
+        top, _, inner = place.partition("/")
+        tops[top][inner] = names
+    return dict(tops)
+
+
+def _count(images: Images) -> int:
+    return sum(map(len, images.values()))
+
+
+def _levels(images: Images) -> dict[str, tuple[str, ...]]:
+    """Return the folders on the way to each folder of images."""
+    return {place: tuple(place.split("/")) if place else () for place in images}
+
+
+def _without_wrappers(levels: Mapping[str, dict[str, tuple[str, ...]]]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Drop levels that say nothing: one folder around everything of a split (`images`, or the split's name again)."""
+    result = {name: dict(places) for name, places in levels.items()}
+    level = 0
+    while any(len(parts) > level for places in result.values() for parts in places.values()):
+        values = [{parts[level] for parts in places.values() if len(parts) > level} for places in result.values()]
+        is_inner = any(len(parts) > level + 1 for places in result.values() for parts in places.values())
+        is_repeated = level > 0 and len(set[str]().union(*values)) == 1
+        if is_repeated or (is_inner and all(len(found) <= 1 for found in values)):
+            result = {
+                name: {place: parts[:level] + parts[level + 1 :] for place, parts in places.items()}
+                for name, places in result.items()
+            }
+        else:
+            level += 1
+    classes = set[str]().union(*(found for places in result.values() if len(found := _tops(places)) > 1))
+    return {
+        name: {place: parts[1:] for place, parts in places.items()}
+        if len(_tops(places)) == 1 and classes and not _tops(places) & classes  # an unlabelled split, in a folder
+        else places
+        for name, places in result.items()
+    }
+
+
+def _tops(places: Mapping[str, tuple[str, ...]]) -> set[str]:
+    return {parts[0] for parts in places.values() if parts}
+
+
+def _class_level(
+    levels: Mapping[str, Mapping[str, tuple[str, ...]]], splits: Mapping[str, Found], config: SourceConfig
+) -> int:
+    """Return which level of folders is the class, 0 for the first below the split."""
+    every = [parts for places in levels.values() for parts in places.values() if parts]
+    depth = max(map(len, every), default=0)
+    if config.label_column in [f"folder{level + 1}" for level in range(depth)]:
+        return int(str(config.label_column).removeprefix("folder")) - 1
+    parents: dict[str, set[str]] = defaultdict(set)
+    for parts in every:
+        parents[parts[-1]].add(parts[0])
+    repeated = sorted(leaf for leaf, above in parents.items() if len(above) > 1)
+    if depth < 2 or not repeated or min(map(len, every)) < 2:
+        return 0
+    first = sorted({parts[0] for parts in every})
+    where = next(f"{found.place}/{place}" for found in splits.values() for place in found.images if place)
+    raise SourceError(
+        f"source {config.name!r} has folders in {depth} levels, of which either may be the class ({where}): folder1 "
+        f"is {some(first)}; in several of them is {some(repeated)}; set --source.label_column folder1 or "
+        f"folder{depth}"
+    )
+
+
+def _refuse_masks(splits: Mapping[str, Found], config: SourceConfig) -> None:
+    """Refuse images beside their masks, which look like two classes."""
+    for found in splits.values():
+        tops = _by_top(found.images)
+        masks = [top for top in tops if top.casefold().replace("_", "").replace("-", "") in _MASKS]
+        if not masks or len(tops) != 2:
+            continue
+        stems = [{name.partition(".")[0] for names in inner.values() for name in names} for inner in tops.values()]
+        if len(stems[0] & stems[1]) > min(map(len, stems)) / 2:
+            raise SourceError(
+                f"source {config.name!r} is a segmentation set: {masks[0]} holds a mask for each image, not a class; "
+                "expected images by class"
+            )
+
+
+def _tables(
+    folder: Folder,
+    splits: Mapping[str, Found],
+    levels: Mapping[str, Mapping[str, tuple[str, ...]]],
+    level: int,
+    config: SourceConfig,
+) -> tuple[dict[str, Dataset], list[str]]:
+    """Build a table for each split, without labels where there are no classes; also say what is in no class."""
+    classes = {parts[level] for places in levels.values() for parts in places.values() if len(parts) > level}
+    numbers = {name: number for number, name in enumerate(sorted(classes))}
+    column = config.label_column if level or config.label_column == "folder1" else "label"
+    feature = datasets.ClassLabel(names=list(numbers))
+    tables, left_out = {}, []
+    for split, found in splits.items():
+        labelled = [place for place in found.images if len(levels[split][place]) > level]
+        is_flat = not labelled or len(numbers) < 2
+        places = list(found.images) if is_flat else labelled
+        base = str(folder.root / found.place)
+        folders = [(f"{base}/{place}" if place else base, found.images[place]) for place in places]
+        paths = [f"{path}/{name}" for path, names in folders for name in names]
+        if stray := _count(found.images) - len(paths):
+            left_out.append(f"{stray} images in {found.place or '.'} itself: in no class folder")
+        labels = [] if is_flat else [numbers[levels[split][place][level]] for place in places]
+        repeated = np.repeat(labels, [] if is_flat else [len(names) for _, names in folders])
+        given = {} if is_flat else {str(column): pa.array(repeated, pa.int64())}
+        tables[split] = image_table(paths, given, {str(column): feature})
+    return tables, left_out
+
+
+def _described(levels: Mapping[str, Mapping[str, tuple[str, ...]]], level: int) -> str:
+    """Return which folders are the classes, in words."""
+    depth = max((len(parts) for places in levels.values() for parts in places.values()), default=0)
+    first = "the first level" if level == 0 else f"level {level + 1}"
+    merged = f", each with the {depth - level - 1} levels in it" if depth > level + 1 else ""
+    return f"folders: {first} is the class{merged}"

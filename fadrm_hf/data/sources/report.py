@@ -1,0 +1,126 @@
+"""What was read of a source: splits, classes, pictures, and where each came from, so that a wrong guess is seen."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fadrm_hf.config import SourceConfig
+from fadrm_hf.config.datasets import find_preset, preset_of
+
+
+@dataclass(frozen=True)
+class SourceReport:
+    """What was read of a source, as plain data.
+
+    Attributes:
+        name: The source, as it was asked for.
+        layout: How it is arranged.
+        splits: Images in each split that was found.
+        train_split: The one that is distilled.
+        test_split: The one that is tested on, or how its images were chosen; `None` if there is none.
+        num_train: Images that are distilled.
+        num_test: Images that are tested on.
+        tests_on_training: Whether training images stand in for test images.
+        labels_from: Where the labels come from.
+        classes: All classes in use with their training images, in order.
+        smallest_image: Width and height.
+        largest_image: The same.
+        modes: Images looked at, by colour mode.
+        num_measured: How many images were looked at.
+        value_range: What is black and white in images of more than 8 bits.
+        bands: Which bands are red, green and blue, where that was chosen.
+        left_out: What is there and was not read, with the reason.
+        preset: The dataset whose constants are used.
+        preset_from: How it was found, or why there is none.
+        size: Side of the square images that are used.
+        suggested: Settings that fit better, as they can be typed.
+    """
+
+    name: str
+    layout: str
+    splits: dict[str, int]
+    train_split: str
+    test_split: str | None
+    num_train: int
+    num_test: int
+    tests_on_training: bool
+    labels_from: str
+    classes: dict[str, int]
+    smallest_image: tuple[int, int]
+    largest_image: tuple[int, int]
+    modes: dict[str, int]
+    num_measured: int
+    value_range: tuple[float, float] | None
+    bands: tuple[int, int, int] | None
+    left_out: tuple[str, ...]
+    preset: str | None
+    preset_from: str
+    size: int
+    suggested: tuple[str, ...]
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return the report as JSON holds it."""
+        return asdict(self) | {"num_classes": len(self.classes)}
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Yield a heading and what is said under it, for people."""
+        yield "source", f"{self.name}: {self.layout}"
+        splits = ", ".join(f"{name} {count:,}" for name, count in self.splits.items())
+        test = f"test on {self.num_test:,} of {self.test_split}" if self.test_split else "no test split"
+        yield "splits", f"{splits}; train on {self.num_train:,} of {self.train_split}, {test}"
+        if self.tests_on_training:
+            yield "warning", "the test images are training images: no accuracy says how well new images are classified"
+        counts = sorted(self.classes.items(), key=lambda item: item[1])
+        (least, fewest), (most, highest) = counts[0], counts[-1]
+        named = ", ".join(list(self.classes)[:6]) + (", …" if len(self.classes) > 6 else "")
+        yield "classes", f"{len(self.classes):,} ({named}); {least} has {fewest:,} training images, {most} {highest:,}"
+        yield "labels", self.labels_from
+        yield "images", self._pictures()
+        yield "preset", f"{self.preset or 'none'} ({self.preset_from}); images of {self.size} px, square crops"
+        for line in self.left_out:
+            yield "left out", line
+        for line in self.suggested:
+            yield "suggested", line
+
+    def _pictures(self) -> str:
+        small, large = ("x".join(map(str, size)) for size in (self.smallest_image, self.largest_image))
+        modes = ", ".join(f"{mode} {count:,}" for mode, count in self.modes.items())
+        sizes = small if small == large else f"{small} to {large}"
+        said = f"{sizes} pixels, {modes} (of {self.num_measured:,} looked at)"
+        if self.value_range:
+            said += f"; {self.value_range[0]:g} is black and {self.value_range[1]:g} white (--source.value_range)"
+        return said + (f"; bands {list(self.bands)} are red, green and blue" if self.bands else "")
+
+
+def preset_origin(asked: SourceConfig, resolved: SourceConfig, num_classes: int) -> str:
+    """Return how the preset was found, or why none is used, in words.
+
+    Args:
+        asked: The configuration as it was given.
+        resolved: The same with its preset.
+        num_classes: Of the source.
+    """
+    named, used = find_preset(asked.name), preset_of(resolved)
+    if used is None and named is not None:
+        return f"the name says {named.name}, which has {named.num_classes} classes, and this has {num_classes}"
+    if used is None:
+        return "no known name"
+    return "by its name" if named is not None and named.name == used.name else "--source.preset"
+
+
+def suggestions(config: SourceConfig, shorter_side: int, has_test: bool, counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Return settings that fit the images better than those in use.
+
+    Args:
+        config: The resolved configuration.
+        shorter_side: Of the middle image.
+        has_test: Whether there are test images.
+        counts: Training images of each class.
+    """
+    found = []
+    fitting = next((size for size in (224, 128, 64, 32, 16) if shorter_side >= size * 0.75), 16)
+    if preset_of(config) is None and config.size is not None and fitting < config.size:
+        found.append(f"--source.size {fitting}")
+    if not has_test and counts and min(counts.values()) > 1:
+        found.append("--source.test_fraction 0.2")
+    return tuple(found)
