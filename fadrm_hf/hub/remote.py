@@ -1,32 +1,46 @@
-"""What a repository of a dataset or a Space holds, what is to be in it, and the difference."""
+"""Repositories on the Hub: what one holds, what is to be in it, and the difference."""
 
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
-from huggingface_hub import DatasetInfo, HfApi, SpaceInfo
+from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoSibling
 
-from fadrm_hf.hub.commit import Patience, insist
+from fadrm_hf.hub.retry import Patience, retry
 from fadrm_hf.hub.session import status_of
+from fadrm_hf.runtime.files import sha256
 
-_VERSION = re.compile(r"v(\d+)\.(\d+)")
+Kind = Literal["dataset", "model", "space"]
+Content = Path | bytes
+
 FIRST_VERSION = "v1.0"
-
-Kind = Literal["dataset", "space"]
+_VERSION = re.compile(r"v(\d+)\.(\d+)")
 
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file to be sent: where it lies, its SHA-256 and its size."""
+    """A file to be sent: its path or its content, its SHA-256 and its size."""
 
-    path: Path
+    content: Content
     sha256: str
     bytes: int
+
+    @classmethod
+    def of(cls, content: Content) -> "LocalFile":
+        """Return a file whose hash is not known yet."""
+        if isinstance(content, Path):
+            return cls(content, sha256(content), content.stat().st_size)
+        return cls(content, hashlib.sha256(content).hexdigest(), len(content))
+
+    def git_oid(self) -> str:
+        """Return the SHA-1 by which git knows it."""
+        content = self.content.read_bytes() if isinstance(self.content, Path) else self.content
+        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -38,10 +52,10 @@ class RemoteFile:
     sha256: str | None
 
     def holds(self, file: LocalFile) -> bool:
-        """Whether it has the content of a local file."""
+        """Return whether it has the content of a local file."""
         if self.bytes != file.bytes:
             return False
-        return self.sha256 == file.sha256 if self.sha256 else self.git_oid == _git_oid(file.path)
+        return self.sha256 == file.sha256 if self.sha256 else self.git_oid == file.git_oid()
 
 
 @dataclass(frozen=True)
@@ -86,45 +100,40 @@ class Plan:
 
 
 def look(api: HfApi, repo_id: str, patience: Patience, kind: Kind = "dataset") -> Remote:
-    """A repository as it is now.
+    """Return a repository as it is now.
 
     Raises:
         HubError: If the Hub does not tell.
     """
-    return insist(f"looking at {repo_id}", lambda: _look(api, repo_id, kind), patience=patience)
 
+    def ask() -> Remote:
+        try:
+            info: Any = api.repo_info(repo_id, repo_type=kind, files_metadata=True)
+        except RepositoryNotFoundError as error:
+            if status_of(error) != 404:  # also said of a token that is no good
+                raise
+            return Remote(repo_id)
+        tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo_id, repo_type=kind).tags}
+        is_gated = bool(getattr(info, "gated", False))
+        return Remote(repo_id, info.sha, _visible(info.siblings or ()), tags, bool(info.private), is_gated)
 
-def _look(api: HfApi, repo_id: str, kind: Kind) -> Remote:
-    try:
-        info = _info(api, repo_id, kind)
-    except RepositoryNotFoundError as error:
-        if status_of(error) != 404:  # also said of a token that is no good
-            raise
-        return Remote(repo_id)
-    tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo_id, repo_type=kind).tags}
-    assert info.sha is not None
-    is_gated = bool(getattr(info, "gated", False))
-    return Remote(repo_id, info.sha, _visible(info.siblings or ()), tags, bool(info.private), is_gated)
+    return retry(f"looking at {repo_id}", ask, patience=patience)
 
 
 def files_at(
     api: HfApi, repo_id: str, revision: str, patience: Patience, kind: Kind = "dataset"
 ) -> Mapping[str, RemoteFile]:
-    """The files of a repository at a revision."""
+    """Return the files of a repository at a revision."""
 
     def ask() -> Mapping[str, RemoteFile]:
-        return _visible(_info(api, repo_id, kind, revision).siblings or ())
+        info: Any = api.repo_info(repo_id, repo_type=kind, revision=revision, files_metadata=True)
+        return _visible(info.siblings or ())
 
-    return insist(f"looking at {repo_id}@{revision}", ask, patience=patience)
-
-
-def _info(api: HfApi, repo_id: str, kind: Kind, revision: str | None = None) -> DatasetInfo | SpaceInfo:
-    ask = api.space_info if kind == "space" else api.dataset_info
-    return ask(repo_id, revision=revision, files_metadata=True)
+    return retry(f"looking at {repo_id}@{revision}", ask, patience=patience)
 
 
 def compare(remote: Mapping[str, RemoteFile], local: Mapping[str, LocalFile]) -> Plan:
-    """What has to change for a repository to hold exactly these files."""
+    """Return what has to change for a repository to hold exactly these files."""
     shared = {name: remote[name].holds(file) for name, file in local.items() if name in remote}
     return Plan(
         new={name: file.bytes for name, file in local.items() if name not in remote},
@@ -135,7 +144,7 @@ def compare(remote: Mapping[str, RemoteFile], local: Mapping[str, LocalFile]) ->
 
 
 def next_version(tags: Iterable[str]) -> str:
-    """The version after the highest one among tags, e.g. v1.1 after v1.0; other tags do not count."""
+    """Return the version after the highest one among tags, e.g. v1.1 after v1.0; other tags do not count."""
     versions = [(int(found[1]), int(found[2])) for tag in tags if (found := _VERSION.fullmatch(tag))]
     if not versions:
         return FIRST_VERSION
@@ -149,8 +158,3 @@ def _visible(siblings: Iterable[RepoSibling]) -> dict[str, RemoteFile]:
         for sibling in siblings
         if not any(part.startswith(".") for part in PurePosixPath(sibling.rfilename).parts)
     }
-
-
-def _git_oid(path: Path) -> str:
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

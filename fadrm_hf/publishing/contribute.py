@@ -19,8 +19,8 @@ from fadrm_hf.artifact.manifest import MANIFEST_NAME, FileRecord, Manifest, with
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.errors import ArtifactError, HubError
 from fadrm_hf.evaluation.results import result_name
-from fadrm_hf.hub.commit import insist
 from fadrm_hf.hub.repository import RepoName, open_artifact, parse_name, pinned_repository
+from fadrm_hf.hub.retry import retry
 from fadrm_hf.hub.session import require_login, talking_to_hub
 from fadrm_hf.publishing.received_results import read_evaluation
 from fadrm_hf.report.card import Result, read_results, replace_results
@@ -139,7 +139,7 @@ def _open_pull(api: HfApi, current: Location, path: str, content: bytes) -> str:
         assert done.pr_url is not None
         return done.pr_url
 
-    return insist(f"sending a result to {repo_id}", send, lambda: _find_pull(api, current, path, content))
+    return retry(f"sending a result to {repo_id}", send, lambda: _find_pull(api, current, path, content))
 
 
 def _changed_files(current: Location, path: str, content: bytes) -> dict[str, bytes]:

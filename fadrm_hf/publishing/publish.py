@@ -17,31 +17,31 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import DatasetCardData, HfApi, SpaceCardData, hf_hub_download
+from huggingface_hub import DatasetCardData, SpaceCardData, hf_hub_download
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from fadrm_hf.artifact.location import LocalFolder
-from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, artifact_files, read_manifest, refresh_files
-from fadrm_hf.artifact.tables import LABELS_FOLDER
+from fadrm_hf.artifact.manifest import Manifest, artifact_files, read_manifest, refresh_files
 from fadrm_hf.errors import ArtifactError, ConfigError, HubError
-from fadrm_hf.hub.commit import PATIENT, Patience, insist
-from fadrm_hf.hub.delivery import Decision, Order, decide, deliver
-from fadrm_hf.hub.remote import LocalFile, Remote, look
+from fadrm_hf.hub.publisher import Decision, Order, Publisher
+from fadrm_hf.hub.remote import LocalFile, Remote
 from fadrm_hf.hub.repository import parse_name
+from fadrm_hf.hub.retry import PATIENT, Patience, retry
 from fadrm_hf.hub.session import require_login, status_of, talking_to_hub
 from fadrm_hf.pipeline.recode import recode
 from fadrm_hf.publishing.verify import verify_location
 from fadrm_hf.report.card import card_title, public_source, read_results, write_card
 from fadrm_hf.report.card.metadata import card_metadata, label_configs, licence_fields
 from fadrm_hf.report.card.text import render
-from fadrm_hf.report.gallery import GALLERY, RECORD, refresh_gallery
-from fadrm_hf.runtime.files import sha256, write_bytes, write_json
+from fadrm_hf.report.gallery import RECORD, refresh_gallery
+from fadrm_hf.report.gallery.writing import PAGE
+from fadrm_hf.runtime.files import write_bytes, write_json
 from fadrm_hf.runtime.progress import QUIET, Reporter
-from fadrm_hf.runtime.shards import WorkFolder
+from fadrm_hf.runtime.run_folder import ANALYSIS, CARD, GALLERY, LABELS_FOLDER, MANIFEST, RESULTS, SCORES, RunFolder
 
 Labels = Literal["with", "apart", "online"]
 
-_RESULT = re.compile(r"results/(?!(?:scores|analysis)\.json)[\w][\w.+-]*\.json")  # those are measured here, not sent
+_RESULT = re.compile(rf"(?!(?:{SCORES}|{ANALYSIS})$){RESULTS}[\w][\w.+-]*\.json")  # those two are measured here
 _MAX_RESULT_BYTES = 1 << 20
 _TAG = re.compile(r"(?!main$|[0-9a-f]{7,40}$)[A-Za-z0-9][\w.-]{0,62}")  # no branch, and nothing like a commit
 _LABELS = f"{LABELS_FOLDER}/"
@@ -83,20 +83,11 @@ class _Wish:
         return f"{self.repo_id}-labels"
 
     def staged(self, variant: str) -> Path:
-        """A folder for what differs from the run; made anew each time."""
-        folder = WorkFolder(self.folder.resolve()).path / "publish" / f"{self.folder.resolve().name}-{variant}"
+        """Return an empty folder for a copy that differs from the run."""
+        folder = RunFolder(self.folder.resolve()).work.staged(variant)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return folder
-
-
-@dataclass(frozen=True)
-class _Session:
-    """Whom to talk to, and how."""
-
-    api: HfApi
-    reporter: Reporter
-    patience: Patience
 
 
 def publish(
@@ -112,9 +103,9 @@ def publish(
     reporter: Reporter = QUIET,
     patience: Patience = PATIENT,
 ) -> Publication:
-    """Publish an artifact, or go on with a publication that was interrupted.
+    """Publish an artifact, or resume a publication that was interrupted.
 
-    The card in `folder` is written anew with the repository's name, and results that others contributed on the Hub are
+    The card in `folder` is rewritten with the repository's name, and results that others contributed on the Hub are
     filed in it. Everything becomes visible in one commit: readers see either all of a version or nothing of it.
 
     Args:
@@ -128,7 +119,7 @@ def publish(
         dry_run: Only say what would be sent.
         space: Whether the gallery becomes the static Space `repo_id` as well.
         reporter: Where that is said, and the progress.
-        patience: How long to go on while the Hub has trouble.
+        patience: How long to retry while the Hub has trouble.
 
     Raises:
         HubError: If nobody is logged in, the version exists with other files, the Hub refuses, or its trouble lasts.
@@ -138,12 +129,12 @@ def publish(
     _check_names(repo_id, tag)
     if space:
         _check_space(folder, private)
-    session = _Session(insist("logging in", require_login, patience=patience), reporter, patience)
+    publisher = Publisher(retry("logging in", require_login, patience=patience), reporter, patience)
     _require_sound(folder, num_steps, reporter)
     wish = _Wish(folder, repo_id, tag, private, labels, dry_run, space)
     for attempt in range(1, patience.tries + 1):
         try:
-            return _publish_once(session, wish)
+            return _publish_once(publisher, wish)
         except HubError as error:
             if attempt == patience.tries or error.__cause__ is None or status_of(error.__cause__) != 412:
                 raise
@@ -162,7 +153,7 @@ def _check_names(repo_id: str, tag: str | None) -> None:
 
 def _check_space(folder: Path, private: bool) -> None:
     source = read_manifest(folder).source
-    if not (folder / GALLERY / RECORD).is_file():
+    if not (RunFolder(folder).gallery / RECORD).is_file():
         raise ArtifactError(f"{folder} has no gallery to make a Space of; make it with fadrm-hf gallery {folder}")
     if source.gated and not private:
         raise ConfigError(
@@ -175,7 +166,7 @@ def _require_sound(folder: Path, num_steps: int, reporter: Reporter) -> None:
     location = LocalFolder(folder)
     if location.manifest.label_repository is not None:
         raise ArtifactError(
-            f"the labels of {folder} lie in {location.manifest.label_repository}; publish the run that has both"
+            f"the labels of {folder} are in {location.manifest.label_repository}; publish the run that has both"
         )
     problems = verify_location(location, num_steps, reporter)
     if problems:
@@ -186,83 +177,75 @@ def _require_sound(folder: Path, num_steps: int, reporter: Reporter) -> None:
         )
 
 
-def _publish_once(session: _Session, wish: _Wish) -> Publication:
-    """One look at the Hub, and what follows from it."""
-    remote = look(session.api, wish.repo_id, session.patience)
+def _publish_once(publisher: Publisher, wish: _Wish) -> Publication:
+    """Look at the Hub once, and do what follows from it."""
+    remote = publisher.look(wish.repo_id)
     if wish.labels == "apart":
-        return _publish_apart(session, wish, remote)
+        return _publish_apart(publisher, wish, remote)
     folder = wish.folder
     if wish.labels == "online":
         folder = wish.staged("online")
         recode(wish.folder, folder, codec="none")
-    _take_over_results(session, remote, folder)
-    decision = _decide(session, wish, remote, _written_for(folder, wish.repo_id))
-    return _carry_out_all(session, wish, decision)
+    _take_over_results(publisher, remote, folder)
+    return _carry_out_all(publisher, wish, _decide(publisher, wish, remote, _written_for(folder, wish.repo_id)))
 
 
-def _publish_apart(session: _Session, wish: _Wish, remote: Remote) -> Publication:
-    """First the labels; then the images, whose manifest and card name the labels' commit."""
-    _take_over_results(session, remote, wish.folder)
-    labels = _decide_labels(session, wish)
-    images = _decide(session, wish, remote, _stage_apart(wish, labels.commit or _UNKNOWN_COMMIT))
-    sent = _carry_out(session, wish, labels)
+def _publish_apart(publisher: Publisher, wish: _Wish, remote: Remote) -> Publication:
+    """Publish the labels; then the images, whose manifest and card name the labels' commit."""
+    _take_over_results(publisher, remote, wish.folder)
+    labels = publisher.decide(_label_order(wish))
+    images = _decide(publisher, wish, remote, _stage_apart(wish, labels.commit or _UNKNOWN_COMMIT))
+    sent = _carry_out(publisher, wish, labels)
     if sent.commit != labels.commit and sent.commit is not None:
-        images = _decide(session, wish, remote, _stage_apart(wish, sent.commit))
-    return _carry_out_all(session, wish, images)
+        images = _decide(publisher, wish, remote, _stage_apart(wish, sent.commit))
+    return _carry_out_all(publisher, wish, images)
 
 
-def _decide(session: _Session, wish: _Wish, remote: Remote, files: Mapping[str, LocalFile]) -> Decision:
-    order = Order(wish.repo_id, files, wish.tag, wish.private, _terms(wish.folder), (MANIFEST_NAME,))
-    return decide(session.api, order, remote, session.patience)
+def _decide(publisher: Publisher, wish: _Wish, remote: Remote, files: Mapping[str, LocalFile]) -> Decision:
+    order = Order(wish.repo_id, files, "dataset", (MANIFEST,), wish.tag, wish.private, _terms(wish.folder))
+    return publisher.decide(order, remote)
 
 
-def _decide_labels(session: _Session, wish: _Wish) -> Decision:
-    """Of the repository of the labels: their tables and a small card. Its versions are counted by themselves."""
-    run, card = _files(wish.folder), wish.staged("labels") / "README.md"
-    write_bytes(card, _label_card(read_manifest(wish.folder), wish).encode())
-    files = {name: file for name, file in run.items() if name.startswith(_LABELS)} | {"README.md": _local_file(card)}
-    order = Order(wish.label_repo_id, files, None, wish.private, _terms(wish.folder), (_LABELS,))
-    remote = look(session.api, wish.label_repo_id, session.patience)
-    return decide(session.api, order, remote, session.patience)
+def _label_order(wish: _Wish) -> Order:
+    """Return the repository of the labels: their tables and a small card. Its versions are counted by themselves."""
+    files = {name: file for name, file in _files(wish.folder).items() if name.startswith(_LABELS)}
+    card = LocalFile.of(_label_card(read_manifest(wish.folder), wish).encode())
+    terms = _terms(wish.folder)
+    return Order(wish.label_repo_id, files | {CARD: card}, marks=(_LABELS,), private=wish.private, terms=terms)
 
 
-def _decide_space(session: _Session, wish: _Wish, published: Decision) -> Decision:
-    """Of the Space: the gallery that is published with the dataset, and a card; private if the dataset is."""
-    card = wish.staged("space") / "README.md"
-    write_bytes(card, _space_card(read_manifest(wish.folder), wish).encode())
-    inside = f"{GALLERY}/"
-    gallery = {
-        name.removeprefix(inside): file for name, file in published.order.files.items() if name.startswith(inside)
-    }
+def _space_order(wish: _Wish, published: Decision) -> Order:
+    """Return the Space: the gallery that is published with the dataset, and a card; private if the dataset is."""
+    files = published.order.files.items()
+    gallery = {name.removeprefix(GALLERY): file for name, file in files if name.startswith(GALLERY)}
+    card = LocalFile.of(_space_card(read_manifest(wish.folder), wish).encode())
     is_private = wish.private or published.remote.is_private
-    files = gallery | {"README.md": _local_file(card)}
-    order = Order(wish.repo_id, files, None, is_private, None, (RECORD,), "space")
-    return decide(session.api, order, look(session.api, wish.repo_id, session.patience, "space"), session.patience)
+    return Order(wish.repo_id, gallery | {CARD: card}, "space", (RECORD,), private=is_private)
 
 
-def _carry_out_all(session: _Session, wish: _Wish, decision: Decision) -> Publication:
-    """The dataset; then its Space, if one is asked for."""
-    done = _carry_out(session, wish, decision)
+def _carry_out_all(publisher: Publisher, wish: _Wish, decision: Decision) -> Publication:
+    """Publish the dataset; then its Space, if one is asked for."""
+    done = _carry_out(publisher, wish, decision)
     if wish.space:
-        _carry_out(session, wish, _decide_space(session, wish, decision))
+        _carry_out(publisher, wish, publisher.decide(_space_order(wish, decision)))
     return done
 
 
-def _carry_out(session: _Session, wish: _Wish, decision: Decision) -> Publication:
+def _carry_out(publisher: Publisher, wish: _Wish, decision: Decision) -> Publication:
     for line in decision.lines():
-        session.reporter.say(line)
-    commit = None if wish.dry_run else deliver(session.api, decision, session.reporter, session.patience)
+        publisher.reporter.say(line)
+    commit = None if wish.dry_run else publisher.publish(decision)
     return Publication(decision.order.repo_id, decision.tag, commit, decision.is_done)
 
 
-def _take_over_results(session: _Session, remote: Remote, folder: Path) -> None:
-    """File what others measured with the artifact; what is there is never overwritten."""
+def _take_over_results(publisher: Publisher, remote: Remote, folder: Path) -> None:
+    """File what others measured with the artifact; nothing is overwritten."""
     names = [name for name in sorted(remote.files) if _RESULT.fullmatch(name) and not (folder / name).exists()]
     if not names:
         return
     with tempfile.TemporaryDirectory() as place:
         for name in names:
-            content = _fetch_result(session, remote, name)
+            content = _fetch_result(publisher, remote, name)
             write_bytes(Path(place) / name, content)
         try:
             read_results(Path(place))
@@ -272,33 +255,33 @@ def _take_over_results(session: _Session, remote: Remote, folder: Path) -> None:
             ) from error
         for name in names:
             write_bytes(folder / name, (Path(place) / name).read_bytes())
-            session.reporter.say(f"taken over from {remote.id}: {name}")
+            publisher.reporter.say(f"taken over from {remote.id}: {name}")
     _written_for(folder, None)
 
 
-def _fetch_result(session: _Session, remote: Remote, name: str) -> bytes:
+def _fetch_result(publisher: Publisher, remote: Remote, name: str) -> bytes:
     if remote.files[name].bytes > _MAX_RESULT_BYTES:
         raise HubError(
             f"{remote.id}/{name} has {remote.files[name].bytes:,} bytes, expected at most {_MAX_RESULT_BYTES:,}; "
             "remove it there, then publish again"
         )
     fetch = partial(hf_hub_download, remote.id, name, repo_type="dataset", revision=remote.commit)
-    return Path(insist(f"reading {remote.id}/{name}", fetch, patience=session.patience)).read_bytes()
+    return Path(retry(f"reading {remote.id}/{name}", fetch, patience=publisher.patience)).read_bytes()
 
 
 def _stage_apart(wish: _Wish, label_commit: str) -> dict[str, LocalFile]:
-    """The files of a copy of the run without labels, whose manifest says where they are."""
+    """Return the files of a copy of the run without labels, whose manifest says where they are."""
     folder = wish.staged("apart")
-    for name in [*artifact_files(wish.folder), MANIFEST_NAME]:
+    for name in [*artifact_files(wish.folder), MANIFEST]:
         _link(wish.folder / name, folder / name)
-    manifest = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
-    write_json(folder / MANIFEST_NAME, manifest | {"label_repository": f"{wish.label_repo_id}@{label_commit}"})
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    write_json(folder / MANIFEST, manifest | {"label_repository": f"{wish.label_repo_id}@{label_commit}"})
     files = _written_for(folder, wish.repo_id)
     return {name: file for name, file in files.items() if not name.startswith(_LABELS)}
 
 
 def _link(file: Path, copy: Path) -> None:
-    """A second name for a file, or a copy where the disk knows no such thing; files are replaced, never changed."""
+    """Give a file a second name, or copy it where the disk has no links; files are replaced, never changed."""
     copy.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(file, copy)
@@ -307,7 +290,7 @@ def _link(file: Path, copy: Path) -> None:
 
 
 def _written_for(folder: Path, repo_id: str | None) -> dict[str, LocalFile]:
-    """The files of an artifact after its card was written, for a repository or for the one that it names already."""
+    """Write the card for a repository, or for the one that it names already; return the artifact's files."""
     manifest = read_manifest(folder)
     write_card(folder, manifest, name=repo_id)
     refresh_gallery(folder, manifest)
@@ -318,11 +301,7 @@ def _written_for(folder: Path, repo_id: str | None) -> dict[str, LocalFile]:
 def _files(folder: Path) -> dict[str, LocalFile]:
     records = read_manifest(folder).files.items()
     files = {name: LocalFile(folder / name, record.sha256, record.bytes) for name, record in records}
-    return files | {MANIFEST_NAME: _local_file(folder / MANIFEST_NAME)}
-
-
-def _local_file(path: Path) -> LocalFile:
-    return LocalFile(path, sha256(path), path.stat().st_size)
+    return files | {MANIFEST: LocalFile.of(folder / MANIFEST)}
 
 
 def _terms(folder: Path) -> str | None:
@@ -335,7 +314,7 @@ def _space_card(manifest: Manifest, wish: _Wish) -> str:
     metadata = SpaceCardData(
         title=title,
         sdk="static",
-        app_file="index.html",
+        app_file=PAGE,
         colorFrom="blue",
         colorTo="gray",
         pinned=False,

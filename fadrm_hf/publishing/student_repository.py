@@ -4,7 +4,6 @@ The folder is the repository: `config.json`, `model.safetensors`, `README.md`. I
 `import fadrm_hf.networks` registers with timm; one of torchvision's is kept as timm's twin of it, where there is one.
 """
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -14,7 +13,6 @@ from typing import Any
 
 import timm
 import torch
-from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 from torch import nn
 
 from fadrm_hf.artifact.location import Location
@@ -22,17 +20,17 @@ from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import HubError, RunFolderError, StudentError
-from fadrm_hf.hub.commit import insist
+from fadrm_hf.hub.publisher import Order, Publisher
+from fadrm_hf.hub.remote import LocalFile
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.hub.session import require_login
 from fadrm_hf.networks.model_directory import CONFIG, WEIGHTS, model_config, write_model_directory
 from fadrm_hf.networks.students import architecture_of_student, create_student
 from fadrm_hf.publishing.student_card import PLACEHOLDER, render_student_card
 from fadrm_hf.report.card import Result
-from fadrm_hf.runtime.files import sha256
+from fadrm_hf.runtime.run_folder import CARD
 
-_CARD = "README.md"
-_FILES = (CONFIG, WEIGHTS, _CARD)
+_FILES = (CONFIG, WEIGHTS, CARD)
 _LARGEST_DIFFERENCE = 1e-4  # between the logits of a network and of its twin in timm
 
 
@@ -93,12 +91,12 @@ def save_student(module: nn.Module, folder: Path, *, result: Result, location: L
     }
     config = model_config(network, architecture, classes, _images(manifest)) | {"fadrm": record}
     card = render_student_card(architecture, manifest, result, name, seed, _num_parameters(network))
-    write_model_directory(network, config, folder, {_CARD: card.encode()})
+    write_model_directory(network, config, folder, {CARD: card.encode()})
     return folder
 
 
 def push_student(folder: Path, repo_id: str, *, private: bool = False) -> str:
-    """Make a saved student a model repository, or the next version of one, in a single commit.
+    """Publish a saved student as a model repository, or as the next version of one, in a single commit.
 
     Args:
         folder: What `save_student` wrote.
@@ -113,63 +111,24 @@ def push_student(folder: Path, repo_id: str, *, private: bool = False) -> str:
         RunFolderError: If the folder is no student's.
     """
     check_model_name(repo_id)
-    api = require_login()
-    contents = _contents(folder, repo_id)
-    what = f"pushing {folder.name} to {repo_id}"
-    page = insist(what, lambda: str(api.create_repo(repo_id, private=private, exist_ok=True)))
-    info = insist(what, lambda: api.model_info(repo_id))
-    assert info.sha is not None
-    others = {sibling.rfilename for sibling in info.siblings or []} - {*_FILES, ".gitattributes"}
-    if others:
-        raise HubError(
-            f"{repo_id} holds {', '.join(sorted(others)[:3])}, which is no part of a student; choose another name"
-        )
-    if not _is_there(api, repo_id, contents, info.sha):
-        _commit(api, repo_id, contents, info.sha, what)
-    return page
+    publisher = Publisher(require_login())
+    files = _contents(folder, repo_id)
+    remote = publisher.look(repo_id, "model")
+    order = Order(repo_id, files, "model", private=private and remote.commit is None)
+    publisher.publish(publisher.decide(order, remote))
+    return f"{publisher.api.endpoint}/{repo_id}"
 
 
-def _commit(api: HfApi, repo_id: str, contents: dict[str, bytes | Path], parent: str, what: str) -> None:
-    """Weights first, then one commit that shows everything."""
-    title = "A student trained with fadrm_hf"
-
-    def send() -> str:
-        operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
-        api.preupload_lfs_files(repo_id, operations)
-        done: CommitInfo = api.create_commit(repo_id, operations, commit_message=title, parent_commit=parent)
-        return done.oid
-
-    def landed() -> str | None:
-        return "main" if _is_there(api, repo_id, contents, "main") else None
-
-    insist(what, send, landed)
-
-
-def _is_there(api: HfApi, repo_id: str, contents: dict[str, bytes | Path], revision: str) -> bool:
-    """Whether a revision holds exactly these files."""
-    info = insist(f"reading {repo_id}", lambda: api.model_info(repo_id, revision=revision, files_metadata=True))
-    found = {entry.rfilename: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in info.siblings or []}
-    return all(found.get(name) in _hashes(content) for name, content in contents.items())
-
-
-def _hashes(content: bytes | Path) -> tuple[str, ...]:
-    """By which the Hub may know a content: the SHA-256 of a large file, git's SHA-1 of a small one."""
-    if isinstance(content, Path):
-        return (sha256(content),)
-    git = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-    return hashlib.sha256(content).hexdigest(), git
-
-
-def _contents(folder: Path, repo_id: str) -> dict[str, bytes | Path]:
-    """The repository's files by name; the card names the repository."""
+def _contents(folder: Path, repo_id: str) -> dict[str, LocalFile]:
+    """Return the repository's files by name; the card names the repository."""
     missing = [name for name in _FILES if not (folder / name).is_file()]
     if missing or not _is_student(folder):
         raise RunFolderError(
             f"{folder} is no saved student{f': it lacks {missing[0]}' if missing else ''}; write one with"
             " fadrm-hf train-student ARTIFACT --save_student DIR"
         )
-    card = (folder / _CARD).read_text(encoding="utf-8").replace(PLACEHOLDER, repo_id)
-    return {CONFIG: (folder / CONFIG).read_bytes(), WEIGHTS: folder / WEIGHTS, _CARD: card.encode()}
+    card = (folder / CARD).read_text(encoding="utf-8").replace(PLACEHOLDER, repo_id)
+    return {CARD: LocalFile.of(card.encode())} | {name: LocalFile.of(folder / name) for name in (CONFIG, WEIGHTS)}
 
 
 def _require_free(folder: Path) -> None:

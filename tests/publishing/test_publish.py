@@ -23,7 +23,7 @@ from fadrm_hf.cli import main
 from fadrm_hf.errors import ArtifactError, HubError
 from fadrm_hf.evaluation.results import record_result
 from fadrm_hf.hub import open_artifact
-from fadrm_hf.hub.commit import Patience
+from fadrm_hf.hub.retry import Patience
 from fadrm_hf.publishing.publish import Publication, publish
 from fadrm_hf.publishing.verify import verify_location
 from fadrm_hf.runtime.files import write_bytes
@@ -435,7 +435,7 @@ def test_trouble_that_lasts_is_told_and_leaves_nothing_half_done(hub, run):
 
 def test_the_hub_is_given_the_time_it_asks_for(hub, run, monkeypatch):
     pauses = []
-    monkeypatch.setattr("fadrm_hf.hub.commit.time", SimpleNamespace(sleep=pauses.append))
+    monkeypatch.setattr("fadrm_hf.hub.retry.time", SimpleNamespace(sleep=pauses.append))
     hub.fail("POST", "/commit/", "429")
     send(run, patience=replace(PATIENCE, longest_pause=5))
     assert pauses == [1.0]  # the server's Retry-After

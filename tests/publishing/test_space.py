@@ -10,7 +10,7 @@ from fixtures.runs import copy_artifact, files_of
 from fadrm_hf.artifact.manifest import read_manifest, refresh_files
 from fadrm_hf.cli import main
 from fadrm_hf.errors import ArtifactError, ConfigError, HubError
-from fadrm_hf.hub.commit import Patience
+from fadrm_hf.hub.retry import Patience
 from fadrm_hf.publishing.publish import publish
 
 REPO = "alice/trees"

@@ -275,7 +275,7 @@ def test_a_push_survives_trouble_with_one_commit(fault: str, path: str, saved: P
 @pytest.mark.usefixtures("logged_in")
 def test_a_push_that_failed_shows_nothing_and_is_finished_by_the_next(saved: Path, hub: TestHub) -> None:
     hub.fail("POST", "/commit/", "403")
-    with pytest.raises(HubError, match=r"pushing student to alice/student: status 403.*write access"):
+    with pytest.raises(HubError, match=r"committing to alice/student: status 403.*write access"):
         push_student(saved, MODEL)
     assert hub.files(MODEL, kind="models") == {}
     push_student(saved, MODEL)

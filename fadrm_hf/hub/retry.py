@@ -35,14 +35,10 @@ class Patience:
 PATIENT = Patience()
 
 
-def nothing() -> None:
-    """For a request that may simply be sent again, whatever became of the one before."""
-
-
-def insist(
+def retry(
     what: str,
     send: Callable[[], Outcome],
-    landed: Callable[[], Outcome | None] = nothing,
+    landed: Callable[[], Outcome | None] = lambda: None,
     patience: Patience = PATIENT,
 ) -> Outcome:
     """Send a request until it is carried out, and not once more.
@@ -53,7 +49,8 @@ def insist(
     Args:
         what: What is being done; error messages begin with it.
         send: Sends the request; called again after a passing failure.
-        landed: The outcome of an earlier try if the Hub shows one, else `None`.
+        landed: Returns the outcome of an earlier try if the Hub shows one, else `None`; not needed for a request that
+            may be carried out twice.
         patience: How often, and with what pauses.
 
     Raises:
@@ -64,11 +61,13 @@ def insist(
             return _send(what, send)
         except HubError as error:
             cause = error.__cause__
-            if cause is None or attempt + 1 == patience.tries or not _is_passing(cause):
-                return _outcome_or_raise(what, landed, error)
+            is_last = cause is None or attempt + 1 == patience.tries or not _is_passing(cause)
+            if is_last and (outcome := _look(what, landed)) is not None:
+                return outcome
+            if cause is None or is_last:
+                raise
             time.sleep(_pause(cause, attempt, patience))
-        outcome = _look(what, landed)
-        if outcome is not None:
+        if (outcome := _look(what, landed)) is not None:
             return outcome
     raise AssertionError("the last try returns or raises")
 
@@ -87,15 +86,8 @@ def _send(what: str, send: Callable[[], Outcome]) -> Outcome:
             raise HubError(f"{what}: {error}; upgrade with: pip install -U huggingface_hub fadrm_hf") from error
 
 
-def _outcome_or_raise(what: str, landed: Callable[[], Outcome | None], error: HubError) -> Outcome:
-    outcome = _look(what, landed)
-    if outcome is None:
-        raise error
-    return outcome
-
-
 def _look(what: str, landed: Callable[[], Outcome | None]) -> Outcome | None:
-    """What the Hub shows; nothing while it does not answer."""
+    """Return what the Hub shows; nothing while it does not answer."""
     try:
         with talking_to_hub(what):
             return landed()
@@ -110,7 +102,7 @@ def _is_passing(cause: BaseException) -> bool:
 
 
 def _pause(cause: BaseException, attempt: int, patience: Patience) -> float:
-    """Seconds to wait: as long as the Hub asks for, else twice as long each time."""
+    """Return the seconds to wait: as long as the Hub asks for, else twice as long each time."""
     response = getattr(cause, "response", None)
     asked = "" if response is None else response.headers.get("Retry-After", "")
     wanted = float(asked) if asked.isdecimal() else patience.first_pause * 2**attempt
