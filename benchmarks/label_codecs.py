@@ -31,7 +31,7 @@ from fadrm_hf.pipeline.recode import recode
 from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.scores import summarise
+from fadrm_hf.training.accuracy import summarise
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.protocol import protocol_of
 from fadrm_hf.training.train_student import StudentTraining, TestImages, forget

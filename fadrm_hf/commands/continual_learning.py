@@ -18,8 +18,8 @@ from fadrm_hf.report.card.text import render
 from fadrm_hf.report.card.writing import machine_line
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.scores import summarise
 from fadrm_hf.runtime.shards import join_world
+from fadrm_hf.training.accuracy import summarise
 from fadrm_hf.training.loader import load_distilled
 
 _DESCRIPTION = """Let the classes of an artifact arrive in steps; train and test students on those seen so far.

@@ -21,11 +21,11 @@ from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import ScoreError
 from fadrm_hf.evaluation.cross_architecture import Examination, examine, prepare_examination, rows_on_file
 from fadrm_hf.evaluation.results import ResultFolder
+from fadrm_hf.evaluation.scores import kendall_correlation, ranks, spearman_correlation
 from fadrm_hf.evaluation.student_table import StudentRow
 from fadrm_hf.evaluation.whole_dataset import Bound, measure_bound
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.randomness import generator
-from fadrm_hf.runtime.scores import kendall_correlation, ranks, spearman_correlation
 from fadrm_hf.training.loader import Distilled
 
 # Small networks of several families that take images from 16 px on: 0.02 to 1.9 M parameters with ten classes.
@@ -181,7 +181,7 @@ def chance_of(first: Sequence[float], second: Sequence[float]) -> float:
         second: Another value of each, in the same order.
 
     Raises:
-        ScoreError: As `fadrm_hf.runtime.scores.spearman_correlation`.
+        ScoreError: As `fadrm_hf.evaluation.scores.spearman_correlation`.
     """
     rho = spearman_correlation(first, second)
     one, other = (column - column.mean() for column in (ranks(first), ranks(second)))

@@ -32,8 +32,8 @@ from fadrm_hf.errors import ConfigError
 from fadrm_hf.networks.students import check_student
 from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.progress import Reporter, Task
-from fadrm_hf.runtime.scores import summarise
 from fadrm_hf.runtime.shards import from_all, mine
+from fadrm_hf.training.accuracy import summarise
 from fadrm_hf.training.loader import Distilled
 from fadrm_hf.training.protocol import check_protocol, protocol_of, shown_by
 from fadrm_hf.training.train_student import StudentTraining, TestImages, forget

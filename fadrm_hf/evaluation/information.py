@@ -17,8 +17,9 @@ from fadrm_hf.artifact.recorded_teachers import load_recorded_teachers
 from fadrm_hf.config import Colour, SourceConfig
 from fadrm_hf.data.sources.images import normalise
 from fadrm_hf.errors import ScoreError, TeacherError
+from fadrm_hf.evaluation.scores import feature_entropy, pixel_entropy
 from fadrm_hf.networks.teachers import load_teacher, public_name, require_size
-from fadrm_hf.runtime.scores import feature_entropy, pixel_entropy, predict
+from fadrm_hf.training.accuracy import predict
 
 _IMAGES_AT_ONCE = 50
 
@@ -80,7 +81,7 @@ class Information:
 
     @classmethod
     def of(cls, images: Tensor, observer: Observer, bins: int = 256) -> "Information":
-        """Look at images (N, 3, S, S) uint8; `bins` as `fadrm_hf.runtime.scores.pixel_entropy`."""
+        """Look at images (N, 3, S, S) uint8; `bins` as `fadrm_hf.evaluation.scores.pixel_entropy`."""
         features = observer.features(images)
         return cls(pixel_entropy(images, bins), feature_entropy(features), features)
 

@@ -25,8 +25,8 @@ from fadrm_hf.data.sources import Source
 from fadrm_hf.networks.students import check_student, create_student
 from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.progress import Reporter, Task
-from fadrm_hf.runtime.scores import predict, topk_accuracy
 from fadrm_hf.runtime.shards import from_all, mine
+from fadrm_hf.training.accuracy import predict, topk_accuracy
 from fadrm_hf.training.loader import Distilled
 from fadrm_hf.training.protocol import check_protocol, protocol_of, shown_by
 from fadrm_hf.training.slimming import Stage, chain_of, channels_to_keep, slimmed

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.config import StudentConfig
-from fadrm_hf.report.card import Result
-from fadrm_hf.report.card.scores import Score, Scores
-from fadrm_hf.runtime.scores import (
+from fadrm_hf.evaluation.scores import (
     augmentation_robust_score,
     hard_label_recovery,
     improvement_over_random,
     label_robust_score,
 )
+from fadrm_hf.report.card import Result
+from fadrm_hf.report.card.scores import Score, Scores
 
 UNAUGMENTED = "unaugmented"  # the protocol that shows whole images as they are
 

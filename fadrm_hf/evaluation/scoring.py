@@ -21,13 +21,14 @@ from fadrm_hf.errors import FadrmError
 from fadrm_hf.evaluation.information import Information, Observer, named_observer, recorded_observer
 from fadrm_hf.evaluation.leakage import copies_of_test_images
 from fadrm_hf.evaluation.scorecard import Contest, accuracy_scores
+from fadrm_hf.evaluation.scores import compression_ratio, cosine_distance, effective_number, pixel_entropy
 from fadrm_hf.methods import recorded_setting
 from fadrm_hf.recovery.snapshots import SNAPSHOTS
 from fadrm_hf.report.card import Result
 from fadrm_hf.report.card.scores import Score, Scores
 from fadrm_hf.runtime.files import load_tensors
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.scores import compression_ratio, cosine_distance, effective_number, pixel_entropy, summarise
+from fadrm_hf.training.accuracy import summarise
 
 Found = dict[str, Score]
 Missing = dict[str, str]

@@ -28,8 +28,8 @@ from fadrm_hf.networks.teachers.teacher import squeezed_folder
 from fadrm_hf.report.card import Result
 from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.scores import predict, topk_accuracy
 from fadrm_hf.runtime.shards import from_all, mine
+from fadrm_hf.training.accuracy import predict, topk_accuracy
 from fadrm_hf.training.train_student import Outcome, TestImages, measured
 
 

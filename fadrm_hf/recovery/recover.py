@@ -20,12 +20,12 @@ from fadrm_hf.config import Interval, RecoverConfig
 from fadrm_hf.data.sources import Source
 from fadrm_hf.data.views import BatchViews, apply_view
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.networks.schedules import cosine
 from fadrm_hf.networks.teachers import require_finite
 from fadrm_hf.recovery.capture import Captured
 from fadrm_hf.recovery.matcher import Matcher
 from fadrm_hf.recovery.plain import plain_view
 from fadrm_hf.recovery.terms import EuclideanNorm, Step, Term, TotalVariation
-from fadrm_hf.runtime.schedules import cosine
 
 _REPORT_EVERY = 25
 _VIEWS_AT_ONCE = 100

@@ -22,7 +22,7 @@ from fadrm_hf.config.protocols import student_defaults, table_of
 from fadrm_hf.errors import StudentError
 from fadrm_hf.labels.relabel import micro_batches, split_sizes
 from fadrm_hf.methods import METHODS
-from fadrm_hf.runtime.schedules import learning_rate
+from fadrm_hf.networks.schedules import learning_rate
 from fadrm_hf.training.loader import Distilled
 
 # What an artifact's own protocol gives another one of the same table; elsewhere `None` has a meaning of its own.

@@ -30,8 +30,8 @@ from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.number_format import slow_format
 from fadrm_hf.runtime.progress import QUIET, Reporter, Task
 from fadrm_hf.runtime.randomness import derive_seed
-from fadrm_hf.runtime.scores import predict, summarise, topk_accuracy
 from fadrm_hf.runtime.shards import from_all
+from fadrm_hf.training.accuracy import predict, summarise, topk_accuracy
 from fadrm_hf.training.loader import Batch, Distilled, Labels
 from fadrm_hf.training.protocol import (
     check_protocol,

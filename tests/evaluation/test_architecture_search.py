@@ -16,8 +16,8 @@ from scipy import stats
 from fadrm_hf.cli import main
 from fadrm_hf.errors import ScoreError
 from fadrm_hf.evaluation.architecture_search import SMALL_ARCHITECTURES, chance_of, correlations
+from fadrm_hf.evaluation.scores import kendall_correlation, ranks, spearman_correlation
 from fadrm_hf.networks.students import check_student
-from fadrm_hf.runtime.scores import kendall_correlation, ranks, spearman_correlation
 
 ARCHITECTURES = ("resnet10_narrow", "convnet3_narrow", "vgg11_bn_narrow")
 NAMES = [f"timm/{name}" for name in ARCHITECTURES]

@@ -10,7 +10,7 @@ from torch import nn
 import fadrm_hf.networks.small_images  # noqa: F401 (registers the small networks)
 from fadrm_hf.errors import ScoreError
 from fadrm_hf.evaluation.information import Information, Observer, penultimate_features
-from fadrm_hf.runtime.scores import feature_entropy, pixel_entropy
+from fadrm_hf.evaluation.scores import feature_entropy, pixel_entropy
 
 pytestmark = pytest.mark.numerical
 

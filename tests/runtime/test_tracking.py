@@ -14,7 +14,7 @@ from fixtures.runs import EPOCHS, RECIPE, copy_artifact, files_of, work_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fadrm_hf.cli import main
-from fadrm_hf.runtime.schedules import cosine
+from fadrm_hf.networks.schedules import cosine
 
 ITERATIONS = 8
 

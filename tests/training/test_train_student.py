@@ -17,7 +17,7 @@ from fadrm_hf.networks.students import create_student
 from fadrm_hf.runtime.files import load_tensors
 from fadrm_hf.runtime.progress import Reporter, Task
 from fadrm_hf.runtime.randomness import generator
-from fadrm_hf.runtime.scores import predict, topk_accuracy
+from fadrm_hf.training.accuracy import predict, topk_accuracy
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.protocol import parameter_groups, protocol_of, soft_label_loss
 from fadrm_hf.training.train_student import StudentTraining, train_students

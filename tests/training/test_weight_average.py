@@ -11,7 +11,7 @@ from fadrm_hf.data.sources import load_source
 from fadrm_hf.networks.students import create_student
 from fadrm_hf.runtime.files import load_tensors
 from fadrm_hf.runtime.progress import Task
-from fadrm_hf.runtime.scores import predict, topk_accuracy
+from fadrm_hf.training.accuracy import predict, topk_accuracy
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.protocol import protocol_of
 from fadrm_hf.training.train_student import StudentTraining

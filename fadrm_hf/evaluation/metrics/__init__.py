@@ -7,9 +7,9 @@
     recovery.add_batch(predictions=[3, 1], references=[3, 2], whole=[3, 2])  # classes that two students name
     recovery.compute()  # {"hard_label_recovery": 0.5}
 
-Each is a folder with one script, as `evaluate.load` reads it, and gives what the function of `fadrm_hf.runtime.scores`
-gives. `evaluate` keeps what it is fed as Arrow tables: classes are cheap there, logits are not, and all columns are of
-one length. Images travel as PNG, without loss.
+Each is a folder with one script, as `evaluate.load` reads it, and gives what the function of
+`fadrm_hf.evaluation.scores` or `fadrm_hf.training.accuracy` gives. `evaluate` keeps what it is fed as Arrow tables:
+classes are cheap there, logits are not, and all columns are of one length. Images travel as PNG, without loss.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ import evaluate
 import torch
 
 from fadrm_hf.errors import ScoreError, unknown
-from fadrm_hf.runtime.scores import accuracy_of_guesses
+from fadrm_hf.training.accuracy import accuracy_of_guesses
 
 _DD_RANKING = """\
 @article{li2025ddranking,

@@ -26,6 +26,7 @@ from fadrm_hf.data.sources import Source, Split
 from fadrm_hf.errors import RunFolderError, TeacherError, unknown
 from fadrm_hf.networks import small_images as networks
 from fadrm_hf.networks.model_directory import CONFIG, WEIGHTS, model_config, write_model_directory
+from fadrm_hf.networks.schedules import cosine
 from fadrm_hf.networks.teachers.finite import require_finite
 from fadrm_hf.networks.teachers.training_views import TrainingViews, pixels_in_memory
 from fadrm_hf.runtime import files
@@ -34,7 +35,6 @@ from fadrm_hf.runtime.locks import locked
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.randomness import derive_seed, generator
 from fadrm_hf.runtime.retry import in_halves
-from fadrm_hf.runtime.schedules import cosine
 
 
 def squeeze(

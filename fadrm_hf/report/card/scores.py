@@ -28,7 +28,7 @@ class Kind:
     better: str
 
 
-# Every score, in the order in which they are shown; `fadrm_hf.runtime.scores` defines them.
+# Every score, in the order in which they are shown; `fadrm_hf.evaluation.scores` defines them.
 KINDS: dict[str, Kind] = {
     "hard_label_accuracy": Kind("accuracy with hard labels", "percent", "more"),
     "hard_label_recovery": Kind("lost against the whole dataset, hard labels (HLR)", "points", "less"),

@@ -3,7 +3,7 @@
 import evaluate
 
 from fadrm_hf.evaluation.metrics import accuracy, of_classes
-from fadrm_hf.runtime.scores import augmentation_robust_score, improvement_over_random
+from fadrm_hf.evaluation.scores import augmentation_robust_score, improvement_over_random
 
 _INPUTS = """
 Args:

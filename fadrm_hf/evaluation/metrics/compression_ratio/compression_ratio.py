@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from fadrm_hf.runtime.scores import compression_ratio
+from fadrm_hf.evaluation.scores import compression_ratio
 
 _INPUTS = """
 Args:

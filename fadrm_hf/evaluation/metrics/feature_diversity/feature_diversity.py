@@ -4,7 +4,7 @@ import datasets
 import evaluate
 import torch
 
-from fadrm_hf.runtime.scores import cosine_distance, effective_number
+from fadrm_hf.evaluation.scores import cosine_distance, effective_number
 
 _INPUTS = """
 Args:

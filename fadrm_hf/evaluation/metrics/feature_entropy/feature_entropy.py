@@ -4,7 +4,8 @@ import datasets
 import evaluate
 import torch
 
-from fadrm_hf.runtime.scores import feature_entropy, summarise
+from fadrm_hf.evaluation.scores import feature_entropy
+from fadrm_hf.training.accuracy import summarise
 
 _INPUTS = """
 Args:

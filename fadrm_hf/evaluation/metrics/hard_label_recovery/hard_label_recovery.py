@@ -3,7 +3,7 @@
 import evaluate
 
 from fadrm_hf.evaluation.metrics import accuracy, of_classes
-from fadrm_hf.runtime.scores import hard_label_recovery
+from fadrm_hf.evaluation.scores import hard_label_recovery
 
 _INPUTS = """
 Args:

@@ -3,7 +3,7 @@
 import evaluate
 
 from fadrm_hf.evaluation.metrics import accuracy, of_classes
-from fadrm_hf.runtime.scores import hard_label_recovery, improvement_over_random, label_robust_score
+from fadrm_hf.evaluation.scores import hard_label_recovery, improvement_over_random, label_robust_score
 
 _INPUTS = """
 Args:

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from fadrm_hf.runtime.scores import pixel_entropy, summarise
+from fadrm_hf.evaluation.scores import pixel_entropy
+from fadrm_hf.training.accuracy import summarise
 
 _INPUTS = """
 Args:

@@ -5,7 +5,7 @@ import evaluate
 import torch
 
 from fadrm_hf.errors import ScoreError
-from fadrm_hf.runtime.scores import accuracy_of_guesses
+from fadrm_hf.training.accuracy import accuracy_of_guesses
 
 _INPUTS = """
 Args:

@@ -8,12 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torch import nn
 
 from fadrm_hf.errors import ScoreError
-from fadrm_hf.runtime.randomness import generator
-from fadrm_hf.runtime.scores import (
-    accuracy_of_guesses,
+from fadrm_hf.evaluation.scores import (
     augmentation_robust_score,
     compression_ratio,
     cosine_distance,
@@ -23,33 +20,12 @@ from fadrm_hf.runtime.scores import (
     improvement_over_random,
     label_robust_score,
     pixel_entropy,
-    predict,
-    summarise,
-    topk_accuracy,
 )
+from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical
 
 FRACTION = st.floats(0.0, 1.0)
-
-
-@pytest.mark.parametrize("k", [1, 3, 5, 20])
-def test_topk_accuracy_against_a_loop(k):
-    rng = generator(0, "test")
-    logits, labels = torch.randn((50, 7), generator=rng), torch.randint(0, 7, (50,), generator=rng)
-    right = 0
-    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
-        right += sum(value > row[label] for value in row) < k
-    assert topk_accuracy(logits, labels, k) == right / 50
-    assert topk_accuracy(logits, labels, 7) == 1.0
-
-
-def test_summarise_gives_the_sample_deviation():
-    summary = summarise([0.5, 0.6, 0.7])
-    assert summary["mean"] == pytest.approx(0.6)
-    assert summary["std"] == pytest.approx(math.sqrt((0.01 + 0 + 0.01) / 2))
-    assert summary["values"] == [0.5, 0.6, 0.7]
-    assert summarise([0.25]) == {"mean": 0.25, "std": 0.0, "values": [0.25]}
 
 
 def test_hlr_and_ior_are_differences_of_fractions():
@@ -70,22 +46,6 @@ def test_lrs_ends_at_0_and_1_and_grows_with_what_is_better():
     assert label_robust_score(-1.0, 1.0) == pytest.approx(0.0, abs=1e-12)
     assert label_robust_score(1.0, -1.0) == pytest.approx(1.0)
     assert label_robust_score(0.3, 0.4) > label_robust_score(0.2, 0.4) > label_robust_score(0.2, 0.5)
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_predictions_are_those_of_eval_mode_whatever_the_batches(training):
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3)).train(training)
-    inputs = torch.randn(10, 4)
-    logits = predict(module, inputs.split(3))
-    assert module.training is training and not logits.requires_grad
-    torch.testing.assert_close(logits, module.eval()(inputs).detach())
-
-
-def test_accuracy_of_guesses_counts_a_label_anywhere_among_them():
-    guesses, labels = torch.tensor([[3, 1], [0, 2], [2, 0], [1, 3]]), torch.tensor([1, 1, 2, 0])
-    assert accuracy_of_guesses(guesses, labels) == 0.5
-    assert accuracy_of_guesses(guesses[:, :1], labels) == 0.25
 
 
 @given(FRACTION, FRACTION, FRACTION, FRACTION, FRACTION)
@@ -178,7 +138,6 @@ def test_copies_count_once_and_what_has_nothing_in_common_counts_each():
         (lambda: feature_entropy(torch.tensor([[1.0, math.nan]])), r"\(1, 2\) with values that are not finite"),
         (lambda: cosine_distance(torch.eye(3), torch.arange(3)), "needs two images of a class"),
         (lambda: effective_number(torch.empty(0, 4), torch.empty(0)), "0 images"),
-        (lambda: accuracy_of_guesses(torch.empty(0, 1), torch.empty(0)), "0 images"),
     ],
 )
 def test_what_is_not_defined_is_refused(ask, said):

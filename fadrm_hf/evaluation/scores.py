@@ -1,4 +1,4 @@
-"""What a student's accuracy is and what it is worth, and what images hold. Fractions; percentages are for printing.
+"""What an accuracy is worth, and what images hold. Fractions; percentages are for printing.
 
 HLR, IOR, LRS and ARS are DD-Ranking's (arXiv 2505.13300), on fractions, so that LRS and ARS stay within [0, 1].
 
@@ -9,51 +9,17 @@ of its features can say (`cosine_distance`, `effective_number`).
 """
 
 import math
-import statistics
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+import scipy.stats
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fadrm_hf.errors import ScoreError
-from fadrm_hf.runtime.retry import in_halves
 
 _IMAGES_AT_ONCE = 64
 _LUMA = (19595, 38470, 7471)  # 0.299, 0.587 and 0.114 (ITU-R 601) times 2^16, as Pillow computes grey images
-
-
-def topk_accuracy(logits: Tensor, labels: Tensor, k: int = 1) -> float:
-    """Fraction of rows whose label is among the k largest logits.
-
-    Args:
-        logits: (n, C).
-        labels: (n,) int64.
-        k: How many guesses count; more than C counts as C.
-    """
-    return accuracy_of_guesses(logits.topk(min(k, logits.shape[1]), dim=1).indices, labels)
-
-
-def accuracy_of_guesses(guesses: Tensor, labels: Tensor) -> float:
-    """Fraction of rows whose label is among the guesses.
-
-    Args:
-        guesses: (n, k) int64 classes; k = 1 gives the plain accuracy.
-        labels: (n,) int64.
-
-    Raises:
-        ScoreError: If there is no row.
-    """
-    if not len(labels):
-        raise ScoreError("an accuracy is asked for of 0 images, expected at least 1; give the test images' labels")
-    return (guesses == labels[:, None]).any(dim=1).double().mean().item()
-
-
-def summarise(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and sample standard deviation over seeds (0 for one seed), with the values themselves."""
-    std = statistics.stdev(values) if len(values) > 1 else 0.0
-    return {"mean": statistics.fmean(values), "std": std, "values": [round(value, 6) for value in values]}
 
 
 def hard_label_recovery(whole_hard: float, distilled_hard: float) -> float:
@@ -192,9 +158,7 @@ def effective_number(features: Tensor, labels: Tensor) -> float:
 
 def ranks(values: Sequence[float]) -> Tensor:
     """(n,) float64 ranks from 1, the least first; equal values share the mean of theirs."""
-    column = torch.tensor(values, dtype=torch.float64)
-    below, same = (column[None] < column[:, None]).sum(dim=1), (column[None] == column[:, None]).sum(dim=1)
-    return below + (same.double() + 1.0) / 2.0
+    return torch.from_numpy(scipy.stats.rankdata(values))
 
 
 def spearman_correlation(first: Sequence[float], second: Sequence[float]) -> float:
@@ -207,8 +171,8 @@ def spearman_correlation(first: Sequence[float], second: Sequence[float]) -> flo
     Raises:
         ScoreError: If there are fewer than two, or all values of a list are equal.
     """
-    one, other = _ranked(first, second)
-    return torch.corrcoef(torch.stack([one, other]))[0, 1].item()
+    _require_rankable(first, second)
+    return float(scipy.stats.spearmanr(first, second).statistic)
 
 
 def kendall_correlation(first: Sequence[float], second: Sequence[float]) -> float:
@@ -224,19 +188,8 @@ def kendall_correlation(first: Sequence[float], second: Sequence[float]) -> floa
     Raises:
         ScoreError: If there are fewer than two, or all values of a list are equal.
     """
-    one, other = ((column[:, None] - column[None]).sign() for column in _ranked(first, second))
-    return ((one * other).sum() / (one.abs().sum() * other.abs().sum()).sqrt()).item()
-
-
-@torch.inference_mode()
-def predict(module: torch.nn.Module, batches: Iterable[Tensor]) -> Tensor:
-    """(n, C) logits, on the CPU, of a network in eval mode over batches of normalised images; its mode is restored."""
-    was_training = module.training
-    module.eval()
-    try:
-        return torch.cat([in_halves(module, batch).float() for batch in batches]).cpu()
-    finally:
-        module.train(was_training)
+    _require_rankable(first, second)
+    return float(scipy.stats.kendalltau(first, second).statistic)
 
 
 def _normalised(balance: float) -> float:
@@ -249,14 +202,13 @@ def _require_fraction(name: str, value: float) -> None:
         raise ScoreError(f"{name} is {value}, expected a fraction in [0, 1]")
 
 
-def _ranked(first: Sequence[float], second: Sequence[float]) -> tuple[Tensor, Tensor]:
+def _require_rankable(first: Sequence[float], second: Sequence[float]) -> None:
     for values in (first, second):
         if len(first) != len(second) or len(set(values)) < 2:
             raise ScoreError(
                 f"a rank correlation is asked for of {list(first)} and {list(second)}, expected two lists of the same "
                 "length whose values are not all equal; give more things to rank"
             )
-    return ranks(first), ranks(second)
 
 
 def _histograms(images: Tensor, bins: int) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from fadrm_hf.runtime.schedules import SCHEDULES, cosine, learning_rate, linear, ssrs, steps
+from fadrm_hf.networks.schedules import SCHEDULES, cosine, learning_rate, linear, ssrs, steps
 
 pytestmark = pytest.mark.numerical
 
