@@ -1,4 +1,4 @@
-"""The manifest `fadrm.json`: what made an artifact, and the hash of every file in it. Written last.
+"""The manifest: what made an artifact, and the hash of every file in it. Written last.
 
 So a folder with a manifest is a finished artifact. Readers ignore keys they do not know, and refuse a newer major
 version; files are named by paths relative to the artifact that never lead out of it.
@@ -16,22 +16,33 @@ from typing import Any, TypeVar
 
 from fadrm_hf import __version__
 from fadrm_hf.config import LARGEST_SIDE, SourceConfig, build
+from fadrm_hf.config.citation import Paper
 from fadrm_hf.config.plain_data import PlainDataError, read_record
 from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import ArtifactError, FadrmError
 from fadrm_hf.runtime.files import sha256, write_bytes
+from fadrm_hf.runtime.run_folder import (
+    CARD,
+    GALLERY,
+    IMAGES_FOLDER,
+    LABELS_FOLDER,
+    MANIFEST,
+    PICTURES,
+    RESULTS,
+    RunFolder,
+)
 
 logger = logging.getLogger(__name__)
 
 Settings = TypeVar("Settings")
 
-MANIFEST_NAME = "fadrm.json"
+MANIFEST_NAME = MANIFEST
 FORMAT_VERSION = "1.0"
 # ImageNet-21k's has 2 MB. A larger one is refused before it is read, so that it cannot fill the memory.
 MAX_MANIFEST_BYTES = 64 << 20
-_TABLES = ("data", "soft_labels")
 # What evaluation and the card may rewrite; everything else keeps the hash it was packaged with.
-_REFRESHED = ("README.md", "results/", "assets/", "gallery/")
+_REFRESHED = (CARD, RESULTS, PICTURES, GALLERY)
+_ARXIV = re.compile(r"[\w.-]+(/\d+)?")
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,15 @@ class PixelRecord:
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class MethodRecord:
+    """A method for readers who may not have it: its title and paper, and what its images began as."""
+
+    title: str
+    paper: Paper | None = None
+    starts_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +135,7 @@ class Manifest:
 
     Attributes:
         method: The method's name, e.g. "fadrm".
+        method_record: What to call it and to cite; `None` in early artifacts, and for a method unknown to its maker.
         ipc: Images per class.
         label_epochs: Epochs of soft labels.
         config: The resolved run.
@@ -151,6 +172,7 @@ class Manifest:
     files: dict[str, FileRecord] = field(default_factory=dict)
     label_codec: str = "float16"
     label_repository: str | None = None
+    method_record: MethodRecord | None = None
     format_version: str = FORMAT_VERSION
     fadrm_hf_version: str = __version__
     digest: str = ""
@@ -169,8 +191,37 @@ class Manifest:
         return parse_settings(self.config.get(section), kind, f"config.{section}")
 
     @property
+    def method_title(self) -> str:
+        """The method as papers spell it."""
+        if self.method_record is not None:
+            return self.method_record.title
+        from fadrm_hf.methods import title_of  # needed for early artifacts alone
+
+        return title_of(self.method)
+
+    @property
+    def paper(self) -> Paper | None:
+        """The method's paper."""
+        if self.method_record is not None:
+            return self.method_record.paper
+        from fadrm_hf.methods import paper_of
+
+        return paper_of(self.method)
+
+    def method_setting(self, name: str, missing: Any = None) -> Any:
+        """Return a setting of the method as the run had it; where neither recipe nor method has it, `missing`."""
+        recipe = self.config.get("method")
+        if isinstance(recipe, dict) and name in recipe:
+            return recipe[name]
+        if self.method_record is not None:
+            return getattr(self.method_record, name, missing)
+        from fadrm_hf.methods import METHODS
+
+        return getattr(METHODS.get(self.method), name, missing)
+
+    @property
     def source_title(self) -> str:
-        """What a table of results calls the source; errors as of `settings`."""
+        """The source's name in a table of results; errors as of `settings`."""
         return self.settings("source", SourceConfig).title
 
     @property
@@ -180,7 +231,7 @@ class Manifest:
 
 
 def parse_settings(given: Any, kind: type[Settings], where: str) -> Settings:
-    """A frozen dataclass of settings from plain data; keys of a newer version are left out, absent ones have defaults.
+    """Return a section of settings from plain data; keys of a newer version are left out, absent ones have defaults.
 
     Raises:
         ArtifactError: If it is no section of settings, or holds values that no run can have.
@@ -195,8 +246,8 @@ def parse_settings(given: Any, kind: type[Settings], where: str) -> Settings:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a finished artifact, checked but for the contents of the files it names."""
-    path = folder / MANIFEST_NAME
+    """Return the manifest of a finished artifact, checked but for the contents of the files it names."""
+    path = RunFolder(folder).manifest
     try:
         if path.exists() and not path.is_file():
             raise _damaged("is no file")
@@ -205,7 +256,7 @@ def read_manifest(folder: Path) -> Manifest:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ArtifactError(
-            f"{folder} {f'has no {MANIFEST_NAME}' if folder.is_dir() else 'is no folder'}: it is no artifact, or an"
+            f"{folder} {f'has no {MANIFEST}' if folder.is_dir() else 'is no folder'}: it is no artifact, or an"
             " unfinished one; check the path, or run the same `fadrm-hf distill` command again to finish it"
         ) from error
     except ArtifactError:
@@ -237,7 +288,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def with_files(text: str, contents: Mapping[str, bytes]) -> str:
-    """A manifest after some files were added or replaced; everything else in it stays, keys of newer versions too.
+    """Return a manifest after some files were added or replaced; all else in it stays, keys of newer versions too.
 
     Args:
         text: The manifest as it was written.
@@ -252,8 +303,8 @@ def with_files(text: str, contents: Mapping[str, bytes]) -> str:
 
 
 def is_unaltered(folder: Path) -> bool:
-    """Whether the manifest is byte for byte as it was written."""
-    return read_manifest(folder).digest == _digest((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+    """Return whether the manifest is byte for byte as it was written."""
+    return read_manifest(folder).digest == _digest(RunFolder(folder).manifest.read_text(encoding="utf-8"))
 
 
 def refresh_files(folder: Path) -> Manifest:
@@ -265,20 +316,20 @@ def refresh_files(folder: Path) -> Manifest:
 
 
 def artifact_files(folder: Path) -> list[str]:
-    """Every file of the folder but the manifest and hidden ones (`.gitattributes`, caches), as sorted posix paths."""
+    """Return every file but the manifest and hidden ones (`.gitattributes`, caches), as sorted posix paths."""
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() or path.is_symlink())
     visible = (path for path in found if not any(part.startswith(".") for part in path.parts))
-    return sorted(path.as_posix() for path in visible if path.as_posix() != MANIFEST_NAME)
+    return sorted(path.as_posix() for path in visible if path.as_posix() != MANIFEST)
 
 
 def table_bytes(folder: Path) -> TableBytes:
-    """Sizes of the two tables as they lie in the folder."""
-    images, labels = (sum(file.stat().st_size for file in (folder / table).glob("*")) for table in _TABLES)
-    return TableBytes(images, labels)
+    """Return the sizes of the two tables in a folder."""
+    tables = (folder / table for table in (IMAGES_FOLDER, LABELS_FOLDER))
+    return TableBytes(*(sum(file.stat().st_size for file in table.glob("*")) for table in tables))
 
 
 def inner_path(folder: Path, name: str) -> Path:
-    """The file or folder `name` inside the artifact; names that lead out of it are refused, symlinks too.
+    """Return the path of `name` inside the artifact; names that lead out of it are refused, symlinks too.
 
     The Hub's download cache is all symlinks (`snapshots/REVISION/FILE` to `blobs/HASH`); these are let through.
     """
@@ -299,7 +350,7 @@ def inner_path(folder: Path, name: str) -> Path:
 def _write(folder: Path, manifest: Manifest, files: dict[str, FileRecord]) -> Manifest:
     manifest = replace(manifest, files=dict(sorted(files.items())), digest="")
     manifest = replace(manifest, digest=_digest(_dump(asdict(manifest))))
-    write_bytes(folder / MANIFEST_NAME, _dump(asdict(manifest)).encode())
+    write_bytes(RunFolder(folder).manifest, _dump(asdict(manifest)).encode())
     return manifest
 
 
@@ -316,11 +367,11 @@ def _record(path: Path) -> FileRecord:
 
 
 def _damaged(reason: str) -> ArtifactError:
-    return ArtifactError(f"{MANIFEST_NAME} {reason}; fetch the artifact again, or restore it from a copy")
+    return ArtifactError(f"{MANIFEST} {reason}; fetch the artifact again, or restore it from a copy")
 
 
 def _warn_of(keys: list[str]) -> None:
-    logger.warning("%s has keys that fadrm_hf %s does not know: %s", MANIFEST_NAME, __version__, ", ".join(keys))
+    logger.warning("%s has keys that fadrm_hf %s does not know: %s", MANIFEST, __version__, ", ".join(keys))
 
 
 def _require_readable(version: object) -> None:
@@ -345,6 +396,8 @@ def _require_possible(manifest: Manifest) -> None:
     for teacher in manifest.teachers:
         if teacher.vote is not None and not 0 <= teacher.vote <= 1:
             raise _damaged(f"has vote = {teacher.vote} for teacher {teacher.name!r}, expected a fraction in [0, 1]")
+    if (paper := manifest.method_record and manifest.method_record.paper) and not _ARXIV.fullmatch(paper.arxiv):
+        raise _damaged(f"has method_record.paper.arxiv = {paper.arxiv!r:.80}, expected an arXiv id like '2506.24125'")
     are_colours = len(mean) == len(std) == 3 and all(map(math.isfinite, mean)) and all(0 < s < math.inf for s in std)
     if not are_colours:
         raise _damaged(

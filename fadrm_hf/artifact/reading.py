@@ -26,13 +26,14 @@ from datasets import Features
 from PIL import Image as PillowImage
 from torch import Tensor
 
-from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, inner_path, read_manifest
+from fadrm_hf.artifact.manifest import Manifest, inner_path, read_manifest
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER, label_names
 from fadrm_hf.builders.images import image_features
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features, row_bytes
 from fadrm_hf.data.image_table import empty_images
 from fadrm_hf.errors import ArtifactError, FadrmError
 from fadrm_hf.labels.codecs import find_codec
+from fadrm_hf.runtime.run_folder import MANIFEST
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
@@ -72,7 +73,7 @@ def require_schema(file: Path, table: pq.ParquetFile, features: Features) -> Non
     if found != features:
         differ = [name for name in {**features, **found} if found.get(name) != features.get(name)]
         raise ArtifactError(
-            f"{file.parent.name}/{file.name} has another {', '.join(differ)} column than {MANIFEST_NAME} asks for;"
+            f"{file.parent.name}/{file.name} has another {', '.join(differ)} column than {MANIFEST} asks for;"
             " fetch the artifact again"
         )
 
@@ -130,8 +131,7 @@ def _image_tables(folder: Path, manifest: Manifest) -> dict[Path, pq.ParquetFile
     num_rows = sum(table.metadata.num_rows for table in tables.values())
     if num_rows != manifest.num_images:
         raise ArtifactError(
-            f"{IMAGES_FOLDER}/ has {num_rows} rows, {MANIFEST_NAME} says {manifest.num_images};"
-            " fetch the artifact again"
+            f"{IMAGES_FOLDER}/ has {num_rows} rows, {MANIFEST} says {manifest.num_images}; fetch the artifact again"
         )
     size = manifest.pixels.size
     if num_rows * 3 * size**2 > _DEFLATE_AT_MOST * sum(file.stat().st_size for file in tables):
@@ -237,7 +237,7 @@ def require_plausible_sizes(manifest: Manifest) -> None:
         declared = sum(file.bytes for name, file in manifest.files.items() if name.startswith(f"{table}/"))
         if declared > 2 * implied + _GROUP_SLACK:
             raise ArtifactError(
-                f"{MANIFEST_NAME} gives {table}/ {declared:,} bytes, expected about {implied:,} for what it holds;"
+                f"{MANIFEST} gives {table}/ {declared:,} bytes, expected about {implied:,} for what it holds;"
                 " nothing of it is read"
             )
 

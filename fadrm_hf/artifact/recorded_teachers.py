@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
-from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, TeacherRecord, inner_path
+from fadrm_hf.artifact.manifest import Manifest, TeacherRecord, inner_path
 from fadrm_hf.config import RelabelConfig, SourceConfig
 from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import ArtifactError, ConfigError, TeacherError
 from fadrm_hf.labels.relabel import Labeller, check_labelling
 from fadrm_hf.networks.small_images import is_registered_here
 from fadrm_hf.networks.teachers import Teacher, align_teacher, load_teacher, local_name, public_name, save_teacher
+from fadrm_hf.runtime.run_folder import MANIFEST
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _recorded_labelling(folder: Path, manifest: Manifest) -> RelabelConfig:
         check_recorded_labelling(manifest, config)
     except ConfigError as error:
         raise ArtifactError(
-            f"{MANIFEST_NAME} of {folder} is damaged, its teachers cannot have made its labels ({error}); fetch the "
+            f"{MANIFEST} of {folder} is damaged, its teachers cannot have made its labels ({error}); fetch the "
             "artifact again"
         ) from error
     return config

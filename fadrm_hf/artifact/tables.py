@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features
 
-from fadrm_hf.artifact.manifest import MANIFEST_NAME
 from fadrm_hf.builders import Images, SoftLabels
 from fadrm_hf.builders.soft_labels import row_bytes
 from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.runtime.files import write_with
 from fadrm_hf.runtime.progress import QUIET, Reporter
+from fadrm_hf.runtime.run_folder import MANIFEST
 
 IMAGES_FOLDER, LABELS_FOLDER = "data", "soft_labels"
 MAX_FILE_BYTES = 500_000_000
@@ -96,7 +96,7 @@ def write_tables(
     Raises:
         RunFolderError: If a shard is missing or is not what this run makes.
     """
-    (artifact / MANIFEST_NAME).unlink(missing_ok=True)
+    (artifact / MANIFEST).unlink(missing_ok=True)
     names, cache = label_names(class_map), str(work / "datasets")
     images = Images(cache_dir=cache, shards=str(work / "recovered"), class_names=names, size=size, ipc=ipc)
     num_groups = -(-ipc * len(names) // IMAGES_PER_GROUP)

@@ -22,11 +22,12 @@ from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2: the client's own
 
 from fadrm_hf.artifact.location import LocalFolder, Location, table_names
-from fadrm_hf.artifact.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, inner_path, read_manifest
+from fadrm_hf.artifact.manifest import MAX_MANIFEST_BYTES, Manifest, inner_path, read_manifest
 from fadrm_hf.artifact.reading import require_plausible_sizes
 from fadrm_hf.artifact.tables import LABELS_FOLDER
 from fadrm_hf.errors import ArtifactError, HubError
 from fadrm_hf.hub.session import talking_to_hub
+from fadrm_hf.runtime.run_folder import MANIFEST
 
 _NAME = re.compile(r"(?:hf://)?(?:datasets/)?(?P<id>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
 _CODE = (".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".py", ".sh", ".so")
@@ -133,7 +134,7 @@ class _Repository:
     def _expected_bytes(self, name: str) -> int:
         record = self.manifest.files.get(name)
         if record is None:
-            raise ArtifactError(f"{self.name} has no file {name} in its {MANIFEST_NAME}; check the revision")
+            raise ArtifactError(f"{self.name} has no file {name} in its {MANIFEST}; check the revision")
         return record.bytes
 
 
@@ -177,23 +178,21 @@ def _open_repository(name: RepoName) -> _Repository:
     except HubError as error:
         if not isinstance(error.__cause__, _UNREACHABLE):
             raise
-        path = _download(name, MANIFEST_NAME)  # what is in the cache can be read without the Hub
+        path = _download(name, MANIFEST)  # what is in the cache can be read without the Hub
         return _Repository(name.id, path.parent.name, path.parent, read_manifest(path.parent))
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
     _refuse_code(str(name), list(sizes))
-    if MANIFEST_NAME not in sizes:
+    if MANIFEST not in sizes:
+        raise ArtifactError(f"{name} has no {MANIFEST}: it is no artifact of fadrm_hf; check the name and revision")
+    if sizes[MANIFEST] > MAX_MANIFEST_BYTES:
         raise ArtifactError(
-            f"{name} has no {MANIFEST_NAME}: it is no artifact of fadrm_hf; check the name and revision"
-        )
-    if sizes[MANIFEST_NAME] > MAX_MANIFEST_BYTES:
-        raise ArtifactError(
-            f"{MANIFEST_NAME} of {name} has {sizes[MANIFEST_NAME]:,} bytes, expected at most {MAX_MANIFEST_BYTES:,};"
+            f"{MANIFEST} of {name} has {sizes[MANIFEST]:,} bytes, expected at most {MAX_MANIFEST_BYTES:,};"
             " it is not read"
         )
     assert info.sha is not None
-    folder = _download(RepoName(name.id, info.sha), MANIFEST_NAME).parent
+    folder = _download(RepoName(name.id, info.sha), MANIFEST).parent
     manifest = read_manifest(folder)
-    known = {MANIFEST_NAME, *manifest.files}
+    known = {MANIFEST, *manifest.files}
     unlisted = (file for file in sizes if file not in known and not file.startswith("."))
     return _Repository(name.id, info.sha, folder, manifest, tuple(unlisted))
 
@@ -252,7 +251,7 @@ def _cached(name: RepoName, file: str) -> Path | None:
 
 def _require_size(name: str, found: int | None, expected: int | None) -> None:
     if None not in (found, expected) and found != expected:
-        raise ArtifactError(f"{name} has {found:,} bytes, {MANIFEST_NAME} says {expected:,}; fetch it again")
+        raise ArtifactError(f"{name} has {found:,} bytes, {MANIFEST} says {expected:,}; fetch it again")
 
 
 def _looks_local(name: str) -> bool:

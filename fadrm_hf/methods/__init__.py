@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fadrm_hf.config.citation import Paper
 from fadrm_hf.errors import ConfigError, unknown
 from fadrm_hf.methods.cda import CDA
-from fadrm_hf.methods.citation import Paper
 from fadrm_hf.methods.cv_dd import CVDD
 from fadrm_hf.methods.edc import EDC
 from fadrm_hf.methods.el2n import EL2N

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from fadrm_hf.config import Interval, require
-from fadrm_hf.methods.citation import Paper
+from fadrm_hf.config.citation import Paper
 from fadrm_hf.methods.method import Settings, pool
 from fadrm_hf.methods.sre2l import SRe2L
 

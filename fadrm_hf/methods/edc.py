@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from fadrm_hf.config import LARGEST_SMALL_SIZE, Matching, Start, require
-from fadrm_hf.methods.citation import Paper
+from fadrm_hf.config.citation import Paper
 from fadrm_hf.methods.g_vbsm import SMALL_POOL, SQUEEZE
 from fadrm_hf.methods.method import Method, Settings, pool
 

@@ -10,7 +10,7 @@ teacher, trained to the end.
 
 from dataclasses import dataclass
 
-from fadrm_hf.methods.citation import Paper
+from fadrm_hf.config.citation import Paper
 from fadrm_hf.methods.method import Method
 
 PAPER = Paper(

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fadrm_hf.config import require
+from fadrm_hf.config.citation import Paper
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.methods.citation import Paper
 from fadrm_hf.methods.method import Method
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ the sections of `fadrm_hf.config` and in the parts that it composes.
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fadrm_hf.config import Matching, RunConfig, Start
+from fadrm_hf.config.citation import Paper
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.methods.citation import Paper
 
 if TYPE_CHECKING:
     from torch import Tensor

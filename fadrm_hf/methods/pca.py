@@ -13,7 +13,7 @@ shrunk (bilinear, antialias); 2x2 at any size. The paper trains with hard labels
 
 from dataclasses import dataclass
 
-from fadrm_hf.methods.citation import Paper
+from fadrm_hf.config.citation import Paper
 from fadrm_hf.methods.method import Method, Settings
 
 PAPER = Paper(

@@ -10,7 +10,7 @@ for its image; the best of these fill the distilled images, four in each where t
 from dataclasses import dataclass
 
 from fadrm_hf.config import LARGEST_SMALL_SIZE
-from fadrm_hf.methods.citation import Paper
+from fadrm_hf.config.citation import Paper
 from fadrm_hf.methods.method import Method, Settings, pool
 
 PAPER = Paper(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fadrm_hf.config import Start, require
-from fadrm_hf.methods.citation import Paper
+from fadrm_hf.config.citation import Paper
 from fadrm_hf.methods.method import Method, Settings, pool
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ student will see, and the student trains in batches of 16 with a slower cosine. 
 from dataclasses import dataclass
 
 from fadrm_hf.config import Start
-from fadrm_hf.methods.citation import Paper
+from fadrm_hf.config.citation import Paper
 from fadrm_hf.methods.method import Settings, pool
 from fadrm_hf.methods.sre2l import SRe2L
 

@@ -5,11 +5,20 @@ from typing import Any
 
 import yaml
 
-from fadrm_hf.artifact.manifest import ClassRecord, Manifest, PixelRecord, SourceRecord, StageRecord, write_manifest
+from fadrm_hf.artifact.manifest import (
+    ClassRecord,
+    Manifest,
+    MethodRecord,
+    PixelRecord,
+    SourceRecord,
+    StageRecord,
+    write_manifest,
+)
 from fadrm_hf.artifact.recorded_teachers import record_teacher
 from fadrm_hf.artifact.tables import write_tables
 from fadrm_hf.config.datasets import preset_of
 from fadrm_hf.data.sources import Source
+from fadrm_hf.methods import METHODS
 from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.report.card import write_card
 from fadrm_hf.report.gallery import write_gallery
@@ -43,9 +52,10 @@ def write_artifact(
     epochs, codec = relabel["stored_epochs"] or relabel["epochs"], relabel["codec"]
     write_tables(folder, work, source.class_map, size, recipe["ipc"], epochs, codec, reporter)
     files.write_bytes(folder / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
-    preset = preset_of(source.config)
+    preset, method = preset_of(source.config), METHODS.get(recipe["method"]["name"])
     manifest = Manifest(
         method=recipe["method"]["name"],
+        method_record=MethodRecord(method.title, method.paper, method.starts_from) if method else None,
         ipc=recipe["ipc"],
         label_epochs=epochs,
         label_codec=codec,

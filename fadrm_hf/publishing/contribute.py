@@ -15,7 +15,7 @@ from typing import Literal
 from huggingface_hub import CommitInfo, CommitOperationAdd, Discussion, HfApi
 
 from fadrm_hf.artifact.location import Location
-from fadrm_hf.artifact.manifest import MANIFEST_NAME, FileRecord, Manifest, with_files
+from fadrm_hf.artifact.manifest import FileRecord, Manifest, with_files
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.errors import ArtifactError, HubError
 from fadrm_hf.evaluation.results import result_name
@@ -25,6 +25,7 @@ from fadrm_hf.hub.session import require_login, talking_to_hub
 from fadrm_hf.publishing.received_results import read_evaluation
 from fadrm_hf.report.card import Result, read_results, replace_results
 from fadrm_hf.runtime.files import write_bytes
+from fadrm_hf.runtime.run_folder import MANIFEST
 
 _CARD = "README.md"
 _SAYS = {
@@ -128,7 +129,7 @@ def _open_pull(api: HfApi, current: Location, path: str, content: bytes) -> str:
     """Open the pull request on the commit that `current` is; returns its page."""
     contents = _changed_files(current, path, content)
     repo_id = current.name.partition("@")[0]
-    description = f"{path}, sent with fadrm_hf. The card's table and {MANIFEST_NAME} are brought up to date."
+    description = f"{path}, sent with fadrm_hf. The card's table and {MANIFEST} are brought up to date."
 
     def send() -> str:
         operations = [CommitOperationAdd(name, file) for name, file in contents.items()]
@@ -151,9 +152,9 @@ def _changed_files(current: Location, path: str, content: bytes) -> dict[str, by
         write_bytes(Path(scratch, path), content)
         results = read_results(Path(scratch))
     card = replace_results(current.local(_CARD).read_text(encoding="utf-8"), results).encode()
-    manifest = (current.folder / MANIFEST_NAME).read_text(encoding="utf-8")
+    manifest = (current.folder / MANIFEST).read_text(encoding="utf-8")
     contents = {path: content, _CARD: card}
-    return contents | {MANIFEST_NAME: with_files(manifest, contents).encode()}
+    return contents | {MANIFEST: with_files(manifest, contents).encode()}
 
 
 def _find_pull(api: HfApi, current: Location, path: str, content: bytes) -> str | None:

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from fadrm_hf.artifact.location import Location, table_names
-from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, is_unaltered, parse_settings
+from fadrm_hf.artifact.manifest import Manifest, is_unaltered, parse_settings
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.config import RelabelConfig, StudentConfig
 from fadrm_hf.config.students import full_name
@@ -22,6 +22,7 @@ from fadrm_hf.errors import ArtifactError, ConfigError, unknown
 from fadrm_hf.publishing.received_results import read_evaluation
 from fadrm_hf.report.card import NO_EVALUATIONS, Result
 from fadrm_hf.runtime.files import sha256
+from fadrm_hf.runtime.run_folder import MANIFEST
 
 _RESULTS = "results/"
 
@@ -228,13 +229,13 @@ def check_files(location: Location) -> None:
     """
     if not is_unaltered(location.folder):
         raise ArtifactError(
-            f"{location.name}: {MANIFEST_NAME} is not as it was written: its digest is not its hash; {_REMEDY}"
+            f"{location.name}: {MANIFEST} is not as it was written: its digest is not its hash; {_REMEDY}"
         )
     names = [name for table in (IMAGES_FOLDER, LABELS_FOLDER) for name in table_names(location.manifest, table)]
     changed = [name for name in names if not _is_as_recorded(location, name)]
     if changed:
         raise ArtifactError(
-            f"{location.name}: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} not what {MANIFEST_NAME}"
+            f"{location.name}: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} not what {MANIFEST}"
             f" says (SHA-256); {_REMEDY}"
         )
 
@@ -249,7 +250,7 @@ def _is_as_recorded(location: Location, name: str) -> bool:
 def _read_result(location: Location, file: str) -> Result:
     """A stored result, checked; the settings are as they were stored, known here or not."""
     if not _is_as_recorded(location, file):
-        raise ArtifactError(f"{location.name}: {file} is not what {MANIFEST_NAME} says (SHA-256); {_REMEDY}")
+        raise ArtifactError(f"{location.name}: {file} is not what {MANIFEST} says (SHA-256); {_REMEDY}")
     path = location.local(file)
     result = read_evaluation(path)
     document = json.loads(path.read_text(encoding="utf-8"))

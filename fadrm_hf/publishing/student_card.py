@@ -1,13 +1,12 @@
 """The card of a student: what it is and is worth, how it was trained, how it is loaded."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData, constants
 
 from fadrm_hf.artifact.manifest import Manifest
+from fadrm_hf.config.plain_data import flatten
 from fadrm_hf.hub.repository import RepoName
-from fadrm_hf.methods import paper_of
 from fadrm_hf.networks.small_images import is_registered_here
 from fadrm_hf.publishing.received_results import without_folders
 from fadrm_hf.report.card import ROWS, Result, card_title, licence_fields, public_source
@@ -20,7 +19,7 @@ PLACEHOLDER = "ORG/MODEL"
 def render_student_card(
     architecture: str, manifest: Manifest, result: Result, name: RepoName | None, seed: int, num_parameters: int
 ) -> str:
-    """The text of the card; `PLACEHOLDER` stands for the model's repository.
+    """Return the text of the card; `PLACEHOLDER` stands for the model's repository.
 
     Args:
         architecture: The network's name in timm.
@@ -60,25 +59,16 @@ def render_student_card(
         top5=result["top5"],
         seed=seed,
         command=without_folders(result.get("command", "")),
-        settings=list(_settings(result["settings"])),
+        settings=[item for item in flatten(result["settings"]).items() if item[0] not in ("num_workers", "student")],
         versions={key: result["versions"][key] for key in ("fadrm_hf", "timm", "torch") if key in result["versions"]},
     )
-
-
-def _settings(settings: dict[str, Any], section: str = "") -> Iterator[tuple[str, Any]]:
-    """What the student was trained by, one value at a time; those of its own views by their full names."""
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from _settings(value, f"{section}{key}.")
-        elif key not in ("num_workers", "student"):
-            yield section + key, value
 
 
 def _metadata(
     architecture: str, manifest: Manifest, result: Result, name: RepoName | None, seed: int
 ) -> ModelCardData:
     """The card's YAML header."""
-    paper = paper_of(manifest.method)
+    paper = manifest.paper
     tags = ["image-classification", "timm", "transformers", "dataset-distillation", "fadrm_hf"]
     tags += [f"arxiv:{paper.arxiv}"] if paper else []
     return ModelCardData(

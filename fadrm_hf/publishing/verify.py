@@ -17,7 +17,7 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from fadrm_hf.artifact.location import Location, table_names
-from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, artifact_files, is_unaltered, read_manifest
+from fadrm_hf.artifact.manifest import Manifest, artifact_files, is_unaltered, read_manifest
 from fadrm_hf.artifact.reading import (
     Array,
     Arrays,
@@ -45,6 +45,7 @@ from fadrm_hf.pipeline.legacy.order_check import TOLERANCE as IMPORTED_TOLERANCE
 from fadrm_hf.runtime.files import sha256
 from fadrm_hf.runtime.progress import QUIET, Reporter, Task
 from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.runtime.run_folder import MANIFEST
 from fadrm_hf.runtime.shards import join_world
 
 # Largest difference of a replayed logit, as a fraction of the largest magnitude in its row. Rounding to float16
@@ -86,13 +87,13 @@ def verify_location(location: Location, num_steps: int = 4, reporter: Reporter =
         What is wrong. That the teachers cannot be loaded is a problem too.
     """
     folder = fetch_all(location)
-    unlisted = [Problem(name, "", f"is not in {MANIFEST_NAME}") for name in unlisted_files(location)]
+    unlisted = [Problem(name, "", f"is not in {MANIFEST}") for name in unlisted_files(location)]
     try:
         can_replay = num_steps and location.manifest.teachers  # an imported release may not know its teachers
         relabel = _relabel_by_teachers(folder, location.manifest) if can_replay else None
     except FadrmError as error:
         num_steps, relabel = 0, None
-        unlisted.append(Problem(MANIFEST_NAME, "teachers", f"labels cannot be made again: {error}"))
+        unlisted.append(Problem(MANIFEST, "teachers", f"labels cannot be made again: {error}"))
     return verify_artifact(folder, num_steps, relabel, label_folder(location), reporter) + unlisted
 
 
@@ -129,7 +130,7 @@ def verify_artifact(
     try:
         manifest = read_manifest(folder)
     except FadrmError as error:
-        return [Problem(MANIFEST_NAME, "", str(error))]
+        return [Problem(MANIFEST, "", str(error))]
     labels = labels or folder
     tables = [*table_names(manifest, IMAGES_FOLDER), *table_names(manifest, LABELS_FOLDER)]
     with reporter.stage("verify", len(manifest.files) + len(tables)) as task:  # tables are hashed, and read
@@ -144,13 +145,13 @@ def verify_artifact(
 def _check_files(folder: Path, labels: Path, manifest: Manifest, task: Task) -> Iterator[Problem]:
     """Files that are missing, unknown or changed."""
     if manifest.class_map.hash != manifest.classes.hash:
-        yield Problem(MANIFEST_NAME, "classes.hash", "is not the hash of the class ids; one of them was changed")
+        yield Problem(MANIFEST, "classes.hash", "is not the hash of the class ids; one of them was changed")
     if not is_unaltered(folder):
-        yield Problem(MANIFEST_NAME, "digest", "is not the hash of the manifest; something in it was changed")
+        yield Problem(MANIFEST, "digest", "is not the hash of the manifest; something in it was changed")
     present = {name: folder / name for name in artifact_files(folder)}
     present |= {f"{LABELS_FOLDER}/{file.name}": file for file in (labels / LABELS_FOLDER).glob("*")}
     for name in sorted(present.keys() - manifest.files.keys()):
-        yield Problem(name, "", f"is not in {MANIFEST_NAME}")
+        yield Problem(name, "", f"is not in {MANIFEST}")
     for name, record in manifest.files.items():
         if name not in present:
             yield Problem(name, "", "is missing")

@@ -13,6 +13,7 @@ from typing import Any
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
 
+from fadrm_hf.config.plain_data import flatten
 from fadrm_hf.errors import ConfigError, unknown
 from fadrm_hf.runtime.terminal import letting_others_speak
 
@@ -91,7 +92,9 @@ class Curves:
             tracker = self._kind(self._run, **where)
         if hasattr(tracker, "start"):  # older trackers of accelerate start as they are made
             tracker.start()
-        tracker.store_init_configuration(dict(_flat(settings)))
+        plain = (bool, int, float, str)  # trackers take nothing else
+        flat = flatten(settings).items()
+        tracker.store_init_configuration({name: v if isinstance(v, plain) else json.dumps(v) for name, v in flat})
         return tracker
 
     def _finish(self, tracker: GeneralTracker) -> None:
@@ -118,12 +121,3 @@ def curves_of(tracker: str | None, work: Path) -> Curves | None:
 def recording(curves: Curves | None, settings: Mapping[str, Any]) -> AbstractContextManager[None]:
     """`Curves.recording`, if there are any."""
     return nullcontext() if curves is None else curves.recording(settings)
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings by dotted name; what is no number or text is written as JSON, for trackers take nothing else."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value if isinstance(value, bool | int | float | str) else json.dumps(value)

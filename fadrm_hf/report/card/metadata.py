@@ -17,7 +17,6 @@ from fadrm_hf.artifact.manifest import Manifest, SourceRecord
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES
 from fadrm_hf.labels.codecs import find_codec
-from fadrm_hf.methods import paper_of, title_of
 from fadrm_hf.report.card.text import cell, link
 
 NESTED_IPC = (1, 2, 5, 10, 20, 50, 100, 200)
@@ -93,7 +92,7 @@ def licence_fields(source: SourceRecord) -> dict[str, Any]:
 
 def method_name(manifest: Manifest) -> str:
     """The method as papers spell it."""
-    return title_of(manifest.method)
+    return manifest.method_title
 
 
 def card_title(manifest: Manifest) -> str:
@@ -110,7 +109,7 @@ def public_source(name: str) -> str:
 
 def _tags(manifest: Manifest) -> list[str]:
     labelled = find_codec(manifest.label_codec).has_logits
-    paper = paper_of(manifest.method)
+    paper = manifest.paper
     return [
         "dataset-distillation",
         "dataset-condensation",

@@ -20,7 +20,7 @@ from fadrm_hf.artifact.reading import reading, table_files
 from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.builders.soft_labels import label_features
 from fadrm_hf.labels.codecs import find_codec
-from fadrm_hf.methods import METHODS, paper_of
+from fadrm_hf.methods import METHODS
 from fadrm_hf.report.card.metadata import card_metadata, card_title, method_name, nested_ipc, public_source
 from fadrm_hf.report.card.results import Result, accuracy_bars, read_results, render_results
 from fadrm_hf.report.card.scores import KINDS, Scores, course_rows, read_scores, score_rows, whole_looks
@@ -92,7 +92,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
     return {
         "title": card_title(manifest),
         "method": method_name(manifest),
-        "paper": paper_of(manifest.method),
+        "paper": manifest.paper,
         "is_distilled": manifest.method != "random_real",
         "num_images": manifest.num_images,
         "num_classes": len(manifest.classes.ids),

@@ -13,7 +13,6 @@ from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.tables import label_names
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.labels.codecs import find_codec
-from fadrm_hf.methods import paper_of
 from fadrm_hf.report.card import ROWS, Result, card_title, method_name, public_source, read_results
 from fadrm_hf.report.card.scores import KINDS, read_scores, score_rows
 from fadrm_hf.report.card.text import quoted
@@ -34,7 +33,7 @@ def facts_of(folder: Path, manifest: Manifest, pictures: Pictures, name: str | N
         ArtifactError: If a file in `results/` is no result.
     """
     name = name or published_name(folder / "README.md") or folder.resolve().name
-    paper, scores = paper_of(manifest.method), read_scores(folder)
+    paper, scores = manifest.paper, read_scores(folder)
     return {
         "name": name,
         "title": card_title(manifest),

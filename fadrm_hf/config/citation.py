@@ -1,4 +1,4 @@
-"""What to cite: a paper as data, kept by the method it describes and printed by the cards."""
+"""Papers as data, kept by the methods that they describe, recorded in manifests, cited by cards."""
 
 from dataclasses import dataclass
 
