@@ -24,7 +24,7 @@ from fadrm_hf.report.gallery.writing import PAGE
 from fadrm_hf.runtime.files import read_json, write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.shards import WorkFolder
+from fadrm_hf.runtime.run_folder import WorkFolder
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from fixtures.browser import start_browser

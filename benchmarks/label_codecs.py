@@ -22,15 +22,14 @@ import torch
 
 from fadrm_hf.artifact import read_manifest
 from fadrm_hf.artifact.location import LocalFolder
-from fadrm_hf.artifact.manifest import MANIFEST_NAME
 from fadrm_hf.artifact.reading import open_table, read_label_group, table_files
 from fadrm_hf.artifact.recorded_source import source_of
-from fadrm_hf.artifact.tables import LABELS_FOLDER
 from fadrm_hf.pipeline.arguments import run_from_recipe
 from fadrm_hf.pipeline.recode import recode
 from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.runtime.run_folder import LABELS_FOLDER, MANIFEST
 from fadrm_hf.training.accuracy import summarise
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.protocol import protocol_of
@@ -51,7 +50,7 @@ class Benchmark:
         """The artifact with the labels of a spec, made if it is not there."""
         codec, _, stored = spec.partition(":")
         folder = self.artifact.with_name(self.artifact.name + ".codecs") / spec.replace(":", "-")
-        if not (folder / MANIFEST_NAME).exists():
+        if not (folder / MANIFEST).exists():
             recode(self.artifact, folder, codec, int(stored) if stored else None)
         return folder
 

@@ -33,10 +33,7 @@ from manifests import finish_artifact, numbered_classes
 from torch import Tensor, nn
 
 from fadrm_hf.artifact.location import LocalFolder
-from fadrm_hf.artifact.manifest import (
-    MANIFEST_NAME,
-    read_manifest,
-)
+from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.artifact.reading import Arrays
 from fadrm_hf.artifact.row_checks import bad_rows
 from fadrm_hf.artifact.tables import write_label_table, write_tables
@@ -49,6 +46,7 @@ from fadrm_hf.networks.students import create_student
 from fadrm_hf.runtime.files import save_tensors, write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.runtime.run_folder import MANIFEST
 from fadrm_hf.training.label_stream import LabelEpochs
 from fadrm_hf.training.loader import Batch, Distilled, load_distilled
 from fadrm_hf.training.protocol import parameter_groups, soft_label_loss
@@ -287,7 +285,7 @@ def alternate(arguments: argparse.Namespace, folder: Path, environment: dict[str
 
 def compare(arguments: argparse.Namespace, scratch: Path) -> None:
     folder = arguments.folder or scratch / "artifact"
-    if not (folder / MANIFEST_NAME).exists():
+    if not (folder / MANIFEST).exists():
         make_artifact(folder, 10 * arguments.allowance_mb * MB)
     table_bytes = read_manifest(folder).bytes.soft_labels
     assert table_bytes >= 10 * arguments.allowance_mb * MB, "the table is not ten times as large as the allowance"

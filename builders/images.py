@@ -1,6 +1,6 @@
 """The images table: one row per distilled image, PNG bytes with label, ipc index and the real images it began from.
 
-    builder = Images(shards="run.work/recovered", class_names=names, size=32, ipc=10)
+    builder = Images(shards="RUN.work/recovered", class_names=names, size=32, ipc=10)
     builder.download_and_prepare(); builder.as_dataset("train"); builder.as_streaming_dataset("train")
 
 Rows are ordered by ipc index, then label: the first C rows are the ipc-1 set, the first 10 C the ipc-10 set.
@@ -35,7 +35,7 @@ class ImagesConfig(ShardsConfig):
     ipc: int = 0
 
     def shard_files(self) -> list[Path]:
-        """The shards below `ipc`; a shard that is missing or out of order is refused."""
+        """Return the shards below `ipc`; refuse a run of which one is missing or out of order."""
         rows = {file: _row_numbers(file, len(self.class_names)) for file in Path(self.shards).glob("*.safetensors")}
         files = sorted((file for file in rows if len(rows[file])), key=lambda file: int(rows[file][0]))
         found = torch.cat([torch.empty(0, dtype=torch.int64), *(rows[file] for file in files)])
@@ -60,7 +60,7 @@ class Images(ShardsBuilder):
         return DatasetInfo(features=image_features(self.config.class_names))
 
     def read_table(self, file: Path) -> pa.Table:
-        """The rows of one shard."""
+        """Return the rows of one shard."""
         size = self.config.size
         expected = {
             "images": ("uint8", (3, size, size)),
@@ -77,7 +77,7 @@ class Images(ShardsBuilder):
 
 
 def image_features(class_names: Sequence[str]) -> Features:
-    """The columns of the images table."""
+    """Return the columns of the images table."""
     columns = {
         "image": Image(),
         "label": ClassLabel(names=list(class_names)),
@@ -88,14 +88,14 @@ def image_features(class_names: Sequence[str]) -> Features:
 
 
 def encode_png(image: Tensor) -> bytes:
-    """`image` (3, S, S) uint8 as PNG: lossless, since soft labels refer to exactly these pixels."""
+    """Return `image` (3, S, S) uint8 as PNG: lossless, since soft labels refer to exactly these pixels."""
     buffer = io.BytesIO()
     PillowImage.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def _row_numbers(file: Path, num_classes: int) -> Tensor:
-    """(n,) int64: the rows of the table that a shard's images are, read without its pixels."""
+    """Return (n,) int64 the rows of a shard's images in the table, read without its pixels."""
     with safe_open(file, framework="pt") as shard:
         rows: Tensor = shard.get_tensor("ipc_index") * num_classes + shard.get_tensor("label")
     return rows

@@ -46,7 +46,7 @@ class SoftLabelsConfig(ShardsConfig):
     codec: str = "float16"
 
     def shard_files(self) -> list[Path]:
-        """The shards of epochs 0 to `epochs` - 1; a missing one is refused."""
+        """Return the shards of epochs 0 to `epochs` - 1; refuse a run that lacks one."""
         files = [Path(self.shards) / f"epoch{epoch:05d}.safetensors" for epoch in range(self.epochs)]
         missing = [file.name for file in files if not file.exists()]
         if missing:
@@ -67,25 +67,25 @@ class SoftLabels(ShardsBuilder):
         return DatasetInfo(features=label_features(self.config.codec, len(self.config.class_names)))
 
     def read_table(self, file: Path) -> pa.Table:
-        """The rows of one epoch."""
+        """Return the rows of one epoch."""
         features = self.info.features
         shard = read_shard(file, {name: _tensor_type(feature) for name, feature in features.items()})
         return label_table(shard, features)
 
 
 def label_features(codec: str, num_classes: int) -> Features:
-    """The columns of the soft-label table: those of the view, then the codec's."""
+    """Return the columns of the soft-label table: those of the view, then the codec's."""
     return Features({**VIEW_FEATURES, **find_codec(codec).features(num_classes)})
 
 
 def label_table(columns: dict[str, Tensor], features: Features) -> pa.Table:
-    """The rows of one epoch, from tensors (n, ...) by the name of their column."""
+    """Return the rows of one epoch, from tensors (n, ...) by the name of their column."""
     arrays = [to_arrow(columns[name], feature) for name, feature in features.items()]
     return pa.Table.from_arrays(arrays, schema=features.arrow_schema)
 
 
 def row_bytes(features: Features, narrowest: int = 1) -> int:
-    """Bytes of one row of the soft-label table before compression.
+    """Return the bytes of one row of the soft-label table before compression.
 
     Args:
         features: The columns.

@@ -33,11 +33,11 @@ class ShardsConfig(BuilderConfig):
     class_names: Sequence[str] = ()
 
     def shard_files(self) -> list[Path]:
-        """The files the table is made of, in row order."""
+        """Return the files the table is made of, in row order."""
         raise NotImplementedError
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: Features | None = None) -> str:
-        """The cache's name for this table: shards that were made again are read again."""
+        """Return the cache's name for this table: shards that were regenerated are read again."""
         stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in self.shard_files()]
         return super().create_config_id({**config_kwargs, "stamps": stamps}, custom_features)
 
@@ -54,17 +54,17 @@ class ShardsBuilder(ArrowBasedBuilder):
             yield Key(index, 0), self.read_table(Path(file))
 
     def tables(self) -> Iterator[pa.Table]:
-        """The table in the order of its rows, one shard at a time."""
+        """Yield the table in the order of its rows, one shard at a time."""
         for file in self.config.shard_files():
             yield self.read_table(file)
 
     def read_table(self, file: Path) -> pa.Table:
-        """The rows of one shard."""
+        """Return the rows of one shard."""
         raise NotImplementedError
 
 
 def read_shard(file: Path, expected: dict[str, tuple[str, Shape]]) -> dict[str, Tensor]:
-    """The tensors of a shard, each (n, *shape) of the dtype that `expected` gives by its name; None is any length."""
+    """Return the tensors of a shard, (n, *shape) and of the dtype that `expected` has for each; None is any length."""
     try:
         tensors = load_tensors(file)
     except (FileNotFoundError, SafetensorError) as error:
@@ -86,7 +86,7 @@ def _unusable(file: Path, reason: str) -> RunFolderError:
 
 
 def to_arrow(tensor: Tensor, feature: Value | List) -> pa.Array:
-    """A tensor (n,) as a column of values, or (n, k) as a column of lists of k."""
+    """Return a tensor (n,) as a column of values, or (n, k) as a column of lists of k."""
     if not isinstance(feature, List):
         return pa.array(tensor.numpy(), type=feature.pa_type)
     values = pa.array(tensor.contiguous().view(-1).numpy(), type=feature.feature.pa_type)

@@ -31,10 +31,10 @@ class Location(Protocol):
         """See the class."""
 
     def local(self, name: str) -> Path:
-        """The complete file `name` (a path inside the artifact) on this disk, downloaded first if need be."""
+        """Return the complete file `name` (a path inside the artifact) on this disk, downloaded first if need be."""
 
     def stream(self, name: str) -> BinaryIO:
-        """The file `name` opened for reading and seeking; on the Hub only the ranges that are read travel."""
+        """Open the file `name` for reading and seeking; from the Hub only the ranges that are read travel."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,17 @@ class LocalFolder:
         return str(self.folder)
 
     def local(self, name: str) -> Path:
-        """The file; see `Location.local`."""
+        """Return the file; see `Location.local`."""
         path = inner_path(self.folder, name)
         if not path.is_file():
             raise ArtifactError(f"{self.name} has no {name}; fetch the artifact again, or restore it from a copy")
         return path
 
     def stream(self, name: str) -> BinaryIO:
-        """The file, opened; see `Location.stream`."""
+        """Open the file; see `Location.stream`."""
         return open(self.local(name), "rb")
 
 
 def table_names(manifest: Manifest, table: str) -> list[str]:
-    """The parquet files of a table ("data" or "soft_labels") that the manifest names, in row order."""
+    """Return the parquet files of a table that the manifest names, in row order."""
     return sorted(name for name in manifest.files if name.startswith(f"{table}/") and name.endswith(".parquet"))

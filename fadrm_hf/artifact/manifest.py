@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 Settings = TypeVar("Settings")
 
-MANIFEST_NAME = MANIFEST
 FORMAT_VERSION = "1.0"
 # ImageNet-21k's has 2 MB. A larger one is refused before it is read, so that it cannot fill the memory.
 MAX_MANIFEST_BYTES = 64 << 20
@@ -183,7 +182,7 @@ class Manifest:
         return ClassMap(self.classes.ids, self.classes.names)
 
     def settings(self, section: str, kind: type[Settings]) -> Settings:
-        """A section of the run that made the artifact, e.g. `settings("relabel", RelabelConfig)`.
+        """Return a section of the run that made the artifact, e.g. `settings("relabel", RelabelConfig)`.
 
         Raises:
             ArtifactError: If it is absent, or holds values that no run can have.
@@ -282,7 +281,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
-    """Hash every file of the finished folder and write the manifest; returns it with `files` and `bytes` filled in."""
+    """Write the manifest of a finished folder, and return it with `files` and `bytes` filled in."""
     manifest = replace(manifest, bytes=table_bytes(folder))
     return _write(folder, manifest, {name: _record(folder / name) for name in artifact_files(folder)})
 

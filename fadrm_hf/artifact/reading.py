@@ -27,13 +27,13 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from fadrm_hf.artifact.manifest import Manifest, inner_path, read_manifest
-from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER, label_names
+from fadrm_hf.artifact.tables import label_names
 from fadrm_hf.builders.images import image_features
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features, row_bytes
 from fadrm_hf.data.image_table import empty_images
 from fadrm_hf.errors import ArtifactError, FadrmError
 from fadrm_hf.labels.codecs import find_codec
-from fadrm_hf.runtime.run_folder import MANIFEST
+from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER, MANIFEST
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
@@ -46,7 +46,7 @@ _PNG_BEGINS = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 
 
 def table_files(folder: Path, table: str) -> list[Path]:
-    """The parquet files of a table (`IMAGES_FOLDER` or `LABELS_FOLDER`) in row order; a gap is refused."""
+    """Return the parquet files of a table in row order; a gap is refused."""
     files = sorted(inner_path(folder, f"{table}/{file.name}") for file in (folder / table).glob("train-*.parquet"))
     expected = [f"train-{index:05d}-of-{len(files):05d}.parquet" for index in range(len(files))]
     if not files or [file.name for file in files] != expected:
@@ -58,7 +58,7 @@ def table_files(folder: Path, table: str) -> list[Path]:
 
 
 def open_table(file: Path, source: BinaryIO | None = None) -> pq.ParquetFile:
-    """A parquet file whose page checksums are verified as it is read; from `source` if it does not lie at `file`."""
+    """Open a parquet file whose page checksums are verified as it is read; from `source` if it is not at `file`."""
     with reading(file):
         # Buffers instead of whole columns: what is decoded is in memory once, what is not decoded is not.
         return pq.ParquetFile(
@@ -91,12 +91,12 @@ def reading(file: Path, where: str = "") -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """The error's message without line breaks."""
+    """Return an error's message without line breaks."""
     return " ".join(str(error).split())
 
 
 def read_images(folder: Path) -> tuple[Tensor, Tensor]:
-    """The whole images table.
+    """Return the whole images table.
 
     Returns:
         (N, 3, S, S) uint8 pixels and (N,) int64 labels, in row order.
@@ -113,10 +113,10 @@ def read_images(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def each_image(folder: Path, manifest: Manifest) -> Iterator[Tensor]:
-    """The images (3, S, S) uint8 one by one, in row order; a hundred of them are read at a time.
+    """Yield the images (3, S, S) uint8 in row order; a hundred of them are read at a time.
 
     Args:
-        folder: Where the tables lie; the manifest need not be written yet.
+        folder: Where the tables are; the manifest need not be written yet.
         manifest: What they should hold.
 
     Raises:
@@ -126,7 +126,7 @@ def each_image(folder: Path, manifest: Manifest) -> Iterator[Tensor]:
 
 
 def _image_tables(folder: Path, manifest: Manifest) -> dict[Path, pq.ParquetFile]:
-    """The files of the images table, opened; refused if they cannot hold what the manifest says."""
+    """Open the files of the images table; refuse those that cannot hold what the manifest says."""
     tables = {file: open_table(file) for file in table_files(folder, IMAGES_FOLDER)}
     num_rows = sum(table.metadata.num_rows for table in tables.values())
     if num_rows != manifest.num_images:
@@ -142,7 +142,7 @@ def _image_tables(folder: Path, manifest: Manifest) -> dict[Path, pq.ParquetFile
 
 
 def _decoded(tables: dict[Path, pq.ParquetFile], manifest: Manifest) -> Iterator[Tensor]:
-    """The images of these files, each checked to be where its label belongs."""
+    """Yield the images of these files, each checked to be where its label belongs."""
     row, size, num_classes = 0, manifest.pixels.size, len(manifest.class_map)
     for file, table in tables.items():
         require_schema(file, table, image_features(label_names(manifest.class_map)))
@@ -160,7 +160,7 @@ def _decoded(tables: dict[Path, pq.ParquetFile], manifest: Manifest) -> Iterator
 
 
 def read_soft_labels(folder: Path, epoch: int) -> Arrays:
-    """The views of one epoch, in training order: only its row group is read.
+    """Return the views of one epoch in training order; only its row group is read.
 
     Returns:
         The columns of the view as arrays (n,) or (n, 4), and "logits" (n, C) float32 unless the codec is "none".
@@ -179,7 +179,7 @@ def read_soft_labels(folder: Path, epoch: int) -> Arrays:
 
 
 def read_label_group(file: Path, table: pq.ParquetFile, group: int, manifest: Manifest) -> Arrays:
-    """One row group of a soft-label file; see `read_soft_labels`."""
+    """Return a row group of a soft-label file; see `read_soft_labels`."""
     columns = read_label_columns(file, table, group, manifest)
     views = {name: columns[name] for name in VIEW_FEATURES}
     codec, num_classes = find_codec(manifest.label_codec), len(manifest.class_map)
@@ -197,10 +197,10 @@ def read_label_group(file: Path, table: pq.ParquetFile, group: int, manifest: Ma
 def read_label_columns(
     file: Path, table: pq.ParquetFile, group: int, manifest: Manifest, views_only: bool = False
 ) -> Arrays:
-    """One row group of a soft-label file, every column (n, ...) as it is stored.
+    """Return the columns (n, ...) of a row group of a soft-label file as they are stored.
 
     Args:
-        file: Where it lies, for messages.
+        file: Where it is, for messages.
         table: The file.
         group: Which row group.
         manifest: What the table should be.
@@ -220,12 +220,12 @@ def read_label_columns(
 
 
 def image_row_bytes(manifest: Manifest) -> int:
-    """What a row of the images table takes at most, before compression."""
+    """Return the most bytes of a row of the images table before compression."""
     return 3 * manifest.pixels.size**2 + _IMAGE_OVERHEAD
 
 
 def label_row_bytes(manifest: Manifest) -> int:
-    """What a row of the soft-label table takes, before compression."""
+    """Return the bytes of a row of the soft-label table before compression."""
     return row_bytes(label_features(manifest.label_codec, len(manifest.class_map)), narrowest=4)
 
 
@@ -255,12 +255,12 @@ def require_group_size(file: Path, table: pq.ParquetFile, group: int, bytes_per_
 
 
 def num_label_epochs(folder: Path) -> int:
-    """Epochs of soft labels."""
+    """Return the number of epochs of soft labels."""
     return sum(open_table(file).num_row_groups for file in table_files(folder, LABELS_FOLDER))
 
 
 def decode_png(content: bytes | None, size: int) -> Tensor:
-    """(3, size, size) uint8; another size or mode is refused before any pixel is decoded, by the first bytes alone."""
+    """Return (3, size, size) uint8; another size or mode is refused by the first bytes, before a pixel is decoded."""
     if content is None or len(content) < 26 or not content.startswith(_PNG_BEGINS):
         raise ValueError("an image is no PNG")
     width, height, depth, colour = struct.unpack_from(">IIBB", content, len(_PNG_BEGINS))
@@ -274,7 +274,7 @@ def decode_png(content: bytes | None, size: int) -> Tensor:
 
 
 def _read_columns(table: pq.ParquetFile, group: int, names: list[str]) -> Arrays:
-    """Columns of a row group, a block of rows at a time: a large one needs little more memory than what it holds."""
+    """Read columns block by block: a large row group needs little more memory than its values."""
     num_rows, first = table.metadata.row_group(group).num_rows, 0
     columns: Arrays = {}
     for block in table.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=names, use_threads=False):
@@ -287,7 +287,7 @@ def _read_columns(table: pq.ParquetFile, group: int, names: list[str]) -> Arrays
 
 
 def _to_numpy(name: str, column: pa.Array, first_row: int) -> Array:
-    """A column of values as (n,), of lists of k as (n, k); an absent value is refused."""
+    """Return a column of values as (n,), of lists of k as (n, k); an absent value is refused."""
     is_absent, width = column.is_null(), 1
     if pa.types.is_fixed_size_list(column.type):
         shape: tuple[int, ...] = (len(column), column.type.list_size)

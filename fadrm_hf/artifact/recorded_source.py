@@ -6,15 +6,15 @@ from fadrm_hf.artifact.location import LocalFolder, Location
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.data.sources import Source, load_source
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.runtime.shards import WorkFolder
+from fadrm_hf.runtime.run_folder import WorkFolder
 
 
 def place_of_source(location: Location, name: str | None = None) -> str:
-    """Where the artifact's source is: where one is told, else where it was when it was distilled on this machine.
+    """Return the path or name of the artifact's source: as given, else where it was when it was distilled here.
 
     Args:
         location: The artifact, whose manifest tells a name and no folder.
-        name: Where the source is, if not where it was.
+        name: Path to the source, if it has moved.
     """
     if name:
         return name
@@ -24,11 +24,11 @@ def place_of_source(location: Location, name: str | None = None) -> str:
 
 
 def load_recorded_source(location: Location, name: str | None = None) -> Source:
-    """The artifact's source, as it is now.
+    """Load the artifact's source as it is now.
 
     Args:
         location: The artifact.
-        name: Where the source is, if not where it was.
+        name: Path to the source, if it has moved.
 
     Raises:
         SourceError: If it cannot be read.
@@ -38,11 +38,11 @@ def load_recorded_source(location: Location, name: str | None = None) -> Source:
 
 
 def source_of(location: Location, name: str | None = None) -> Source:
-    """The artifact's source, for students to be tested on; refused if its classes are not the artifact's.
+    """Load the artifact's source to test students on; refuse one with other classes.
 
     Args:
         location: The artifact.
-        name: Where the source is, if not where it was.
+        name: Path to the source, if it has moved.
 
     Raises:
         ConfigError: If it has other classes, or in another order.

@@ -13,7 +13,7 @@ from fadrm_hf.errors import ArtifactError, ConfigError, TeacherError
 from fadrm_hf.labels.relabel import Labeller, check_labelling
 from fadrm_hf.networks.small_images import is_registered_here
 from fadrm_hf.networks.teachers import Teacher, align_teacher, load_teacher, local_name, public_name, save_teacher
-from fadrm_hf.runtime.run_folder import MANIFEST
+from fadrm_hf.runtime.run_folder import MANIFEST, TEACHERS
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def record_teacher(folder: Path, teacher: Teacher) -> TeacherRecord:
     """
     path = None
     if teacher.travels and teacher.folder is not None:
-        path = f"teachers/{teacher.folder.name}"
+        path = f"{TEACHERS}{teacher.folder.name}"
         save_teacher(teacher, folder / path)
     return TeacherRecord(
         name=public_name(teacher.name),
@@ -47,7 +47,7 @@ def record_teacher(folder: Path, teacher: Teacher) -> TeacherRecord:
 
 
 def names_of_recorded(folder: Path, manifest: Manifest) -> tuple[str, ...]:
-    """By what name each of the artifact's teachers is loaded: from the artifact if it is there, else as it was."""
+    """Return the name that loads each teacher: from the artifact if it is there, else as it was."""
     return tuple(
         record.name if record.path is None else local_name(record.name, inner_path(folder, record.path))
         for record in manifest.teachers
@@ -57,7 +57,7 @@ def names_of_recorded(folder: Path, manifest: Manifest) -> tuple[str, ...]:
 def load_recorded_teachers(
     folder: Path, manifest: Manifest, device: torch.device, num_teachers: int | None = None
 ) -> list[Teacher]:
-    """The artifact's teachers, in its class order and normalisation, with their votes.
+    """Load the artifact's teachers, in its class order and normalisation, with their votes.
 
     Args:
         folder: The artifact.
@@ -99,7 +99,7 @@ def check_recorded_labelling(manifest: Manifest, relabel: RelabelConfig) -> None
 def recorded_labeller(
     folder: Path, manifest: Manifest, device: torch.device, relabel: RelabelConfig | None = None
 ) -> Labeller:
-    """What labelled the artifact, ready to label again.
+    """Load what labelled the artifact, ready to label again.
 
     Args:
         folder: The artifact.
@@ -122,7 +122,7 @@ def recorded_labeller(
 
 
 def _recorded_labelling(folder: Path, manifest: Manifest) -> RelabelConfig:
-    """How the artifact was labelled; refused if the teachers it names cannot have done that."""
+    """Return how the artifact was labelled; refuse it if its teachers cannot have done that."""
     config = manifest.settings("relabel", RelabelConfig)
     try:
         check_recorded_labelling(manifest, config)

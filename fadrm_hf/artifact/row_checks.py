@@ -17,7 +17,7 @@ _ROWS_AT_ONCE = 4096  # rows whose labels are looked at together, so that a larg
 
 
 def bad_rows(columns: Columns, epoch: int, manifest: Manifest) -> Iterator[tuple[int, str]]:
-    """What is wrong with the rows of one stored epoch, in vectorised passes.
+    """Yield what is wrong with the rows of one stored epoch, in vectorised passes.
 
     Args:
         columns: The epoch as it is stored; columns of the codec are looked at if they are there.
@@ -51,7 +51,7 @@ def bad_rows(columns: Columns, epoch: int, manifest: Manifest) -> Iterator[tuple
 
 
 def _has_no_label(columns: Columns, manifest: Manifest) -> Flags:
-    """(n,): which rows hold columns of the codec that stand for no logits."""
+    """Return (n,) which rows hold columns of the codec that stand for no logits."""
     codec, num_classes = find_codec(manifest.label_codec), len(manifest.class_map)
     names = list(codec.features(num_classes))
     found = np.zeros(len(columns["image"]), dtype=bool)
@@ -64,14 +64,14 @@ def _has_no_label(columns: Columns, manifest: Manifest) -> Flags:
 
 
 def _lies_inside(boxes: npt.NDArray[Any], least: int, size: int) -> Flags:
-    """(n,) bool: which boxes (n, 4) have sides of at least `least` and lie inside an image."""
+    """Return (n,) which boxes (n, 4) are inside an image and have sides of at least `least`."""
     top, left, height, width = boxes.astype(np.int64).T
     inside: Flags = (np.minimum(top, left) >= 0) & (top + height <= size) & (left + width <= size)
     return inside & (np.minimum(height, width) >= least)
 
 
 def _crosses_tiles(boxes: npt.NDArray[Any], least: int, size: int) -> Flags:
-    """(n,) bool: which boxes (n, 4) are crops of an image in which the halves of any axis changed places, as stored.
+    """Return (n,) which boxes (n, 4) are crops of an image in which the halves of any axis changed places.
 
     They start in the stored image, and by the places of one of both orders they end in it (`fadrm_hf.data.views`).
     """

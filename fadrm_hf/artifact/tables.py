@@ -20,9 +20,8 @@ from fadrm_hf.builders.soft_labels import row_bytes
 from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.runtime.files import write_with
 from fadrm_hf.runtime.progress import QUIET, Reporter
-from fadrm_hf.runtime.run_folder import MANIFEST
+from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER, RECOVERED, TABLE_CACHE, RunFolder
 
-IMAGES_FOLDER, LABELS_FOLDER = "data", "soft_labels"
 MAX_FILE_BYTES = 500_000_000
 IMAGES_PER_GROUP = 100
 
@@ -51,7 +50,7 @@ def _open_labels(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def _integer_columns(schema: pa.Schema) -> list[str]:
-    """The columns of integers and of lists of integers, as parquet names them."""
+    """Return the columns of integers and of lists of integers, as parquet names them."""
     lists = {field.name: field.type.value_type for field in schema if pa.types.is_fixed_size_list(field.type)}
     values = {field.name: field.type for field in schema if field.name not in lists}
     found = [name for name, kind in values.items() if pa.types.is_integer(kind)]
@@ -96,16 +95,16 @@ def write_tables(
     Raises:
         RunFolderError: If a shard is missing or is not what this run makes.
     """
-    (artifact / MANIFEST).unlink(missing_ok=True)
-    names, cache = label_names(class_map), str(work / "datasets")
-    images = Images(cache_dir=cache, shards=str(work / "recovered"), class_names=names, size=size, ipc=ipc)
+    RunFolder(artifact).manifest.unlink(missing_ok=True)
+    names, cache = label_names(class_map), str(work / TABLE_CACHE)
+    images = Images(cache_dir=cache, shards=str(work / RECOVERED), class_names=names, size=size, ipc=ipc)
     num_groups = -(-ipc * len(names) // IMAGES_PER_GROUP)
     group_bytes = int(IMAGES_PER_GROUP * (3 * size * size * _PNG_OVERHEAD + _ROW_OVERHEAD))
     groups = _regroup(images.tables(), IMAGES_PER_GROUP)
     with reporter.stage("pack images", num_groups) as task:
         _write_files(artifact / IMAGES_FOLDER, task.counting(groups), num_groups, group_bytes, _open_images)
 
-    shards = str(work / "soft_labels")
+    shards = str(work / LABELS_FOLDER)
     labels = SoftLabels(cache_dir=cache, shards=shards, class_names=names, epochs=epochs, codec=codec)
     write_label_table(artifact, labels.info.features, labels.tables(), epochs, ipc * len(names), reporter)
 
@@ -134,14 +133,14 @@ def write_label_table(
 
 
 def label_names(class_map: ClassMap) -> list[str]:
-    """Class names as `ClassLabel` wants them, no two equal: a name that occurs twice is followed by its id."""
+    """Return class names for `ClassLabel`, no two equal: a name that occurs twice is followed by its id."""
     count = Counter(class_map.names)
     pairs = zip(class_map.ids, class_map.names, strict=True)
     return [name if count[name] == 1 else f"{name} ({identity})" for identity, name in pairs]
 
 
 def _regroup(tables: Iterator[pa.Table], num_rows: int) -> Iterator[pa.Table]:
-    """The same rows in tables of `num_rows`; the last may be shorter."""
+    """Yield the same rows in tables of `num_rows`; the last may be shorter."""
     waiting: pa.Table | None = None
     for table in tables:
         waiting = table if waiting is None else pa.concat_tables([waiting, table])

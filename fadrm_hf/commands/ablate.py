@@ -22,7 +22,7 @@ from fadrm_hf.evaluation.ablation_table import write_sweep
 from fadrm_hf.evaluation.measured_tables import with_suffix
 from fadrm_hf.pipeline.arguments import parse, parse_run, show_if_asked
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.shards import require_place
+from fadrm_hf.runtime.run_folder import require_place
 
 _OWN = ("config", "runs", "output", "num_seeds", "protocol")
 _DESCRIPTION = """Distil and measure one run with some of its settings changed, and write one table for each axis.

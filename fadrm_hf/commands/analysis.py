@@ -15,7 +15,7 @@ from fadrm_hf.evaluation.results import result_folder
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.pipeline.arguments import parse
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.shards import WorkFolder
+from fadrm_hf.runtime.run_folder import WorkFolder
 
 _DESCRIPTION = """Measure the terms of FADRM's Theorems 1 and 2 on an artifact: entropies, distances, empirical risks,
 and Rademacher complexities before and after a residual. Nothing is trained; what lacks is named with what gives it."""

@@ -39,7 +39,8 @@ from fadrm_hf.report.pictures import draw_ranking
 from fadrm_hf.runtime.files import write_bytes
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.shards import join_world, require_place
+from fadrm_hf.runtime.run_folder import require_place
+from fadrm_hf.runtime.shards import join_world
 from fadrm_hf.training.accuracy import summarise
 from fadrm_hf.training.loader import load_distilled
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from fadrm_hf.artifact.location import Location
-from fadrm_hf.artifact.manifest import MANIFEST_NAME
 from fadrm_hf.artifact.reading import read_images
 from fadrm_hf.artifact.recorded_source import load_recorded_source
 from fadrm_hf.commands.exit_code import ExitCode
@@ -17,6 +16,7 @@ from fadrm_hf.hub import open_artifact
 from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.publishing.verify import Problem, verify_location
 from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, MANIFEST
 
 
 def verify_command(arguments: Sequence[str]) -> Summary:
@@ -32,8 +32,8 @@ def verify_command(arguments: Sequence[str]) -> Summary:
     location = open_artifact(parsed.artifact, parsed.revision)
     problems = verify_location(location, parsed.num_steps, Reporter())
     if not location.manifest.teachers:
-        say(f"labels: not made again, {MANIFEST_NAME} names no teachers")
-    if parsed.leakage and not any(problem.file.startswith("data/") for problem in problems):
+        say(f"labels: not made again, {MANIFEST} names no teachers")
+    if parsed.leakage and not any(problem.file.startswith(f"{IMAGES_FOLDER}/") for problem in problems):
         problems += _leakage(location, parsed.source.name)
     for problem in problems:
         say(str(problem))
@@ -56,4 +56,4 @@ def _leakage(location: Location, source_name: str | None) -> list[Problem]:
         return []
     found = copies_of_test_images(read_images(location.folder)[0], source, Reporter())
     what = "is test image {0.test_index} of the source to within {0.distance:.1f} grey levels"
-    return [Problem("data/", f"row {near.row}", what.format(near)) for near in found]
+    return [Problem(f"{IMAGES_FOLDER}/", f"row {near.row}", what.format(near)) for near in found]

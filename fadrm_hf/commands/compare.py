@@ -19,7 +19,7 @@ from fadrm_hf.evaluation.measured_tables import with_suffix
 from fadrm_hf.methods import METHODS, find_method
 from fadrm_hf.pipeline.arguments import new_parser, parse, parse_run, show_if_asked
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.shards import require_place
+from fadrm_hf.runtime.run_folder import require_place
 
 Setting = tuple[str, str]  # name, and value as it is typed
 _COMMON = ("source", "ipc", "seed", "student", "output")  # else rows would differ in more than the method

@@ -7,7 +7,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from fadrm_hf.artifact.location import Location
-from fadrm_hf.artifact.manifest import MANIFEST_NAME, refresh_files
+from fadrm_hf.artifact.manifest import refresh_files
 from fadrm_hf.commands.output import say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.errors import ConfigError, RunFolderError
@@ -15,10 +15,10 @@ from fadrm_hf.evaluation.results import result_folder
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.pipeline.arguments import new_parser, parse
-from fadrm_hf.report.gallery import GALLERY, fetch_for_gallery, write_comparison, write_gallery
+from fadrm_hf.report.gallery import fetch_for_gallery, write_comparison, write_gallery
 from fadrm_hf.report.gallery.serving import served
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.shards import WorkFolder, require_place
+from fadrm_hf.runtime.run_folder import GALLERY, MANIFEST, WorkFolder, require_place
 
 _DESCRIPTION = """Make the page that shows an artifact: its images beside what they came from, what was measured, and
 stored views with their labels. It opens from disk. Several artifacts are shown beside one another, class by class."""
@@ -72,7 +72,7 @@ def _free(folder: Path) -> Path:
     require_place(folder)
     is_page = (folder / "index.html").is_file() and (folder / "page.js").is_file()
     held = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
-    if (held and not is_page) or MANIFEST_NAME in held:
+    if (held and not is_page) or MANIFEST in held:
         raise RunFolderError(
             f"{folder} holds other files ({', '.join(held[:3])}), expected a new or an empty folder; set --output"
         )

@@ -1,12 +1,12 @@
 """Importing what earlier methods have released: `import`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import RelabelConfig, SourceConfig, StudentConfig, TeacherConfig, build
 from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.pipeline.legacy import ImportConfig, import_release
+from fadrm_hf.runtime.run_folder import RunFolder
 
 _FROM_FILES = {"epochs", "batch_size", "cutmix", "stored_epochs"}
 
@@ -42,5 +42,5 @@ def import_command(arguments: Sequence[str]) -> Summary:
             student=build(StudentConfig, parsed.student.as_dict()),
         )
     )
-    paths = {"artifact": parsed.output, "card": Path(parsed.output, "README.md")}
+    paths = {"artifact": parsed.output, "card": RunFolder(parsed.output).card}
     return Summary(paths, following=["verify", parsed.output])

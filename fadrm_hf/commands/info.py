@@ -17,9 +17,8 @@ from fadrm_hf.report.card import public_source
 from fadrm_hf.report.card.metadata import method_name
 from fadrm_hf.report.card.results import tabled_results
 from fadrm_hf.report.card.text import percent, size
+from fadrm_hf.runtime.run_folder import CARD
 from fadrm_hf.runtime.terminal import duration
-
-_CARD = "README.md"
 
 
 def info_command(arguments: Sequence[str]) -> Summary:
@@ -30,7 +29,7 @@ def info_command(arguments: Sequence[str]) -> Summary:
     parsed = parse(parser, arguments)
     location = open_artifact(parsed.artifact, parsed.revision)
     repository = pinned_repository(location)
-    card = location.local(_CARD)
+    card = location.local(CARD)
     found = described(location.manifest) | {
         "revision": repository.revision if repository else None,
         "versions": _versions(repository) if repository else [],

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fadrm_hf.artifact.manifest import MANIFEST_NAME, read_manifest
+from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.commands.info import described
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import SourceConfig, SqueezeConfig
@@ -16,7 +16,8 @@ from fadrm_hf.pipeline.distill import distill, package
 from fadrm_hf.report.gallery import pages_of
 from fadrm_hf.runtime.files import read_json
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.shards import Share, WorkFolder, join_world
+from fadrm_hf.runtime.run_folder import MANIFEST, RECIPE, WorkFolder
+from fadrm_hf.runtime.shards import Share, join_world
 from fadrm_hf.runtime.tracking import Curves, curves_of
 
 
@@ -44,7 +45,7 @@ def package_command(arguments: Sequence[str]) -> Summary:
 def _summary(folder: Path, words: Sequence[str], curves: Curves | None = None) -> Summary:
     """What was made and what uses it; of a run whose images others still recover, what finishes it."""
     recorded: dict[str, Path | str] = {} if curves is None else {"curves": curves.place}
-    if not (folder / MANIFEST_NAME).exists():
+    if not (folder / MANIFEST).exists():
         return Summary({"work": WorkFolder(folder).path, **recorded}, following=["package", *words])
     made = {"artifact": folder, **pages_of(folder), **recorded}
     return Summary(made, described(read_manifest(folder)), ["train-student", str(folder)])
@@ -73,7 +74,7 @@ def with_recipe_from_hub(arguments: list[str]) -> list[str]:
         if not uri.startswith("hf://"):
             continue
         location = open_artifact(uri.removesuffix("/recipe.yaml"))
-        arguments[index] = argument.replace(uri, str(location.local("recipe.yaml")))
+        arguments[index] = argument.replace(uri, str(location.local(RECIPE)))
         manifest = location.manifest
         known = {"--output": f"runs/{Path(str(manifest.config.get('output'))).name}"}
         known |= {"--source.revision": manifest.source.revision} if manifest.source.revision else {}

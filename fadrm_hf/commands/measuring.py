@@ -30,7 +30,8 @@ from fadrm_hf.report.gallery import pages_of
 from fadrm_hf.runtime import terminal
 from fadrm_hf.runtime.files import read_json
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.shards import join_world, require_place
+from fadrm_hf.runtime.run_folder import RESULTS, require_place
+from fadrm_hf.runtime.shards import join_world
 from fadrm_hf.runtime.tracking import curves_of, recording
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.train_student import require_views, train_students
@@ -77,7 +78,7 @@ def train_student_command(arguments: Sequence[str]) -> Summary:
 
     reporter = Reporter(place.work.log, not state.is_main_process, curves if state.is_main_process else None)
     work, together = place.work.path, parsed["processes_per_student"]
-    reporter.say(f"{config.student} on {location.name}; its accuracy will be in {place.folder / 'results'}")
+    reporter.say(f"{config.student} on {location.name}; its accuracy will be in {place.folder / RESULTS}")
     with recording(curves, asdict(config)):
         result = train_students(distilled, source, config, work, reporter, state.device, keep, state, together)
     if not state.is_main_process:
@@ -87,7 +88,7 @@ def train_student_command(arguments: Sequence[str]) -> Summary:
     say(describe_result(result))
     if not path.is_relative_to(place.folder):
         reporter.say(
-            f"it is a trial: the number on file, by the artifact's own settings, stays in {place.folder / 'results'}"
+            f"it is a trial: the number on file, by the artifact's own settings, stays in {place.folder / RESULTS}"
         )
     say(f"{path}")
     sharing.share(first[0], result, path, place)
@@ -130,7 +131,7 @@ def baselines_command(arguments: Sequence[str]) -> Summary:
     terminal.results.print(comparison_table(location.folder, run.student.student, run.student.name))
     say("stages: " + ", ".join(f"{name} {stage.seconds:.0f} s" for name, stage in location.manifest.stages.items()))
     rows = compared_results(location.folder, run.student.student, run.student.name)
-    paths = {"results": location.folder / "results", **pages_of(location.folder)}
+    paths = {"results": location.folder / RESULTS, **pages_of(location.folder)}
     return Summary(paths, {"rows": rows}, ["score", parsed.artifact])
 
 

@@ -11,7 +11,7 @@ from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import require
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.pipeline.arguments import new_parser, parse
-from fadrm_hf.publishing.publish import Labels, Publication, publish
+from fadrm_hf.publishing.publish import Labels, Publication, Request, publish
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.shards import join_world
 
@@ -32,17 +32,8 @@ def publish_command(arguments: Sequence[str]) -> Summary:
     parsed = parse(parser, arguments)
     require(parsed.num_steps >= 0, "num_steps", parsed.num_steps, "0 or more")
     _require_one_process()
-    done = publish(
-        Path(parsed.artifact),
-        parsed.repository,
-        tag=parsed.revision,
-        private=parsed.private,
-        labels=parsed.labels,
-        num_steps=parsed.num_steps,
-        dry_run=parsed.dry_run,
-        space=parsed.space,
-        reporter=Reporter(),
-    )
+    options = {name: parsed[name] for name in ("private", "labels", "num_steps", "dry_run", "space")}
+    done = publish(Request(Path(parsed.artifact), parsed.repository, parsed.revision, **options), Reporter())
     say(f"{parsed.artifact} {_verb(done)} {done.repo_id}@{done.tag}")
     return _summary(parsed.artifact, done, arguments, parsed.space)
 

@@ -10,6 +10,7 @@ from fadrm_hf.hub.repository import label_folder
 from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.pipeline.recode import recode
 from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.runtime.run_folder import RunFolder
 
 
 def recode_command(arguments: Sequence[str]) -> Summary:
@@ -30,5 +31,5 @@ def recode_command(arguments: Sequence[str]) -> Summary:
     say(f"soft labels: {after.bytes.soft_labels:,} bytes, {ratio:.3f} of the {before.bytes.soft_labels:,} before")
     say(f"{parsed.output}")
     sizes = {"soft_label_bytes": after.bytes.soft_labels, "soft_label_bytes_before": before.bytes.soft_labels}
-    paths = {"artifact": parsed.output, "card": Path(parsed.output, "README.md")}
+    paths = {"artifact": parsed.output, "card": RunFolder(parsed.output).card}
     return Summary(paths, {"codec": codec} | sizes, ["train-student", parsed.output])

@@ -18,7 +18,7 @@ from fadrm_hf.pipeline.arguments import parse
 from fadrm_hf.report.card import Result, read_results
 from fadrm_hf.report.card.scores import KINDS, Scores, course_rows, score_rows
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.shards import WorkFolder
+from fadrm_hf.runtime.run_folder import RESULTS, WorkFolder
 
 _DESCRIPTION = """Score an artifact: its size, its images, and its students against those of random images and of the
 whole dataset, from the evaluations on file. Nothing is trained; what lacks is named with the command that makes it."""
@@ -66,7 +66,7 @@ def _results(place: ResultFolder) -> list[Result]:
     """The artifact's own evaluations, and those that were filed elsewhere as it lies in a cache."""
     location = place.location
     for name in location.manifest.files:
-        if name.startswith("results/"):
+        if name.startswith(RESULTS):
             location.local(name)
     elsewhere = read_results(place.folder) if place.folder != location.folder else []
     return read_results(location.folder) + elsewhere

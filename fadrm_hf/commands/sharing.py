@@ -65,7 +65,7 @@ class Sharing:
         """Do what is asked for; `file` is where the result is filed."""
         location = place.location
         if self.folder is not None or self.model is not None:
-            folder = Path(self.folder) if self.folder is not None else place.work.path / "student"
+            folder = Path(self.folder) if self.folder is not None else place.work.student
             say(f"{save_student(student, folder, result=result, location=location)}")
             if self.model is not None:
                 with _to_be_done_later(f"fadrm-hf push-student {folder} {self.model}"):

@@ -15,7 +15,8 @@ from fadrm_hf.evaluation.measured_tables import with_suffix
 from fadrm_hf.evaluation.whole_dataset import Bound, measure_bound
 from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.shards import WorkFolder, join_world, require_place
+from fadrm_hf.runtime.run_folder import WorkFolder, require_place
+from fadrm_hf.runtime.shards import join_world
 
 _STUDENTS = ["resnet18", "resnet50", "resnet101"]  # Table 1
 _DESCRIPTION = """Train students on all images of a dataset with hard labels; write one table with published numbers.

@@ -20,7 +20,6 @@ from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.reading import read_images
 from fadrm_hf.artifact.recorded_source import load_recorded_source
-from fadrm_hf.artifact.tables import IMAGES_FOLDER
 from fadrm_hf.config import RecoverConfig, StudentConfig, require
 from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import FadrmError, ScoreError
@@ -39,10 +38,10 @@ from fadrm_hf.evaluation.generalisation import (
 )
 from fadrm_hf.evaluation.information import Observer, classifier_of, named_observer, recorded_observer
 from fadrm_hf.methods import METHODS
-from fadrm_hf.recovery.snapshots import SNAPSHOTS
 from fadrm_hf.runtime.files import load_tensors
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, PATCHES, SNAPSHOTS, TEACHERS
 from fadrm_hf.runtime.shards import range_name, recovery_shards
 
 _ALPHA = 0.5  # FADRM's (Table 8), for methods without a residual
@@ -130,7 +129,7 @@ def analyse(
         TeacherError: If the network cannot be loaded, or does not take these images.
     """
     manifest = location.manifest
-    for name in (name for name in manifest.files if name.startswith((f"{IMAGES_FOLDER}/", "teachers/"))):
+    for name in (name for name in manifest.files if name.startswith((f"{IMAGES_FOLDER}/", TEACHERS))):
         location.local(name)
     observer = _observer(location, request.network, device)
     temperature = request.temperature or manifest.settings("student", StudentConfig).temperature or _TEMPERATURE
@@ -196,7 +195,7 @@ def _lacking(manifest: Manifest, work: Path | None) -> dict[str, str]:
     """What of Theorem 2 cannot be measured, with what gives it."""
     if _setting_of(manifest, "starts_from") not in _REAL_STARTS:
         return {"theorem2": "an artifact of a method that starts from real images, such as fadrm"}
-    if work is None or not any((work / "patches").glob("*.safetensors")):
+    if work is None or not any((work / PATCHES).glob("*.safetensors")):
         return {"theorem2": "the folder RUN.work beside the artifact, which distill leaves there"}
     if not _has_residuals(manifest, work):
         return {"residuals": "fadrm-hf distill --snapshots from the beginning, by a method with residuals: fadrm"}
@@ -234,7 +233,7 @@ def _snapshot_injections(
 ) -> Iterator[Injection]:
     """The residuals of the first shard, as they were: two looks at one iteration are before and after."""
     shard = recovery_shards(len(manifest.class_map), manifest.ipc, manifest.settings("recover", RecoverConfig))[0]
-    start = load_tensors(work / "patches" / f"{range_name(shard.classes)}.safetensors")
+    start = load_tensors(work / PATCHES / f"{range_name(shard.classes)}.safetensors")
     rows = torch.isin(start["ipc_index"], torch.tensor(shard.ipc_indices)).nonzero().squeeze(1)[:most]
     real, labels = observer.normalise(start["images"][rows]).flatten(1), start["label"][rows]
     looks = [load_tensors(file) for file in sorted((work / SNAPSHOTS).glob("*.safetensors"))]
@@ -246,12 +245,12 @@ def _snapshot_injections(
 
 def _patches_by_row(work: Path, manifest: Manifest) -> Tensor:
     """(N, 3, S, S) uint8: the starting image of each row of the artifact."""
-    parts = [load_tensors(file) for file in sorted((work / "patches").glob("*.safetensors"))]
+    parts = [load_tensors(file) for file in sorted((work / PATCHES).glob("*.safetensors"))]
     starts = {name: torch.cat([part[name] for part in parts]) for name in ("images", "label", "ipc_index")}
     places = starts["ipc_index"] * len(manifest.class_map) + starts["label"]
     if not torch.equal(places.sort().values, torch.arange(manifest.num_images)):
         raise ScoreError(
-            f"{work / 'patches'} has starting images of {len(places)} of {manifest.num_images} images; run fadrm-hf "
+            f"{work / PATCHES} has starting images of {len(places)} of {manifest.num_images} images; run fadrm-hf "
             "distill again with the arguments of the run, or remove the folder to leave Theorem 2 out"
         )
     return starts["images"][places.argsort()]

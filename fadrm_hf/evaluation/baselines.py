@@ -29,7 +29,7 @@ from fadrm_hf.networks.students import check_student
 from fadrm_hf.pipeline.distill import distill
 from fadrm_hf.report.card import ROWS, Result, read_results
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.shards import WorkFolder
+from fadrm_hf.runtime.run_folder import RunFolder, WorkFolder
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.train_student import train_students
 
@@ -74,7 +74,7 @@ def measure_baselines(
         reporter.say(title)
         protocol = replace(run.student, labels="soft" if labels == "soft" else "hard")
         if images == "whole":
-            beside, seeds = folder.parent / "teachers", run.student.num_seeds
+            beside, seeds = RunFolder(folder).trained_teachers, run.student.num_seeds
             result = train_on_everything(source, run.student.student, run.squeeze, beside, seeds, reporter, state)
         else:
             trained_on = random_real_artifact(run, quiet) if images == "random_real" else folder

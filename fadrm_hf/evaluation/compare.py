@@ -36,7 +36,8 @@ from fadrm_hf.runtime import terminal
 from fadrm_hf.runtime.files import read_json, sha256, write_bytes, write_json
 from fadrm_hf.runtime.locks import Locks
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.shards import WorkFolder, join_world
+from fadrm_hf.runtime.run_folder import LOCKS, RESULTS, RunFolder, WorkFolder
+from fadrm_hf.runtime.shards import join_world
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.protocol import protocol_of
 from fadrm_hf.training.train_student import known_of_result, train_students
@@ -162,7 +163,7 @@ def measure_shared(
     """
     own: dict[str, Row] = {}
     runs = Path(next(iter(contenders.values())).run.output).parent
-    locks = Locks(runs / "locks", reporter.say, reporter.say)
+    locks = Locks(runs / LOCKS, reporter.say, reporter.say)
 
     def is_done(name: str) -> bool:
         return name in own or _file_of_result(contenders[name]) is not None
@@ -301,12 +302,12 @@ def _row(file: Path) -> Row:
 def _file_of_result(contender: Contender) -> Path | None:
     """The result of a run, if it is that of these very settings; cheap enough to be asked all the time."""
     note = read_json(_note_of(contender)) or {}
-    file = Path(contender.run.output) / "results" / str(note.get("result"))
+    file = Path(contender.run.output) / RESULTS / str(note.get("result"))
     return file if file.is_file() and sha256(file) == note.get("sha256") else None
 
 
 def _remember(contender: Contender, result: Result) -> None:
-    file = Path(contender.run.output) / "results" / f"{result_name(result)}.json"
+    file = RunFolder(contender.run.output).result(result_name(result))
     write_json(_note_of(contender), {"result": file.name, "sha256": sha256(file)})
 
 

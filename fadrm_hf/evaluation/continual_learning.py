@@ -25,13 +25,13 @@ from torch import Tensor
 
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import ClassRecord, Manifest
-from fadrm_hf.artifact.tables import IMAGES_FOLDER
 from fadrm_hf.config import StudentConfig, require
 from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.networks.students import check_student
 from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.progress import Reporter, Task
+from fadrm_hf.runtime.run_folder import IMAGES_FOLDER
 from fadrm_hf.runtime.shards import from_all, mine
 from fadrm_hf.training.accuracy import summarise
 from fadrm_hf.training.loader import Distilled

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fadrm_hf.artifact.manifest import MANIFEST_NAME, StageRecord, read_manifest
+from fadrm_hf.artifact.manifest import StageRecord, read_manifest
 from fadrm_hf.config import RunConfig, SourceConfig, SqueezeConfig, StudentConfig, build, read_settings
 from fadrm_hf.config.datasets import PRESETS, WHOLE_DATASET, Preset, preset_of, resolve, resolve_squeeze
 from fadrm_hf.config.protocols import nearest
@@ -21,6 +21,7 @@ from fadrm_hf.evaluation.ablation import with_settings
 from fadrm_hf.pipeline.arguments import run_from_recipe
 from fadrm_hf.report.card import Result
 from fadrm_hf.report.card.scores import SCORES_NAME
+from fadrm_hf.runtime.run_folder import MANIFEST, RESULTS
 
 # Training and test images.
 _NUM_IMAGES = {
@@ -190,7 +191,7 @@ def read_measurements(folder: Path) -> list[Measurement]:
         ArtifactError: If a file is damaged.
     """
     found = [
-        *(each for path in sorted(folder.glob(f"*/{MANIFEST_NAME}")) for each in _of_run(folder, path.parent)),
+        *(each for path in sorted(folder.glob(f"*/{MANIFEST}")) for each in _of_run(folder, path.parent)),
         *(each for path in sorted(folder.glob("*/whole-*.json")) for each in _of_bound(folder, path)),
         *(each for path in sorted(folder.glob("*.json")) for each in _of_table(folder, path)),
     ]
@@ -200,9 +201,9 @@ def read_measurements(folder: Path) -> list[Measurement]:
 def _of_run(folder: Path, run_folder: Path) -> Iterator[Measurement]:
     manifest = read_manifest(run_folder)
     run = run_from_recipe(manifest.config, run_folder.name)
-    files = [path for place in (run_folder, run_folder / "results") for path in sorted(place.glob("*.json"))]
+    files = [path for place in (run_folder, run_folder / RESULTS) for path in sorted(place.glob("*.json"))]
     for path in files:
-        if path.name not in (MANIFEST_NAME, SCORES_NAME):
+        if path.name not in (MANIFEST, SCORES_NAME):
             file, result = path.relative_to(folder).as_posix(), read_document(path)
             revision, gpu = manifest.source.revision, manifest.machine.get("gpu")
             yield Measurement(file, run.source, revision, result, run, manifest.stages, gpu)
@@ -211,7 +212,7 @@ def _of_run(folder: Path, run_folder: Path) -> Iterator[Measurement]:
 def _of_bound(folder: Path, path: Path) -> Iterator[Measurement]:
     """A result of `whole-dataset`; those of a run folder are found with it."""
     result = read_document(path)
-    if not (path.parent / MANIFEST_NAME).exists() and "source" in result:
+    if not (path.parent / MANIFEST).exists() and "source" in result:
         known = {name: result["source"].get(name) for name in ("name", "preset", "size", "classes")}
         file = path.relative_to(folder).as_posix()
         yield Measurement(file, build(SourceConfig, known), result["source"]["revision"], result)

@@ -19,12 +19,12 @@ from accelerate import PartialState
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.config import LARGEST_SMALL_SIZE, StudentConfig, require
 from fadrm_hf.data.sources import Source
 from fadrm_hf.networks.students import check_student, create_student
 from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.progress import Reporter, Task
+from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.runtime.shards import from_all, mine
 from fadrm_hf.training.accuracy import predict, topk_accuracy
 from fadrm_hf.training.loader import Distilled

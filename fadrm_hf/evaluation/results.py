@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fadrm_hf.artifact.location import Location
-from fadrm_hf.artifact.manifest import MANIFEST_NAME, read_manifest, refresh_files
+from fadrm_hf.artifact.manifest import read_manifest, refresh_files
 from fadrm_hf.config import StudentConfig
 from fadrm_hf.errors import RunFolderError
 from fadrm_hf.evaluation.scorecard import renewed
@@ -19,7 +19,7 @@ from fadrm_hf.report.card import ANALYSIS_NAME, Result, read_results, result_fil
 from fadrm_hf.report.card.scores import SCORES_NAME, Scores, read_scores
 from fadrm_hf.report.gallery import refresh_gallery
 from fadrm_hf.runtime.files import read_json, write_json
-from fadrm_hf.runtime.shards import WorkFolder, require_place
+from fadrm_hf.runtime.run_folder import MANIFEST, RESULTS, RunFolder, WorkFolder, require_place
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ResultFolder:
             folder, name = self.work.path, f"{name}-{_digest(result)}"
         elif folder == self.location.folder:
             return record_result(folder, result)
-        path = folder / "results" / f"{name}.json"
+        path = RunFolder(folder).result(name)
         write_json(path, result | self._origin)
         return path
 
@@ -66,7 +66,7 @@ class ResultFolder:
 
     def _is_trial(self, result: Result) -> bool:
         """Whether a result would take the place of one that was made by the artifact's own settings, and was not."""
-        held = read_json(self.folder / "results" / f"{result_name(result)}.json")
+        held = read_json(RunFolder(self.folder).result(result_name(result)))
         own = asdict(self.location.manifest.settings("student", StudentConfig))
         return held is not None and _keeps_to(held, own) and not _keeps_to(result, own)
 
@@ -84,7 +84,7 @@ class ResultFolder:
         return self._put(ANALYSIS_NAME, analysis)
 
     def _put(self, name: str, document: dict[str, Any]) -> Path:
-        path = self.folder / "results" / name
+        path = self.folder / RESULTS / name
         write_json(path, document)
         if self.folder == self.location.folder:
             _bring_up_to_date(self.folder)
@@ -106,7 +106,7 @@ def result_folder(location: Location, output: str | None = None) -> ResultFolder
     folder = Path(output) if output else own
     folder = location.folder if folder.resolve() == location.folder.resolve() else folder
     require_place(folder)
-    if folder != location.folder and (folder / MANIFEST_NAME).exists():
+    if folder != location.folder and (folder / MANIFEST).exists():
         raise RunFolderError(
             f"{folder} holds an artifact of its own, where results of {location.name} have no place; set --output to"
             " another folder"
@@ -124,11 +124,11 @@ def record_result(folder: Path, result: Result) -> Path:
     Returns:
         The result's file. An evaluation of the same kind that was there before is replaced.
     """
-    path = folder / "results" / f"{result_name(result)}.json"
+    path = RunFolder(folder).result(result_name(result))
     write_json(path, result)
     if (scores := read_scores(folder)) is not None:
         scores = renewed(scores, read_results(folder), read_manifest(folder))
-        write_json(folder / "results" / SCORES_NAME, scores.as_plain())
+        write_json(RunFolder(folder).scores, scores.as_plain())
     _bring_up_to_date(folder)
     return path
 

@@ -14,7 +14,6 @@ from fadrm_hf.artifact.location import Location, table_names
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.reading import read_images
 from fadrm_hf.artifact.recorded_source import load_recorded_source
-from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.config import StudentConfig, require
 from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import FadrmError
@@ -23,11 +22,11 @@ from fadrm_hf.evaluation.leakage import copies_of_test_images
 from fadrm_hf.evaluation.scorecard import Contest, accuracy_scores
 from fadrm_hf.evaluation.scores import compression_ratio, cosine_distance, effective_number, pixel_entropy
 from fadrm_hf.methods import recorded_setting
-from fadrm_hf.recovery.snapshots import SNAPSHOTS
 from fadrm_hf.report.card import Result
 from fadrm_hf.report.card.scores import Score, Scores
 from fadrm_hf.runtime.files import load_tensors
 from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER, PATCHES, SNAPSHOTS, TEACHERS
 from fadrm_hf.training.accuracy import summarise
 
 Found = dict[str, Score]
@@ -92,7 +91,7 @@ def measure_scores(
     manifest = location.manifest
     own = manifest.settings("student", StudentConfig).student
     contest = Contest(request.student or own, request.label_weight, request.augmentation_weight)
-    for name in (name for name in manifest.files if name.startswith((f"{IMAGES_FOLDER}/", "teachers/"))):
+    for name in (name for name in manifest.files if name.startswith((f"{IMAGES_FOLDER}/", TEACHERS))):
         location.local(name)
     images, labels = read_images(location.folder)
     observer = _observer(location, request.network, device, reporter)
@@ -184,7 +183,7 @@ def _course(
     if work is None or observer is None or not iterations:
         return ()
     looks = [load_tensors(file) for file in sorted((work / SNAPSHOTS).glob("*.safetensors"))]
-    starts = [load_tensors(file)["images"] for file in sorted((work / "patches").glob("*.safetensors"))]
+    starts = [load_tensors(file)["images"] for file in sorted((work / PATCHES).glob("*.safetensors"))]
     if not looks and starts:
         end = torch.tensor(iterations)
         looks = [{"images": torch.cat(starts), "iteration": torch.tensor(0)}, {"images": images, "iteration": end}]

@@ -24,10 +24,9 @@ from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx o
 from fadrm_hf.artifact.location import LocalFolder, Location, table_names
 from fadrm_hf.artifact.manifest import MAX_MANIFEST_BYTES, Manifest, inner_path, read_manifest
 from fadrm_hf.artifact.reading import require_plausible_sizes
-from fadrm_hf.artifact.tables import LABELS_FOLDER
 from fadrm_hf.errors import ArtifactError, HubError
 from fadrm_hf.hub.session import talking_to_hub
-from fadrm_hf.runtime.run_folder import MANIFEST
+from fadrm_hf.runtime.run_folder import LABELS_FOLDER, MANIFEST
 
 _NAME = re.compile(r"(?:hf://)?(?:datasets/)?(?P<id>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
 _CODE = (".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".py", ".sh", ".so")
@@ -47,7 +46,7 @@ class RepoName:
 
 
 def parse_name(name: str) -> RepoName:
-    """`org/name`, `org/name@v1.0` or `hf://datasets/org/name@v1.0`.
+    """Parse `org/name`, `org/name@v1.0` or `hf://datasets/org/name@v1.0`.
 
     Raises:
         HubError: If it is none of these.
@@ -61,7 +60,7 @@ def parse_name(name: str) -> RepoName:
 
 
 def open_artifact(name: str | Path, revision: str | None = None) -> Location:
-    """An artifact by its folder or its name on the Hub, pinned to the commit that is there now.
+    """Open an artifact by its folder or its name on the Hub, pinned to the commit that is there now.
 
     Args:
         name: A folder, or `ORG/NAME`, `ORG/NAME@REVISION`.
@@ -85,26 +84,26 @@ def open_artifact(name: str | Path, revision: str | None = None) -> Location:
 
 
 def pinned_repository(location: Location) -> RepoName | None:
-    """The repository and commit (40 hexadecimal digits) that an artifact was read from; `None` for a local folder."""
+    """Return the repository and commit (40 hexadecimal digits) of an artifact; `None` for a local folder."""
     base = location.base if isinstance(location, _WithLabelsApart) else location
     return RepoName(base.id, base.commit) if isinstance(base, _Repository) else None
 
 
 def fetch_all(location: Location) -> Path:
-    """The artifact's folder with every file of the manifest in it, but for soft labels that lie apart."""
+    """Return the artifact's folder with every file of the manifest in it, but for soft labels kept apart."""
     for name in location.manifest.files:
         location.local(name)
     return location.folder
 
 
 def label_folder(location: Location) -> Path:
-    """The folder that `soft_labels/` is in: the artifact's own, or that of a repository apart."""
+    """Return the folder that has the soft labels: the artifact's own, or that of a repository apart."""
     names = table_names(location.manifest, LABELS_FOLDER)
     return location.local(names[0]).parent.parent if names else location.folder
 
 
 def unlisted_files(location: Location) -> tuple[str, ...]:
-    """What a repository holds beside the files of its manifest; of a local folder see `verify_artifact`."""
+    """Return the files of a repository that its manifest does not name; of a folder see `verify_artifact`."""
     base = location.base if isinstance(location, _WithLabelsApart) else location
     return base.unlisted if isinstance(base, _Repository) else ()
 
@@ -140,7 +139,7 @@ class _Repository:
 
 @dataclass(frozen=True)
 class _WithLabelsApart:
-    """An artifact whose soft labels lie in a repository of their own."""
+    """An artifact whose soft labels are in a repository of their own."""
 
     base: Location
     labels: RepoName
@@ -207,7 +206,7 @@ def _refuse_code(name: str, files: list[str]) -> None:
 
 
 def _download(name: RepoName, file: str, expected_bytes: int | None = None) -> Path:
-    """The file in the cache; a size is compared before anything is downloaded, and with what arrived."""
+    """Return the file in the cache; its size is checked before it is downloaded and after."""
     with talking_to_hub(f"reading {name}/{file}"):
         if expected_bytes is not None and _cached(name, file) is None:
             url = hf_hub_url(name.id, file, repo_type="dataset", revision=name.revision)
@@ -218,7 +217,7 @@ def _download(name: RepoName, file: str, expected_bytes: int | None = None) -> P
 
 
 def _stream(name: RepoName, file: str, expected_bytes: int) -> BinaryIO:
-    """The file, opened: where it is in the cache from there, else on the Hub."""
+    """Open the file: from the cache if it is there, else on the Hub."""
     cached = _cached(name, file)
     if cached is not None:
         _require_size(f"{name}/{file}", cached.stat().st_size, expected_bytes)
@@ -244,7 +243,7 @@ class _HubFile(HfFileSystemFile):
 
 
 def _cached(name: RepoName, file: str) -> Path | None:
-    """Where the file is in the cache, if it is."""
+    """Return the path of the file in the cache, if it is there."""
     found = try_to_load_from_cache(name.id, file, revision=name.revision, repo_type="dataset")
     return Path(found) if isinstance(found, str) else None
 
@@ -255,6 +254,6 @@ def _require_size(name: str, found: int | None, expected: int | None) -> None:
 
 
 def _looks_local(name: str) -> bool:
-    """Whether a name that is no folder of this machine was meant as one."""
+    """Return whether a name that is no folder of this machine was meant as one."""
     is_prefixed = name.startswith(("hf://", "datasets/"))
     return name.startswith((".", "/", "~")) or (name.count("/") != 1 and not is_prefixed)

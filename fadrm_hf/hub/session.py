@@ -33,7 +33,7 @@ _SERVER_TROUBLE = "the Hub has trouble; what has been sent stays there: run the 
 
 
 def require_login() -> HfApi:
-    """The Hub's client, with a token that the Hub knows.
+    """Return the Hub's client, with a token that the Hub knows.
 
     Raises:
         HubError: If there is no token, the Hub refuses it, or cannot be reached.
@@ -48,7 +48,7 @@ def require_login() -> HfApi:
 
 @contextmanager
 def talking_to_hub(what: str) -> Iterator[None]:
-    """Turn what the client raises into a `HubError` that says how to go on.
+    """Turn what the client raises into a `HubError` that says how to resume.
 
     Args:
         what: What is being done, e.g. "reading org/name"; the message begins with it.
@@ -82,12 +82,12 @@ def talking_to_hub(what: str) -> Iterator[None]:
     except (httpx.HTTPError, ConnectionError) as error:
         reason = str(error) or type(error).__name__
         raise HubError(
-            f"{what}: the connection to the Hub failed ({reason}); run the same command again to go on"
+            f"{what}: the connection to the Hub failed ({reason}); run the same command again to resume"
         ) from error
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that the Hub answered with, if it is an answer."""
+    """Return the HTTP status that the Hub answered with, if it did."""
     response = getattr(error, "response", None)
     return None if response is None else int(response.status_code)
 

@@ -24,7 +24,7 @@ class Costs:
 
     def __init__(self, job: Job, is_part: bool) -> None:
         self._job, self._is_part = job, is_part
-        self._path = job.work.path / "costs.json"
+        self._path = job.work.costs
         self._own: dict[str, Cost] = {}
 
     @contextmanager
@@ -39,7 +39,7 @@ class Costs:
             seconds = round(time.monotonic() - started, 1)
             self._own[stage] = {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes()}
             if self._job.state.is_main_process and self._job.work.path.exists():
-                with locked(self._job.work.path / "locks" / "costs.lock", self._job.reporter.say):
+                with locked(self._job.work.locks / "costs.lock", self._job.reporter.say):
                     self._add(stage)
 
     def records(self) -> dict[str, StageRecord]:

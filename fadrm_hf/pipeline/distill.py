@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fadrm_hf.artifact.manifest import MANIFEST_NAME, read_manifest
+from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.config import RunConfig
 from fadrm_hf.config.datasets import resolve
 from fadrm_hf.data.sources import Source, check_source, load_source
@@ -20,7 +20,8 @@ from fadrm_hf.pipeline import Line, Vote, recipe_of
 from fadrm_hf.pipeline.votes import check_votes, measure_votes, needs_votes, with_votes
 from fadrm_hf.recovery.patches import images_needed
 from fadrm_hf.recovery.plain import require_plain
-from fadrm_hf.runtime.shards import WHOLE, Share, WorkFolder, join_world, refuse_other_run, require_place
+from fadrm_hf.runtime.run_folder import MANIFEST, WorkFolder, refuse_other_run, require_place
+from fadrm_hf.runtime.shards import WHOLE, Share, join_world
 from fadrm_hf.runtime.tracking import Curves, recording
 
 
@@ -122,12 +123,12 @@ def _check_folder(run: RunConfig) -> None:
     require_place(folder)
     work = WorkFolder(folder)
     require_place(work.path)
-    if (folder / MANIFEST_NAME).exists():
+    if (folder / MANIFEST).exists():
         refuse_other_run(read_manifest(folder).config, recipe, vars(run), folder)
         return
     work.check(recipe, vars(run))
     held = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
-    if held and not work.is_claimed:
+    if held and not work.has_begun:
         raise RunFolderError(
             f"{folder} holds other files ({', '.join(held[:5])}{', ...' if len(held) > 5 else ''}), expected a new or "
             "an empty folder; set --output to another one"

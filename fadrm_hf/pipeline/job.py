@@ -13,7 +13,8 @@ from fadrm_hf.data.sources import Source
 from fadrm_hf.runtime import files
 from fadrm_hf.runtime.locks import Locks
 from fadrm_hf.runtime.progress import Reporter, Task
-from fadrm_hf.runtime.shards import Shard, Share, WorkFolder, class_ranges, classes_together, recovery_shards
+from fadrm_hf.runtime.run_folder import WorkFolder
+from fadrm_hf.runtime.shards import Shard, Share, class_ranges, classes_together, recovery_shards
 
 Unit = TypeVar("Unit")
 

@@ -25,6 +25,7 @@ from fadrm_hf.report.gallery import write_gallery
 from fadrm_hf.runtime import files
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.runtime.run_folder import RunFolder
 
 
 def write_artifact(
@@ -51,7 +52,7 @@ def write_artifact(
     size, relabel = recipe["source"]["size"], recipe["relabel"]
     epochs, codec = relabel["stored_epochs"] or relabel["epochs"], relabel["codec"]
     write_tables(folder, work, source.class_map, size, recipe["ipc"], epochs, codec, reporter)
-    files.write_bytes(folder / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
+    files.write_bytes(RunFolder(folder).recipe, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
     preset, method = preset_of(source.config), METHODS.get(recipe["method"]["name"])
     manifest = Manifest(
         method=recipe["method"]["name"],

@@ -17,21 +17,22 @@ import torch
 import yaml
 from datasets import Features
 
-from fadrm_hf.artifact.manifest import MANIFEST_NAME, Manifest, artifact_files, read_manifest, write_manifest
+from fadrm_hf.artifact.manifest import Manifest, artifact_files, read_manifest, write_manifest
 from fadrm_hf.artifact.reading import open_table, read_label_columns, read_label_group, table_files
-from fadrm_hf.artifact.tables import LABELS_FOLDER, write_label_table
+from fadrm_hf.artifact.tables import write_label_table
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features, label_table
 from fadrm_hf.errors import ArtifactError, ConfigError, RunFolderError
 from fadrm_hf.labels.codecs import Columns, find_codec
 from fadrm_hf.report.card import write_card
-from fadrm_hf.report.gallery import GALLERY, write_gallery
+from fadrm_hf.report.gallery import write_gallery
 from fadrm_hf.runtime.files import sha256, write_bytes
 from fadrm_hf.runtime.progress import QUIET, Reporter
+from fadrm_hf.runtime.run_folder import CARD, GALLERY, LABELS_FOLDER, MANIFEST, PICTURES, RECIPE, RESULTS, RunFolder
 
-_WRITTEN_ANEW = ("README.md", "recipe.yaml", f"{LABELS_FOLDER}/")
-_MEASURED = ("results/", "assets/accuracy.png")
+_WRITTEN_ANEW = (CARD, RECIPE, f"{LABELS_FOLDER}/")
+_MEASURED = (RESULTS, f"{PICTURES}accuracy.png")
 # Later than the rest of the artifact, perhaps a moment before the manifest is.
-_REFRESHED = ("results/", "assets/", f"{GALLERY}/")
+_REFRESHED = (RESULTS, PICTURES, GALLERY)
 
 
 def recode(
@@ -80,7 +81,7 @@ def recode(
     groups = _recoded(labels or folder, manifest, codec, features, epochs)
     write_label_table(output, features, groups, epochs, manifest.num_images, reporter)
     recipe = _recipe(manifest.config, output, codec, epochs)
-    write_bytes(output / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
+    write_bytes(RunFolder(output).recipe, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
     recoded = replace(manifest, config=recipe, label_codec=codec, label_epochs=epochs, label_repository=None)
     write_card(output, recoded)
     if (output / GALLERY).exists():
@@ -107,7 +108,7 @@ def _require_unchanged(manifest: Manifest, paths: Mapping[str, Path]) -> None:
     for name, path in paths.items():
         if name in manifest.files and sha256(path) != manifest.files[name].sha256:
             raise ArtifactError(
-                f"{name} is damaged: it is not what {MANIFEST_NAME} says (SHA-256); fetch the artifact again"
+                f"{name} is damaged: it is not what {MANIFEST} says (SHA-256); fetch the artifact again"
             )
 
 

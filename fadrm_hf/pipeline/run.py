@@ -9,7 +9,6 @@ from typing import Any
 
 from accelerate import PartialState
 
-from fadrm_hf.artifact.manifest import MANIFEST_NAME
 from fadrm_hf.builders.soft_labels import label_features, row_bytes
 from fadrm_hf.config import RunConfig
 from fadrm_hf.data.sources import Source
@@ -26,7 +25,8 @@ from fadrm_hf.recovery.matching.gathering import gather_statistics, statistics_b
 from fadrm_hf.runtime.locks import Locks
 from fadrm_hf.runtime.number_format import slow_format
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.shards import WHOLE, Shard, Share, WorkFolder, require_space
+from fadrm_hf.runtime.run_folder import MANIFEST, RunFolder, WorkFolder, require_space
+from fadrm_hf.runtime.shards import WHOLE, Shard, Share
 from fadrm_hf.runtime.tracking import Curves
 
 
@@ -96,7 +96,7 @@ class Line:
         work = WorkFolder(self._folder)
         reporter = Reporter(work.log, quiet or not state.is_main_process, curves if state.is_main_process else None)
         place = state.process_index / state.num_processes
-        locks = Locks(work.path / "locks", reporter.say, Reporter(quiet=quiet).say, place)
+        locks = Locks(work.locks, reporter.say, Reporter(quiet=quiet).say, place)
         self._job = Job(run, source, state, work, locks, reporter, share, snapshots)
         self._costs = Costs(self._job, is_part=teachers is not None)
         self._vote, self._given_teachers = vote, teachers
@@ -116,12 +116,12 @@ class Line:
         with cost("teachers"), job.state.main_process_first():
             teachers = self._given_teachers or self._prepare_teachers()
             # Not before: a run whose teachers are refused leaves nothing behind, and may be given other settings.
-            job.work.claim(recipe_of(job.run), vars(job.run))
+            job.work.begin(recipe_of(job.run), vars(job.run))
             job.work.remember_source(job.run.source.name)
         measured = self._gather_statistics(teachers)
         if self._vote is not None:
             with cost("votes"):
-                work = self._folder.parent / "votes"
+                work = RunFolder(self._folder).votes
                 teachers = self._vote(Ballot(job.run, job.source, teachers, work, job.state, job.reporter))
         with cost("patches"):
             build_pools(job, teachers[0])
@@ -149,7 +149,7 @@ class Line:
 
     @property
     def _is_finished(self) -> bool:
-        return (self._folder / MANIFEST_NAME).exists()
+        return (self._folder / MANIFEST).exists()
 
     def _say_what_is_slow(self) -> None:
         """Name a number format that is emulated here; in the fast forms, and for labels, none is."""
@@ -163,7 +163,7 @@ class Line:
             run.teachers,
             run.squeeze,
             self._job.source,
-            self._folder.parent / "teachers",
+            RunFolder(self._folder).trained_teachers,
             run.seed,
             self._job.reporter,
             self._job.device,
@@ -192,7 +192,7 @@ class Line:
             squeeze=run.squeeze,
             convolutions=convolutions,
             classes=classes,
-            folder=self._folder.parent / "statistics",
+            folder=RunFolder(self._folder).statistics,
             seed=run.seed,
             state=job.state,
             reporter=job.reporter,

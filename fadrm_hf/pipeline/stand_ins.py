@@ -12,11 +12,12 @@ from fadrm_hf.data.sources import Source
 from fadrm_hf.networks.teachers import Teacher, align_teacher, load_teacher
 from fadrm_hf.networks.teachers.squeeze import new_network
 from fadrm_hf.networks.teachers.teacher import split_name, squeezed_folder
+from fadrm_hf.runtime.run_folder import RunFolder
 
 
 def folder_of(name: str, run: RunConfig, source: Source) -> Path:
     """Where the teacher `squeeze/...` of a run is kept, once it is trained."""
-    architecture, kept = split_name(name)[1], Path(run.output).parent / "teachers"
+    architecture, kept = split_name(name)[1], RunFolder(run.output).trained_teachers
     return squeezed_folder(source, architecture, run.squeeze, kept, run.seed)
 
 

@@ -27,7 +27,8 @@ from fadrm_hf.pipeline import Ballot, Line, recipe_of
 from fadrm_hf.recovery.patches import images_needed
 from fadrm_hf.runtime import files
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.shards import WorkFolder, mine
+from fadrm_hf.runtime.run_folder import WorkFolder
+from fadrm_hf.runtime.shards import mine
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.train_student import train_students
 

@@ -16,7 +16,6 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, Discussion, HfApi
 
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import FileRecord, Manifest, with_files
-from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.errors import ArtifactError, HubError
 from fadrm_hf.evaluation.results import result_name
 from fadrm_hf.hub.repository import RepoName, open_artifact, parse_name, pinned_repository
@@ -25,9 +24,8 @@ from fadrm_hf.hub.session import require_login, talking_to_hub
 from fadrm_hf.publishing.received_results import read_evaluation
 from fadrm_hf.report.card import Result, read_results, replace_results
 from fadrm_hf.runtime.files import write_bytes
-from fadrm_hf.runtime.run_folder import MANIFEST
+from fadrm_hf.runtime.run_folder import CARD, IMAGES_FOLDER, LABELS_FOLDER, MANIFEST, RESULTS
 
-_CARD = "README.md"
 _SAYS = {
     "opened": "a pull request is open at",
     "open": "this evaluation was sent before; its pull request waits at",
@@ -73,7 +71,7 @@ def send_result(result_file: Path, repo_id: str, revision: str | None = None) ->
     artifact = {"repository": given.id, "revision": _commit_of(measured_on)}
     result |= {"artifact": artifact, "contributed": True}
     content = (json.dumps(result, indent=2, ensure_ascii=False) + "\n").encode()
-    path = f"results/{result_name(result)}-{hashlib.sha256(content).hexdigest()[:8]}.json"
+    path = f"{RESULTS}{result_name(result)}-{hashlib.sha256(content).hexdigest()[:8]}.json"
     if path in current.manifest.files:
         return Contribution(f"{api.endpoint}/datasets/{given.id}/blob/main/{path}", "merged")
     waiting = _find_pull(api, current, path, content)
@@ -83,7 +81,7 @@ def send_result(result_file: Path, repo_id: str, revision: str | None = None) ->
 
 
 def _measured_on(result: Result, given: RepoName, result_file: Path) -> Location:
-    """The dataset at the commit of an evaluation, as it says itself or as it is given."""
+    """Return the dataset at the commit of an evaluation, as it says itself or as it is given."""
     recorded = result.get("artifact") or {"repository": given.id, "revision": given.revision}
     if recorded["revision"] is None:
         raise HubError(
@@ -109,7 +107,7 @@ def _commit_of(location: Location) -> str:
 
 
 def _require_same_data(result: Result, measured_on: Location, current: Location) -> None:
-    """An evaluation speaks for the tables it was measured on, and for no others."""
+    """Refuse an evaluation of other tables than those that are there now."""
     if _tables(measured_on.manifest) != _tables(current.manifest):
         raise HubError(
             f"the images or labels of {current.name} are others than those of {measured_on.name}, on which this was"
@@ -144,23 +142,23 @@ def _open_pull(api: HfApi, current: Location, path: str, content: bytes) -> str:
 
 
 def _changed_files(current: Location, path: str, content: bytes) -> dict[str, bytes]:
-    """The files of the pull request; merged, they are an artifact whose every hash is right."""
+    """Return the files of the pull request; merged, they are an artifact whose every hash is right."""
     with tempfile.TemporaryDirectory() as scratch:
         for name in current.manifest.files:
-            if name.startswith("results/"):
+            if name.startswith(RESULTS):
                 write_bytes(Path(scratch, name), current.local(name).read_bytes())
         write_bytes(Path(scratch, path), content)
         results = read_results(Path(scratch))
-    card = replace_results(current.local(_CARD).read_text(encoding="utf-8"), results).encode()
+    card = replace_results(current.local(CARD).read_text(encoding="utf-8"), results).encode()
     manifest = (current.folder / MANIFEST).read_text(encoding="utf-8")
-    contents = {path: content, _CARD: card}
+    contents = {path: content, CARD: card}
     return contents | {MANIFEST: with_files(manifest, contents).encode()}
 
 
 def _find_pull(api: HfApi, current: Location, path: str, content: bytes) -> str | None:
-    """The page of an open pull request that adds this very file and can still be merged."""
+    """Return the page of an open pull request that adds this very file and can still be merged."""
     expected = current.manifest.files | {path: FileRecord(hashlib.sha256(content).hexdigest(), len(content))}
-    del expected[_CARD]  # whose table a pull request changes
+    del expected[CARD]  # whose table a pull request changes
     repo_id = current.name.partition("@")[0]
     for pull in _open_pulls(api, repo_id):
         if pull.title == _title(path) and expected.items() <= _files_of_pull(repo_id, pull).items():
@@ -169,7 +167,7 @@ def _find_pull(api: HfApi, current: Location, path: str, content: bytes) -> str 
 
 
 def _files_of_pull(repo_id: str, pull: Discussion) -> dict[str, FileRecord]:
-    """What a pull request would make of the artifact; nothing if it would break it."""
+    """Return the files of the artifact with a pull request merged; none if it would break it."""
     try:
         return open_artifact(repo_id, pull.git_reference).manifest.files
     except ArtifactError:

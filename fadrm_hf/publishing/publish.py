@@ -50,7 +50,7 @@ _UNKNOWN_COMMIT = "0" * 40  # of labels that are not there yet
 
 @dataclass(frozen=True)
 class Publication:
-    """What came of it.
+    """What a request came to.
 
     Attributes:
         repo_id: `ORG/NAME`.
@@ -66,20 +66,34 @@ class Publication:
 
 
 @dataclass(frozen=True)
-class _Wish:
-    """What the caller asked for; see `publish`."""
+class Request:
+    """What is to be published, and how.
+
+    Attributes:
+        folder: The artifact. Its card is rewritten with the repository's name, and results that others contributed on
+            the Hub are filed in it.
+        repo_id: `ORG/NAME`; made if need be. If the source's terms ask for consent and the repository is not private,
+            its readers are asked for it.
+        tag: Version, such as "v1.0"; `None` for the next one, or the present one if nothing has changed.
+        private: Whether only its owners see it.
+        labels: "with" the images, "apart" in `repo_id-labels`, or "online": not at all.
+        num_steps: Labelled batches that are made again to check the artifact.
+        dry_run: Only say what would be sent.
+        space: Whether the gallery becomes the static Space `repo_id` as well.
+    """
 
     folder: Path
     repo_id: str
-    tag: str | None
-    private: bool
-    labels: Labels
-    dry_run: bool
-    space: bool
+    tag: str | None = None
+    private: bool = False
+    labels: Labels = "with"
+    num_steps: int = 4
+    dry_run: bool = False
+    space: bool = False
 
     @property
     def label_repo_id(self) -> str:
-        """Where labels go that lie apart."""
+        """The repository of labels that are kept apart."""
         return f"{self.repo_id}-labels"
 
     def staged(self, variant: str) -> Path:
@@ -90,35 +104,14 @@ class _Wish:
         return folder
 
 
-def publish(
-    folder: Path,
-    repo_id: str,
-    *,
-    tag: str | None = None,
-    private: bool = False,
-    labels: Labels = "with",
-    num_steps: int = 4,
-    dry_run: bool = False,
-    space: bool = False,
-    reporter: Reporter = QUIET,
-    patience: Patience = PATIENT,
-) -> Publication:
+def publish(request: Request, reporter: Reporter = QUIET, patience: Patience = PATIENT) -> Publication:
     """Publish an artifact, or resume a publication that was interrupted.
 
-    The card in `folder` is rewritten with the repository's name, and results that others contributed on the Hub are
-    filed in it. Everything becomes visible in one commit: readers see either all of a version or nothing of it.
+    Everything becomes visible in one commit: readers see either all of a version or nothing of it.
 
     Args:
-        folder: The artifact.
-        repo_id: `ORG/NAME`; made if need be. If the source's terms ask for consent and the repository is not private,
-            its readers are asked for it.
-        tag: Version, such as "v1.0"; `None` for the next one, or the present one if nothing has changed.
-        private: Whether only its owners see it.
-        labels: "with" the images, "apart" in `repo_id-labels`, or "online": not at all.
-        num_steps: Labelled batches that are made again to check the artifact.
-        dry_run: Only say what would be sent.
-        space: Whether the gallery becomes the static Space `repo_id` as well.
-        reporter: Where that is said, and the progress.
+        request: What and how.
+        reporter: Where progress goes.
         patience: How long to retry while the Hub has trouble.
 
     Raises:
@@ -126,19 +119,18 @@ def publish(
         ArtifactError: If the artifact is damaged, or has no gallery to make a Space of.
         ConfigError: If the Space would show to everybody what readers of the dataset have to agree to terms for.
     """
-    _check_names(repo_id, tag)
-    if space:
-        _check_space(folder, private)
+    _check_names(request.repo_id, request.tag)
+    if request.space:
+        _check_space(request.folder, request.private)
     publisher = Publisher(retry("logging in", require_login, patience=patience), reporter, patience)
-    _require_sound(folder, num_steps, reporter)
-    wish = _Wish(folder, repo_id, tag, private, labels, dry_run, space)
+    _require_sound(request.folder, request.num_steps, reporter)
     for attempt in range(1, patience.tries + 1):
         try:
-            return _publish_once(publisher, wish)
+            return _publish_once(publisher, request)
         except HubError as error:
             if attempt == patience.tries or error.__cause__ is None or status_of(error.__cause__) != 412:
                 raise
-            reporter.say(f"somebody committed to {repo_id} meanwhile; looking again")
+            reporter.say(f"somebody committed to {request.repo_id} meanwhile; looking again")
     raise AssertionError("the last try returns or raises")
 
 
@@ -177,64 +169,66 @@ def _require_sound(folder: Path, num_steps: int, reporter: Reporter) -> None:
         )
 
 
-def _publish_once(publisher: Publisher, wish: _Wish) -> Publication:
+def _publish_once(publisher: Publisher, request: Request) -> Publication:
     """Look at the Hub once, and do what follows from it."""
-    remote = publisher.look(wish.repo_id)
-    if wish.labels == "apart":
-        return _publish_apart(publisher, wish, remote)
-    folder = wish.folder
-    if wish.labels == "online":
-        folder = wish.staged("online")
-        recode(wish.folder, folder, codec="none")
+    remote = publisher.look(request.repo_id)
+    if request.labels == "apart":
+        return _publish_apart(publisher, request, remote)
+    folder = request.folder
+    if request.labels == "online":
+        folder = request.staged("online")
+        recode(request.folder, folder, codec="none")
     _take_over_results(publisher, remote, folder)
-    return _carry_out_all(publisher, wish, _decide(publisher, wish, remote, _written_for(folder, wish.repo_id)))
+    return _carry_out_all(
+        publisher, request, _decide(publisher, request, remote, _written_for(folder, request.repo_id))
+    )
 
 
-def _publish_apart(publisher: Publisher, wish: _Wish, remote: Remote) -> Publication:
+def _publish_apart(publisher: Publisher, request: Request, remote: Remote) -> Publication:
     """Publish the labels; then the images, whose manifest and card name the labels' commit."""
-    _take_over_results(publisher, remote, wish.folder)
-    labels = publisher.decide(_label_order(wish))
-    images = _decide(publisher, wish, remote, _stage_apart(wish, labels.commit or _UNKNOWN_COMMIT))
-    sent = _carry_out(publisher, wish, labels)
+    _take_over_results(publisher, remote, request.folder)
+    labels = publisher.decide(_label_order(request))
+    images = _decide(publisher, request, remote, _stage_apart(request, labels.commit or _UNKNOWN_COMMIT))
+    sent = _carry_out(publisher, request, labels)
     if sent.commit != labels.commit and sent.commit is not None:
-        images = _decide(publisher, wish, remote, _stage_apart(wish, sent.commit))
-    return _carry_out_all(publisher, wish, images)
+        images = _decide(publisher, request, remote, _stage_apart(request, sent.commit))
+    return _carry_out_all(publisher, request, images)
 
 
-def _decide(publisher: Publisher, wish: _Wish, remote: Remote, files: Mapping[str, LocalFile]) -> Decision:
-    order = Order(wish.repo_id, files, "dataset", (MANIFEST,), wish.tag, wish.private, _terms(wish.folder))
+def _decide(publisher: Publisher, request: Request, remote: Remote, files: Mapping[str, LocalFile]) -> Decision:
+    order = Order(request.repo_id, files, "dataset", (MANIFEST,), request.tag, request.private, _terms(request.folder))
     return publisher.decide(order, remote)
 
 
-def _label_order(wish: _Wish) -> Order:
+def _label_order(request: Request) -> Order:
     """Return the repository of the labels: their tables and a small card. Its versions are counted by themselves."""
-    files = {name: file for name, file in _files(wish.folder).items() if name.startswith(_LABELS)}
-    card = LocalFile.of(_label_card(read_manifest(wish.folder), wish).encode())
-    terms = _terms(wish.folder)
-    return Order(wish.label_repo_id, files | {CARD: card}, marks=(_LABELS,), private=wish.private, terms=terms)
+    files = {name: file for name, file in _files(request.folder).items() if name.startswith(_LABELS)}
+    card = LocalFile.of(_label_card(read_manifest(request.folder), request).encode())
+    terms = _terms(request.folder)
+    return Order(request.label_repo_id, files | {CARD: card}, marks=(_LABELS,), private=request.private, terms=terms)
 
 
-def _space_order(wish: _Wish, published: Decision) -> Order:
+def _space_order(request: Request, published: Decision) -> Order:
     """Return the Space: the gallery that is published with the dataset, and a card; private if the dataset is."""
     files = published.order.files.items()
     gallery = {name.removeprefix(GALLERY): file for name, file in files if name.startswith(GALLERY)}
-    card = LocalFile.of(_space_card(read_manifest(wish.folder), wish).encode())
-    is_private = wish.private or published.remote.is_private
-    return Order(wish.repo_id, gallery | {CARD: card}, "space", (RECORD,), private=is_private)
+    card = LocalFile.of(_space_card(read_manifest(request.folder), request).encode())
+    is_private = request.private or published.remote.is_private
+    return Order(request.repo_id, gallery | {CARD: card}, "space", (RECORD,), private=is_private)
 
 
-def _carry_out_all(publisher: Publisher, wish: _Wish, decision: Decision) -> Publication:
+def _carry_out_all(publisher: Publisher, request: Request, decision: Decision) -> Publication:
     """Publish the dataset; then its Space, if one is asked for."""
-    done = _carry_out(publisher, wish, decision)
-    if wish.space:
-        _carry_out(publisher, wish, publisher.decide(_space_order(wish, decision)))
+    done = _carry_out(publisher, request, decision)
+    if request.space:
+        _carry_out(publisher, request, publisher.decide(_space_order(request, decision)))
     return done
 
 
-def _carry_out(publisher: Publisher, wish: _Wish, decision: Decision) -> Publication:
+def _carry_out(publisher: Publisher, request: Request, decision: Decision) -> Publication:
     for line in decision.lines():
         publisher.reporter.say(line)
-    commit = None if wish.dry_run else publisher.publish(decision)
+    commit = None if request.dry_run else publisher.publish(decision)
     return Publication(decision.order.repo_id, decision.tag, commit, decision.is_done)
 
 
@@ -269,14 +263,14 @@ def _fetch_result(publisher: Publisher, remote: Remote, name: str) -> bytes:
     return Path(retry(f"reading {remote.id}/{name}", fetch, patience=publisher.patience)).read_bytes()
 
 
-def _stage_apart(wish: _Wish, label_commit: str) -> dict[str, LocalFile]:
+def _stage_apart(request: Request, label_commit: str) -> dict[str, LocalFile]:
     """Return the files of a copy of the run without labels, whose manifest says where they are."""
-    folder = wish.staged("apart")
-    for name in [*artifact_files(wish.folder), MANIFEST]:
-        _link(wish.folder / name, folder / name)
+    folder = request.staged("apart")
+    for name in [*artifact_files(request.folder), MANIFEST]:
+        _link(request.folder / name, folder / name)
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    write_json(folder / MANIFEST, manifest | {"label_repository": f"{wish.label_repo_id}@{label_commit}"})
-    files = _written_for(folder, wish.repo_id)
+    write_json(folder / MANIFEST, manifest | {"label_repository": f"{request.label_repo_id}@{label_commit}"})
+    files = _written_for(folder, request.repo_id)
     return {name: file for name, file in files.items() if not name.startswith(_LABELS)}
 
 
@@ -309,7 +303,7 @@ def _terms(folder: Path) -> str | None:
     return public_source(source.name) if source.gated else None
 
 
-def _space_card(manifest: Manifest, wish: _Wish) -> str:
+def _space_card(manifest: Manifest, request: Request) -> str:
     title = card_title(manifest)
     metadata = SpaceCardData(
         title=title,
@@ -319,13 +313,13 @@ def _space_card(manifest: Manifest, wish: _Wish) -> str:
         colorTo="gray",
         pinned=False,
         license=licence_fields(manifest.source)["license"],
-        datasets=[wish.repo_id],
+        datasets=[request.repo_id],
         tags=["dataset-distillation", "fadrm_hf"],
     )
-    return render("space_card.md", metadata=metadata.to_yaml(), title=title, name=wish.repo_id)
+    return render("space_card.md", metadata=metadata.to_yaml(), title=title, name=request.repo_id)
 
 
-def _label_card(manifest: Manifest, wish: _Wish) -> str:
+def _label_card(manifest: Manifest, request: Request) -> str:
     first, *others = label_configs()
     configs = [first | {"default": True}, *others]
     fields = {"pretty_name": f"{card_title(manifest)}: soft labels", "configs": configs}
@@ -334,8 +328,8 @@ def _label_card(manifest: Manifest, wish: _Wish) -> str:
         "label_card.md",
         metadata=metadata.to_yaml(),
         title=card_title(manifest),
-        name=wish.repo_id,
-        label_name=wish.label_repo_id,
+        name=request.repo_id,
+        label_name=request.label_repo_id,
         num_images=manifest.num_images,
         label_epochs=manifest.label_epochs,
         label_codec=manifest.label_codec,

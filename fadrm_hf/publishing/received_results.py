@@ -30,7 +30,7 @@ Check = Callable[[Any], bool]
 
 
 def read_evaluation(path: Path) -> Result:
-    """One evaluation, as `train-student` writes it, with nothing but its known keys.
+    """Return one evaluation, as `train-student` writes it, with nothing but its known keys.
 
     Args:
         path: A JSON file.
@@ -56,7 +56,7 @@ def read_evaluation(path: Path) -> Result:
 
 
 def without_folders(command: str) -> str:
-    """A command line in which the last part stands for every absolute path, as no reader has those folders."""
+    """Return a command line with the last part of every absolute path: no reader has those folders."""
     return _ABSOLUTE.sub(lambda found: PurePath(found[0]).name, command)
 
 
@@ -88,7 +88,7 @@ def _known(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def _known_settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that there are, and those of a protocol's own views."""
+    """Return the known settings, and those of a protocol's own views."""
     known = _known(given, _SETTINGS)
     return known | ({"relabel": _known(known["relabel"], _LABELS)} if known.get("relabel") else {})
 
@@ -122,7 +122,7 @@ def _is_fraction(value: Any) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    """A value of a setting: text without folders, a finite number, a truth value, nothing, or a list of these."""
+    """Return whether a value is text without folders, a finite number, a truth value, nothing, or a list of these."""
     if isinstance(value, list):
         return all(_is_plain(entry) and not isinstance(entry, list) for entry in value)
     return value is None or isinstance(value, bool) or _is_number(value) or _is_public(value)
@@ -133,7 +133,7 @@ def _is_record(value: Any) -> bool:
 
 
 def _is_protocol(value: Any) -> bool:
-    """Settings, plain but for those of a protocol's own views, which are a section among them."""
+    """Return whether settings are plain but for those of a protocol's own views."""
     if not isinstance(value, dict):
         return False
     views = value.get("relabel")
@@ -142,7 +142,7 @@ def _is_protocol(value: Any) -> bool:
 
 
 def _is_summary(value: Any) -> bool:
-    """Mean, standard deviation and values of an accuracy, which agree."""
+    """Return whether mean, standard deviation and values of an accuracy agree."""
     if not isinstance(value, dict) or set(value) != {"mean", "std", "values"} or not isinstance(value["values"], list):
         return False
     values = value["values"]
@@ -183,7 +183,7 @@ _OPTIONAL = ("label_codec", "artifact")
 
 
 def _require_consistent(path: Path, result: Result) -> None:
-    """The parts of an evaluation say the same."""
+    """Refuse an evaluation whose parts contradict one another."""
     settings, seeds = result["settings"], result["num_seeds"]
     pairs = {"name": "protocol", "student": "student", "epochs": "epochs", "num_seeds": "num_seeds"}
     for setting, name in pairs.items():

@@ -15,16 +15,13 @@ from typing import Any
 
 from fadrm_hf.artifact.location import Location, table_names
 from fadrm_hf.artifact.manifest import Manifest, is_unaltered, parse_settings
-from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.config import RelabelConfig, StudentConfig
 from fadrm_hf.config.students import full_name
 from fadrm_hf.errors import ArtifactError, ConfigError, unknown
 from fadrm_hf.publishing.received_results import read_evaluation
 from fadrm_hf.report.card import NO_EVALUATIONS, Result
 from fadrm_hf.runtime.files import sha256
-from fadrm_hf.runtime.run_folder import MANIFEST
-
-_RESULTS = "results/"
+from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER, MANIFEST, RESULTS
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Tolerance:
 
 
 def parse_tolerance(text: str) -> Tolerance:
-    """`2sigma` or `1.5points`.
+    """Parse `2sigma` or `1.5points`.
 
     Raises:
         ConfigError: If it is neither.
@@ -86,7 +83,7 @@ class Reproduction:
         return abs(measure) <= self.tolerance.value + 1e-9
 
     def verdict(self) -> dict[str, Any]:
-        """What is filed with the obtained result."""
+        """Return what is filed with the obtained result."""
         return {
             "expected_top1": self.expected["top1"],
             "difference": self.difference,
@@ -96,7 +93,7 @@ class Reproduction:
         }
 
     def lines(self) -> list[str]:
-        """The same in words."""
+        """Return the same in words."""
         points = f"{100 * self.difference:+.2f} points = {self.num_sigmas:+.2f} sigma"
         return [
             f"expected: top-1 {_summary(self.expected)}",
@@ -108,7 +105,7 @@ class Reproduction:
 
 
 def pooled_sigma(expected: Sequence[float], obtained: Sequence[float], num_test_images: int) -> float:
-    """The scatter of one student's accuracy: what another training of the same kind may differ by.
+    """Return the scatter of one student's accuracy: what another training of the same kind may differ by.
 
     The two samples are taken to scatter alike about means of their own, so their squared deviations are added and
     divided by the degrees of freedom of both. With the two or three seeds of a usual table that is a rough estimate:
@@ -132,7 +129,7 @@ def pooled_sigma(expected: Sequence[float], obtained: Sequence[float], num_test_
 
 
 def other_machine(expected: Result, obtained: Result) -> list[str]:
-    """In what the machine and the libraries of two results differ, one line each."""
+    """Return the differences between machines and libraries of two results, one line each."""
     lines = []
     for kind in ("machine", "versions"):
         there, here = (result.get(kind) or {} for result in (expected, obtained))
@@ -149,7 +146,7 @@ def _recorded(values: Mapping[str, Any], name: str) -> str:
 
 
 def choose_result(location: Location, student: str | None = None, name: str | None = None) -> tuple[str, Result]:
-    """The result to reproduce, and its file in the artifact.
+    """Return the result to reproduce, and its file in the artifact.
 
     Args:
         location: The artifact.
@@ -161,10 +158,10 @@ def choose_result(location: Location, student: str | None = None, name: str | No
         ArtifactError: If it is no result, or not what the manifest says.
         ConfigError: If none fits; the message names those there are.
     """
-    named = (file for file in location.manifest.files if file.startswith(_RESULTS) and file.endswith(".json"))
-    files = [file for file in named if file.removeprefix(_RESULTS) not in NO_EVALUATIONS]
+    named = (file for file in location.manifest.files if file.startswith(RESULTS) and file.endswith(".json"))
+    files = [file for file in named if file.removeprefix(RESULTS) not in NO_EVALUATIONS]
     if name is not None:
-        file = f"{_RESULTS}{PurePosixPath(name).name.removesuffix('.json')}.json"
+        file = f"{RESULTS}{PurePosixPath(name).name.removesuffix('.json')}.json"
         if file not in files:
             raise ConfigError(f"{unknown('result', file, files)}; set --result")
         result = _read_result(location, file)
@@ -195,7 +192,7 @@ def choose_result(location: Location, student: str | None = None, name: str | No
 
 
 def settings_of(result: Result, file: str, num_seeds: int | None) -> StudentConfig:
-    """The protocol that a result was measured with.
+    """Return the protocol that a result was measured with.
 
     Args:
         result: A stored result.
@@ -217,7 +214,7 @@ def settings_of(result: Result, file: str, num_seeds: int | None) -> StudentConf
 
 
 def is_online(result: Result) -> bool:
-    """Whether a result was measured with labels that the teachers made on the fly."""
+    """Return whether a result was measured with labels that the teachers made on the fly."""
     return result.get("label_codec") == "none"
 
 
@@ -248,7 +245,7 @@ def _is_as_recorded(location: Location, name: str) -> bool:
 
 
 def _read_result(location: Location, file: str) -> Result:
-    """A stored result, checked; the settings are as they were stored, known here or not."""
+    """Return a stored result, checked, with its settings as they were stored, known here or not."""
     if not _is_as_recorded(location, file):
         raise ArtifactError(f"{location.name}: {file} is not what {MANIFEST} says (SHA-256); {_REMEDY}")
     path = location.local(file)
@@ -262,7 +259,7 @@ def _own_images(manifest: Manifest) -> str:
 
 
 def _has_own_labels(manifest: Manifest, result: Result) -> bool:
-    """Whether a result was measured with labels that the artifact can give: as it stores them, or made on the fly."""
+    """Return whether a result was measured with labels that the artifact stores, or has made on the fly."""
     codec = result.get("label_codec", manifest.label_codec)
     return is_online(result) or manifest.label_codec in (codec, "none")
 

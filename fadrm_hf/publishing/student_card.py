@@ -67,7 +67,7 @@ def render_student_card(
 def _metadata(
     architecture: str, manifest: Manifest, result: Result, name: RepoName | None, seed: int
 ) -> ModelCardData:
-    """The card's YAML header."""
+    """Return the card's YAML header."""
     paper = manifest.paper
     tags = ["image-classification", "timm", "transformers", "dataset-distillation", "fadrm_hf"]
     tags += [f"arxiv:{paper.arxiv}"] if paper else []
@@ -84,7 +84,7 @@ def _metadata(
 
 
 def _evaluation(manifest: Manifest, result: Result, name: RepoName | None, k: int, seed: int) -> EvalResult:
-    """Top-k accuracy of this student on the source's test images; its source is the artifact with all evaluations."""
+    """Return the top-k accuracy of this student on the source's test images."""
     where: dict[str, Any] = {"source_name": f"results of {name.id}", "source_url": _page(name)} if name else {}
     return EvalResult(
         task_type="image-classification",
@@ -107,5 +107,5 @@ def _title(architecture: str, manifest: Manifest) -> str:
 
 
 def _page(name: RepoName) -> str:
-    """The dataset's page, which lists all evaluations."""
+    """Return the dataset's page, which lists all evaluations."""
     return f"{constants.ENDPOINT}/datasets/{name.id}"

@@ -137,7 +137,7 @@ def _require_free(folder: Path) -> None:
 
 
 def _is_student(folder: Path) -> bool:
-    """Whether a folder holds what `save_student` writes, and nothing else."""
+    """Return whether a folder holds what `save_student` writes, and nothing else."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -149,7 +149,7 @@ def _is_student(folder: Path) -> bool:
 
 @torch.no_grad()
 def _in_timm(module: nn.Module, student: str, num_classes: int, size: int) -> Any:
-    """The network as timm builds it: itself, or timm's twin of torchvision's with the same weights."""
+    """Return the network as timm builds it: itself, or timm's twin of torchvision's with the same weights."""
     if hasattr(module, "pretrained_cfg"):
         return module
     architecture = architecture_of_student(student, size)
@@ -183,7 +183,7 @@ def _require_finite(network: nn.Module) -> None:
 
 
 def _labels(classes: ClassMap) -> ClassMap:
-    """The classes as answers of a classifier: by name, with the id where two share a name."""
+    """Return the classes as answers of a classifier: by name, with the id where two share a name."""
     counts = Counter(classes.names)
     pairs = zip(classes.ids, classes.names, strict=True)
     labels = tuple(name if counts[name] == 1 else f"{name} ({identity})" for identity, name in pairs)
@@ -191,7 +191,7 @@ def _labels(classes: ClassMap) -> ClassMap:
 
 
 def _images(manifest: Manifest) -> SourceConfig:
-    """Size and normalisation of the student's images."""
+    """Return size and normalisation of the student's images."""
     source = manifest.settings("source", SourceConfig)
     mean, std = ((values[0], values[1], values[2]) for values in (manifest.pixels.mean, manifest.pixels.std))
     return replace(source, size=manifest.pixels.size, mean=mean, std=std)

@@ -1,4 +1,4 @@
-"""Is an artifact what it says it is? Every hash, every row, and sampled soft labels made again.
+"""Checks that an artifact is what it says it is: every hash, every row, and sampled soft labels.
 
 A hash says which file has changed; what the file means says which rows. An image's label and ipc index follow from its
 row, and PNG carries its own checksums; parquet pages carry theirs; and a soft label can be made again from its view.
@@ -35,7 +35,7 @@ from fadrm_hf.artifact.reading import (
 )
 from fadrm_hf.artifact.recorded_teachers import recorded_labeller
 from fadrm_hf.artifact.row_checks import bad_rows
-from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER, label_names
+from fadrm_hf.artifact.tables import label_names
 from fadrm_hf.builders.images import image_features
 from fadrm_hf.data.views import LabelViews
 from fadrm_hf.errors import FadrmError
@@ -45,7 +45,7 @@ from fadrm_hf.pipeline.legacy.order_check import TOLERANCE as IMPORTED_TOLERANCE
 from fadrm_hf.runtime.files import sha256
 from fadrm_hf.runtime.progress import QUIET, Reporter, Task
 from fadrm_hf.runtime.randomness import generator
-from fadrm_hf.runtime.run_folder import MANIFEST
+from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER, MANIFEST
 from fadrm_hf.runtime.shards import join_world
 
 # Largest difference of a replayed logit, as a fraction of the largest magnitude in its row. Rounding to float16
@@ -143,7 +143,7 @@ def verify_artifact(
 
 
 def _check_files(folder: Path, labels: Path, manifest: Manifest, task: Task) -> Iterator[Problem]:
-    """Files that are missing, unknown or changed."""
+    """Yield files that are missing, unknown or changed."""
     if manifest.class_map.hash != manifest.classes.hash:
         yield Problem(MANIFEST, "classes.hash", "is not the hash of the class ids; one of them was changed")
     if not is_unaltered(folder):
@@ -163,7 +163,7 @@ def _check_files(folder: Path, labels: Path, manifest: Manifest, task: Task) -> 
 
 
 def _check_images(folder: Path, manifest: Manifest, changed: set[str], task: Task) -> Iterator[Problem]:
-    """Rows of the images table whose picture, label or place is wrong."""
+    """Yield rows of the images table whose picture, label or position is wrong."""
     row = 0
     try:
         for file in table_files(folder, IMAGES_FOLDER):
@@ -186,7 +186,7 @@ def _check_images(folder: Path, manifest: Manifest, changed: set[str], task: Tas
 
 
 def _bad_images(file: Path, group: int, rows: range, manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Rows of a group that are not an image of the right size with the label and ipc index of their place."""
+    """Yield rows of a group that are not an image of the right size with the label and ipc index of their position."""
     try:
         with reading(file):  # and without page checksums, so that a damaged row can be told from those beside it
             columns = pq.ParquetFile(file).read_row_group(group, ["image", "label", "ipc_index"]).to_pylist()
@@ -208,7 +208,7 @@ def _bad_images(file: Path, group: int, rows: range, manifest: Manifest) -> Iter
 
 
 def _damaged_pages(file: Path, group: int, first_row: int, prefix: str) -> Iterator[Problem]:
-    """The columns of a row group that have a page whose checksum fails, and from which row on."""
+    """Yield the columns of a row group that have a page whose checksum fails, and from which row on."""
     names = pq.ParquetFile(file).schema_arrow.names
     num_rows = pq.ParquetFile(file).metadata.row_group(group).num_rows
     for column in names:
@@ -223,7 +223,7 @@ def _damaged_pages(file: Path, group: int, first_row: int, prefix: str) -> Itera
 
 
 def _readable_rows(file: Path, group: int, column: str) -> int:
-    """How many rows of a column come before the first damaged page."""
+    """Return how many rows of a column come before the first damaged page."""
     rows = 0
     try:
         for batch in open_table(file).iter_batches(1, row_groups=[group], columns=[column], use_threads=False):
@@ -252,7 +252,7 @@ class _LabelCheck:
     num_steps: int
 
     def table(self, folder: Path, task: Task) -> Iterator[Problem]:
-        """Everything that is wrong with the table."""
+        """Yield everything that is wrong with the table."""
         expected, epoch = self.manifest.label_epochs, 0
         sampled = torch.randint(0, expected, (self.num_steps,), generator=generator(0, "verify")).tolist()
         try:
@@ -310,7 +310,7 @@ class _LabelCheck:
             )
 
     def _changed_bits(self, rows: Arrays, again: Array) -> Array:
-        """Rows that are not bit for bit what was labelled, where most are: on the machine that labelled them."""
+        """Return the rows that are not bit for bit what was labelled, if most are: on the machine that labelled."""
         coded = self._codec.encode(torch.from_numpy(again))
         differ = [(column.numpy() != rows[name]).reshape(len(again), -1).any(axis=1) for name, column in coded.items()]
         changed = np.logical_or.reduce(differ)

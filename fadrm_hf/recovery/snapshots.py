@@ -5,9 +5,7 @@ from torch import Tensor
 
 from fadrm_hf.data.sources import Source
 from fadrm_hf.recovery.recover import resample
-from fadrm_hf.runtime.shards import WorkFolder
-
-SNAPSHOTS = "snapshots"
+from fadrm_hf.runtime.run_folder import SNAPSHOTS, WorkFolder
 
 
 class Snapshots:

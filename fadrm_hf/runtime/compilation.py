@@ -1,4 +1,4 @@
-"""Whether functions can be turned into machine code here, and that done: C++ on a CPU, Triton on a GPU.
+"""Functions compiled to machine code where that is possible: C++ on a CPU, Triton on a GPU.
 
 Compiling costs seconds to minutes once per machine (torch caches results on disk), so it is meant for long work. Where
 there is no compiler everything runs as it is written, slower and with the same mathematics.
@@ -21,7 +21,7 @@ _COMPILERS = ("g++", "clang++", "c++")  # in the order in which torch looks for 
 
 @cache
 def can_compile(device_type: str) -> bool:
-    """Whether torch can compile for a device: "cpu" needs a C++ compiler, "cuda" Triton and a C compiler."""
+    """Return whether torch can compile for a device: "cpu" needs a C++ compiler, "cuda" Triton and a C compiler."""
     if device_type == "cuda":
         has_compiler = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
         return has_compiler and importlib.util.find_spec("triton") is not None
@@ -29,7 +29,7 @@ def can_compile(device_type: str) -> bool:
 
 
 def compiled(function: Callable[Parameters, Result], dynamic: bool | None = None) -> Callable[Parameters, Result]:
-    """A function of tensors as machine code, made at its first call.
+    """Return a function of tensors that is compiled at its first call.
 
     Args:
         function: What to compile, without side effects.

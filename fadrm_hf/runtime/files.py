@@ -93,12 +93,12 @@ def save_with_digest(
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, on the CPU."""
+    """Return all tensors of a safetensors file, on the CPU."""
     return load_file(path)
 
 
 def read_intact(path: Path, identity: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a file, if they are what `save_with_digest` wrote there.
+    """Return tensors and metadata of a file, if they are what `save_with_digest` wrote there.
 
     Raises:
         SafetensorError: They are not; or the file is something else.
@@ -118,7 +118,7 @@ def read_intact(path: Path, identity: str = "") -> tuple[dict[str, Tensor], dict
 
 
 def is_complete(path: Path) -> bool:
-    """Whether `path` is a safetensors file whose header and length agree."""
+    """Return whether `path` is a safetensors file whose header and length agree."""
     try:
         with safe_open(path, framework="pt"):
             return True
@@ -127,7 +127,7 @@ def is_complete(path: Path) -> bool:
 
 
 def is_intact(path: Path, identity: str = "") -> bool:
-    """Whether a file still holds what `save_with_digest` wrote; every byte of it is read."""
+    """Return whether a file still holds what `save_with_digest` wrote; every byte of it is read."""
     try:
         read_intact(path, identity)
     except (FileNotFoundError, SafetensorError):
@@ -136,7 +136,7 @@ def is_intact(path: Path, identity: str = "") -> bool:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote; `None` where there is no file, or a disk has made something else of it."""
+    """Return what `write_json` wrote; `None` where there is no file, or it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -144,7 +144,7 @@ def read_json(path: Path) -> Any:
 
 
 def digest_of(tensors: Mapping[str, Tensor], identity: str = "") -> str:
-    """SHA-256 of an identity, and of names, formats, shapes and values."""
+    """Return the SHA-256 of an identity, and of names, formats, shapes and values."""
     digest = hashlib.sha256(f"{identity} ".encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -154,7 +154,7 @@ def digest_of(tensors: Mapping[str, Tensor], identity: str = "") -> str:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
+    """Return the hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):

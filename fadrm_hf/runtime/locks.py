@@ -114,7 +114,7 @@ class Locks:
                     path.unlink(missing_ok=True)
 
     def _is_silent(self, path: Path) -> bool:
-        """Whether nobody has renewed a lock for longer than patience lasts, by this process's own clock."""
+        """Return whether nobody has renewed a lock for longer than patience lasts, by this process's own clock."""
         try:
             renewed = path.stat().st_mtime_ns
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a long stage shows: one bar over its work units, and one JSON line per unit in the run's log.
+"""Progress of long stages: one bar over the work units, and one JSON line per unit in the run's log.
 
 Where there is no terminal, a line now and then takes the place of the bar. The same numbers are the curves of a
 tracker (`fadrm_hf.runtime.tracking`), if there is one.
@@ -81,7 +81,7 @@ class Task:
             self._say_now_and_then(metrics)
 
     def counting(self, items: Iterable[Item], per_unit: int = 1) -> Iterator[Item]:
-        """The same items; so many are a unit, which is done when the next is asked for."""
+        """Yield the same items; so many are a unit, which is done when the next is asked for."""
         for number, item in enumerate(items, 1):
             yield item
             if number % per_unit == 0:
@@ -102,7 +102,7 @@ class Task:
                 file.write(json.dumps(line) + "\n")
 
     def _say_now_and_then(self, metrics: dict[str, float]) -> None:
-        """Where no bar can be drawn, the same in a line, at most once a minute."""
+        """Print the same in a line, at most once a minute, where no bar can be drawn."""
         now = time.monotonic()
         if console.is_terminal or now - self._said < _SAY_EVERY:
             return
@@ -136,7 +136,7 @@ class Reporter:
         self._log, self._quiet, self._curves, self._heard = log, quiet, curves, heard
 
     def heard_by(self, heard: Callable[[], None]) -> "Reporter":
-        """The same, which calls `heard` whenever units are counted."""
+        """Return the same, which calls `heard` whenever units are counted."""
         return Reporter(self._log, self._quiet, self._curves, heard)
 
     def say(self, message: str) -> None:
@@ -146,7 +146,7 @@ class Reporter:
 
     @contextmanager
     def stage(self, name: str, total: int, images: int = 0) -> Iterator[Task]:
-        """A bar over `total` work units, which deal with `images` images, that lives as long as the block."""
+        """Show a bar over `total` work units, which deal with `images` images, for the length of the block."""
         if self._log is not None:
             self._log.parent.mkdir(parents=True, exist_ok=True)
         if self._quiet:

@@ -34,6 +34,10 @@ IMAGES_FOLDER, LABELS_FOLDER = "data", "soft_labels"
 # Folders as prefixes of paths in a manifest.
 TEACHERS, RESULTS, PICTURES, GALLERY = "teachers/", "results/", "assets/", "gallery/"
 SCORES, ANALYSIS = f"{RESULTS}scores.json", f"{RESULTS}analysis.json"
+# Work folders: their ending, the stages whose shards others read, and what else is in them.
+WORK = ".work"
+PATCHES, RECOVERED, SNAPSHOTS = "patches", "recovered", "snapshots"
+LOG, LOCKS, CURVES, TABLE_CACHE = "log.jsonl", "locks", "curves", "datasets"
 
 _SHARD = ".safetensors"
 
@@ -105,17 +109,15 @@ class WorkFolder:
     """
 
     def __init__(self, run: Path) -> None:
-        self.path = run.with_name(f"{run.name}.work")
-        self.log = self.path / "log.jsonl"
-        self.curves = self.path / "curves"
-        self.locks = self.path / "locks"
+        self.path = run.with_name(f"{run.name}{WORK}")
+        self.log = self.path / LOG
+        self.locks = self.path / LOCKS
         self.costs = self.path / "costs.json"
         self.student = self.path / "student"
-        self.table_cache = self.path / "datasets"
         self._recipe, self._source = self.path / "recipe.json", self.path / "source.json"
 
     @property
-    def is_claimed(self) -> bool:
+    def has_begun(self) -> bool:
         """Whether a run has begun here."""
         return self._recipe.exists()
 
@@ -129,30 +131,22 @@ class WorkFolder:
         Raises:
             RunFolderError: If it holds shards of another recipe; the settings that differ are named.
         """
-        if self.is_claimed:
+        if self.has_begun:
             refuse_other_run(_read_recipe(self._recipe), recipe, sections, self.path)
 
-    def claim(self, recipe: dict[str, Any], sections: Mapping[str, Any]) -> None:
+    def begin(self, recipe: dict[str, Any], sections: Mapping[str, Any]) -> None:
         """Make this the folder of `recipe`, or check that it is already; see `check`."""
         self.check(recipe, sections)
-        if not self.is_claimed:
+        if not self.has_begun:
             files.write_json(self._recipe, recipe)
 
     def staged(self, variant: str) -> Path:
         """Return the folder of a copy that is made to be published."""
-        return self.path / "publish" / f"{self.path.name.removesuffix('.work')}-{variant}"
-
-    def stage(self, stage: str) -> Path:
-        """Return the folder of a stage's shards."""
-        return self.path / stage
-
-    def shards(self, stage: str) -> list[Path]:
-        """Return the finished shards of a stage, sorted by name."""
-        return sorted(self.stage(stage).glob(f"*{_SHARD}"))
+        return self.path / "publish" / f"{self.path.name.removesuffix(WORK)}-{variant}"
 
     def shard(self, stage: str, name: str) -> Path:
         """Return where a shard's result is, or will be."""
-        return self.stage(stage) / f"{name}{_SHARD}"
+        return self.path / stage / f"{name}{_SHARD}"
 
     def remember_source(self, name: str) -> None:
         """Keep where a source of this machine is, which no file of an artifact says; this folder is never sent."""
@@ -193,6 +187,11 @@ class WorkFolder:
                 ) from error
             say(f"{path} is damaged and is regenerated")
             path.unlink(missing_ok=True)
+
+
+def hidden_work(folder: Path) -> Path:
+    """Return where a folder is made that appears complete or not at all, e.g. a trained teacher."""
+    return folder.with_name(f".{folder.name}{WORK}")
 
 
 def refuse_other_run(held: dict[str, Any], wanted: dict[str, Any], sections: Mapping[str, Any], folder: Path) -> None:
@@ -254,7 +253,7 @@ def require_space(folder: Path, needed_bytes: int) -> None:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or the nearest of those above it that is there."""
+    """Return the folder, or the nearest of those above it that exists."""
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
@@ -269,7 +268,7 @@ def _read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _completed(held: dict[str, Any], sections: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe with the settings that are younger than it; a section that is none stays as it is."""
+    """Return a recipe with defaults for settings that are younger than it; a section that is none stays as it is."""
     settings = {name: section for name, section in sections.items() if is_dataclass(section)}
     plain = {name: held.get(name, {}) for name in settings}
     return held | {

@@ -16,10 +16,6 @@ from accelerate.utils import gather_object, parse_flag_from_env
 
 from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ConfigError, RunFolderError
-from fadrm_hf.runtime.run_folder import WorkFolder as WorkFolder
-from fadrm_hf.runtime.run_folder import refuse_other_run as refuse_other_run
-from fadrm_hf.runtime.run_folder import require_place as require_place
-from fadrm_hf.runtime.run_folder import require_space as require_space
 
 Unit = TypeVar("Unit")
 Value = TypeVar("Value")
@@ -72,7 +68,7 @@ class Share:
 
     @classmethod
     def parse(cls, text: str) -> "Share":
-        """The share that `K:N` names, the K-th of N.
+        """Parse `K:N`, the K-th of N.
 
         Raises:
             ConfigError: If it names none.
@@ -83,7 +79,7 @@ class Share:
         return cls(int(found[1]) - 1, int(found[2]))
 
     def part(self, units: Sequence[Unit]) -> list[Unit]:
-        """The units of this share: every `count`-th."""
+        """Return the units of this share: every `count`-th."""
         return list(units[self.index :: self.count])
 
 
@@ -91,22 +87,22 @@ WHOLE = Share()
 
 
 def class_ranges(num_classes: int, per_range: int) -> list[range]:
-    """Consecutive ranges of at most `per_range` labels."""
+    """Return consecutive ranges of at most `per_range` labels."""
     return [range(first, min(first + per_range, num_classes)) for first in range(0, num_classes, per_range)]
 
 
 def range_name(labels: range) -> str:
-    """A range of labels as a file is named after it."""
+    """Return the file name of a range of labels."""
     return f"{labels[0]:05d}-{labels[-1]:05d}"
 
 
 def classes_together(ipc: int, config: RecoverConfig) -> int:
-    """Over how many classes a shard reaches: a batch's worth with one image of each, or with all images of each."""
+    """Return how many classes share a shard: a batch's worth with one image of each, or with all images of each."""
     return config.batch_size if config.layout == "ipc_major" else max(1, config.batch_size // ipc)
 
 
 def recovery_shards(num_classes: int, ipc: int, config: RecoverConfig) -> list[Shard]:
-    """All shards of a run, those of the first image index first.
+    """Return all shards of a run, those of the first image index first.
 
     Args:
         num_classes: Number of classes.
@@ -120,7 +116,7 @@ def recovery_shards(num_classes: int, ipc: int, config: RecoverConfig) -> list[S
 
 
 def mine(units: Sequence[Unit], state: PartialState) -> list[Unit]:
-    """The units of this process: every `num_processes`-th.
+    """Return the units of this process: every `num_processes`-th.
 
     Args:
         units: All units of a stage, done or not: what is missing changes while other processes work, so a share of
@@ -131,7 +127,7 @@ def mine(units: Sequence[Unit], state: PartialState) -> list[Unit]:
 
 
 def from_all(own: Mapping[int, Value], state: PartialState) -> list[Value]:
-    """What all processes have found, in the order of its numbers; every process gets it when the last one is there.
+    """Return the values of all processes, in the order of their numbers, to every process.
 
     Args:
         own: The values of this process, by number.
@@ -142,7 +138,7 @@ def from_all(own: Mapping[int, Value], state: PartialState) -> list[Value]:
 
 
 def join_world() -> PartialState:
-    """The processes of this launch; see `check_world`."""
+    """Return the processes of this launch; see `check_world`."""
     try:
         # On its own `PartialState` does not read the variable, and processes on CPUs would not find each other.
         state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=_PATIENCE)

@@ -25,7 +25,7 @@ def speaking(*, quiet: bool = False, document: bool = False) -> Iterator[None]:
     """Choose what is shown while the block runs.
 
     Args:
-        quiet: Show neither progress nor results; errors are told elsewhere, and are shown.
+        quiet: Show neither progress nor results; errors are shown all the same.
         document: Leave stdout to the one document at the end; results are shown where progress is.
     """
     before = results.quiet, results.stderr, progress.quiet
@@ -55,7 +55,7 @@ def letting_others_speak() -> Iterator[None]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours."""
+    """Return a duration in seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

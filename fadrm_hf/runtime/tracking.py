@@ -1,4 +1,4 @@
-"""Curves of a run while it goes on, in any tracker that accelerate knows: TensorBoard, Weights & Biases, Trackio, ...
+"""Curves of a run while it runs, in any tracker that accelerate knows: TensorBoard, Weights & Biases, Trackio, ...
 
 The trackers are accelerate's own classes. They are given the numbers that bars and log show anyway, so nothing is read
 from a device for them, by the main process alone.
@@ -15,6 +15,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_availa
 
 from fadrm_hf.config.plain_data import flatten
 from fadrm_hf.errors import ConfigError, unknown
+from fadrm_hf.runtime.run_folder import CURVES, WORK
 from fadrm_hf.runtime.terminal import letting_others_speak
 
 _STEPS_OF_THEIR_OWN = ("wandb",)  # one step for all curves, which must not go back when a stage begins at 1
@@ -114,10 +115,10 @@ class Curves:
 
 
 def curves_of(tracker: str | None, work: Path) -> Curves | None:
-    """The curves of the run whose work lies in `work`, if a tracker is asked for; see `Curves`."""
-    return None if tracker is None else Curves(tracker, work.name.removesuffix(".work"), work / "curves")
+    """Return the curves of the run with the work folder `work`, if a tracker is asked for; see `Curves`."""
+    return None if tracker is None else Curves(tracker, work.name.removesuffix(WORK), work / CURVES)
 
 
 def recording(curves: Curves | None, settings: Mapping[str, Any]) -> AbstractContextManager[None]:
-    """`Curves.recording`, if there are any."""
+    """Return `Curves.recording`, if there are any."""
     return nullcontext() if curves is None else curves.recording(settings)

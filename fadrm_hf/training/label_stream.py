@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from fadrm_hf.artifact.location import Location, table_names
 from fadrm_hf.artifact.reading import Arrays, open_table, read_label_columns
 from fadrm_hf.artifact.row_checks import bad_rows
-from fadrm_hf.artifact.tables import LABELS_FOLDER
 from fadrm_hf.builders.soft_labels import label_features, row_bytes
 from fadrm_hf.errors import ArtifactError
+from fadrm_hf.runtime.run_folder import LABELS_FOLDER
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")

@@ -26,7 +26,6 @@ from fadrm_hf.artifact.location import Location, table_names
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.reading import Arrays, read_images
 from fadrm_hf.artifact.recorded_teachers import recorded_labeller
-from fadrm_hf.artifact.tables import IMAGES_FOLDER
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES
 from fadrm_hf.config import Colour, RelabelConfig
 from fadrm_hf.data.image_table import ImageTable
@@ -37,6 +36,7 @@ from fadrm_hf.hub import open_artifact
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.labels.relabel import Labeller, label_epoch, split_sizes
 from fadrm_hf.report.display import Displayed
+from fadrm_hf.runtime.run_folder import IMAGES_FOLDER
 from fadrm_hf.runtime.shards import join_world
 from fadrm_hf.training.label_stream import LabelEpochs, read_ahead
 from fadrm_hf.training.reuse import stored_epoch_of

@@ -18,7 +18,6 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.config import StudentConfig
 from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import StudentError
@@ -30,6 +29,7 @@ from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.number_format import slow_format
 from fadrm_hf.runtime.progress import QUIET, Reporter, Task
 from fadrm_hf.runtime.randomness import derive_seed
+from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.runtime.shards import from_all
 from fadrm_hf.training.accuracy import predict, summarise, topk_accuracy
 from fadrm_hf.training.loader import Batch, Distilled, Labels

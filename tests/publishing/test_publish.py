@@ -24,7 +24,7 @@ from fadrm_hf.errors import ArtifactError, HubError
 from fadrm_hf.evaluation.results import record_result
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.retry import Patience
-from fadrm_hf.publishing.publish import Publication, publish
+from fadrm_hf.publishing.publish import Publication, Request, publish
 from fadrm_hf.publishing.verify import verify_location
 from fadrm_hf.runtime.files import write_bytes
 
@@ -87,8 +87,8 @@ def open_run(run: Path) -> Path:
     return run
 
 
-def send(folder: Path, **options: Any) -> Publication:
-    return publish(folder, REPO, num_steps=0, **({"patience": PATIENCE} | options))
+def send(folder: Path, patience: Patience = PATIENCE, **options: Any) -> Publication:
+    return publish(Request(folder, REPO, num_steps=0, **options), patience=patience)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -204,7 +204,7 @@ def test_a_name_that_is_no_version(hub, run, tag):
 @pytest.mark.parametrize("name", ["trees", "org/trees@v1.0", "org/a/b", "org/--", "../x"])
 def test_a_name_that_is_no_repository(hub, run, name):
     with pytest.raises(HubError, match="ORG/NAME"):
-        publish(run, name)
+        publish(Request(run, name))
     assert hub.requests == []
 
 
@@ -225,7 +225,7 @@ def test_a_token_that_the_hub_does_not_know(hub, run, monkeypatch):
 
 
 def test_without_a_network_it_ends_at_once(tmp_path):
-    script = f"from fadrm_hf.publishing.publish import publish; publish({str(tmp_path)!r}, {REPO!r})"
+    script = f"from fadrm_hf.publishing.publish import *; publish(Request({str(tmp_path)!r}, {REPO!r}))"
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert "HubError: logging in: " in done.stderr and "unset HF_HUB_OFFLINE" in done.stderr
@@ -294,7 +294,7 @@ def test_a_private_repository_needs_no_gate_and_a_public_one_is_not_taken_for_pr
     assert hub.settings(REPO) == {"owner": "alice", "private": True, "gated": False}
     hub.put("org/open", {"fadrm.json": b"{}"})
     with pytest.raises(HubError, match="public already"):
-        publish(run, "org/open", private=True, num_steps=0)
+        publish(Request(run, "org/open", private=True, num_steps=0))
 
 
 # Results of others

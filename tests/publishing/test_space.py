@@ -11,7 +11,7 @@ from fadrm_hf.artifact.manifest import read_manifest, refresh_files
 from fadrm_hf.cli import main
 from fadrm_hf.errors import ArtifactError, ConfigError, HubError
 from fadrm_hf.hub.retry import Patience
-from fadrm_hf.publishing.publish import publish
+from fadrm_hf.publishing.publish import Request, publish
 
 REPO = "alice/trees"
 PATIENCE = Patience(tries=3, first_pause=0.01, longest_pause=0.05)
@@ -33,7 +33,7 @@ def run(made, tmp_path):
 
 
 def send(folder, **options):
-    return publish(folder, REPO, num_steps=0, patience=PATIENCE, space=True, **options)
+    return publish(Request(folder, REPO, num_steps=0, space=True, **options), patience=PATIENCE)
 
 
 def test_the_space_is_the_gallery_with_a_card(hub, run):
@@ -84,7 +84,7 @@ def test_what_readers_must_consent_to_is_shown_to_nobody_else(hub, tmp_path):
 
 
 def test_the_space_of_a_private_dataset_is_private(hub, run):
-    publish(run, REPO, num_steps=0, patience=PATIENCE, private=True)
+    publish(Request(run, REPO, num_steps=0, private=True), patience=PATIENCE)
     send(run)
     assert hub.settings(REPO, kind="spaces")["private"]
 

@@ -28,7 +28,7 @@ from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.pipeline.arguments import parse_run, run_from_recipe
 from fadrm_hf.pipeline.legacy.label_files import read_batch
 from fadrm_hf.publishing.received_results import read_evaluation
-from fadrm_hf.runtime.shards import WorkFolder
+from fadrm_hf.runtime.run_folder import WorkFolder
 from fadrm_hf.training.loader import load_distilled
 
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES")

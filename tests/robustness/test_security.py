@@ -104,7 +104,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(made, tmp_path, capsys,
     [{"ipc": 10**12}, {"pixels": {"size": 4096, "mean": [0.5] * 3, "std": [1.0] * 3}}, {"label_codec": "top999999"}],
     ids=lambda claim: next(iter(claim)),
 )
-def test_memory_is_taken_for_what_is_there_not_for_what_is_claimed(made, tmp_path, claim):
+def test_memory_is_taken_for_what_is_there_not_for_what_has_begun(made, tmp_path, claim):
     folder = artifacts.copy_artifact(made, tmp_path / "run")
     edit_manifest(folder, **claim)
     assert refusal(96, read_everything, str(folder))

@@ -15,16 +15,8 @@ from fadrm_hf.errors import RunFolderError
 from fadrm_hf.pipeline import recipe_of
 from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.runtime.files import save_tensors
-from fadrm_hf.runtime.shards import (
-    Shard,
-    WorkFolder,
-    check_world,
-    class_ranges,
-    mine,
-    recovery_shards,
-    refuse_other_run,
-    require_space,
-)
+from fadrm_hf.runtime.run_folder import WorkFolder, refuse_other_run, require_space
+from fadrm_hf.runtime.shards import Shard, check_world, class_ranges, mine, recovery_shards
 
 
 def process(index, of):
@@ -102,13 +94,13 @@ def test_a_launch_must_have_as_many_processes_as_it_promises(monkeypatch):
 def test_a_claimed_folder_takes_the_same_run_only(tmp_path):
     folder = WorkFolder(tmp_path / "run")
     recipe = {"ipc": 2, "method": {"alpha": 0.5, "sizes": [12, 16]}}
-    assert not folder.is_claimed
-    folder.claim(recipe, {})
-    assert folder.is_claimed
-    folder.claim(recipe, {})
+    assert not folder.has_begun
+    folder.begin(recipe, {})
+    assert folder.has_begun
+    folder.begin(recipe, {})
     other = {"ipc": 3, "method": {"alpha": 0.5, "sizes": [16, 16]}}
     with pytest.raises(RunFolderError, match=r"ipc is 2 there, 3 here; method.sizes is \[12, 16\] there"):
-        folder.claim(other, {})
+        folder.begin(other, {})
     assert json.loads((folder.path / "recipe.json").read_text())["ipc"] == 2
 
 
@@ -143,8 +135,8 @@ def test_a_folder_of_an_earlier_version_is_the_same_run_where_settings_that_it_l
            tmp_path)  # fmt: skip
     assert recipe["squeeze"]["cutmix"] is False and recipe["student"]["relabel"]["shuffle_tiles"] == 1
     work = WorkFolder(tmp_path / "run")
-    work.claim(without(recipe, "squeeze.cutmix"), {})
-    work.claim(recipe, vars(run))
+    work.begin(without(recipe, "squeeze.cutmix"), {})
+    work.begin(recipe, vars(run))
 
 
 def test_a_folder_of_an_earlier_version_is_another_run_where_a_setting_that_it_lacks_is_not_the_default(tmp_path):

@@ -35,6 +35,7 @@ from fadrm_hf.runtime.locks import locked
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.randomness import derive_seed, generator
 from fadrm_hf.runtime.retry import in_halves
+from fadrm_hf.runtime.run_folder import hidden_work
 
 
 def squeeze(
@@ -71,7 +72,7 @@ def squeeze(
     if folder.exists() and any(folder.iterdir()):
         raise RunFolderError(f"{folder} holds something else than this teacher; choose another folder or delete it")
     network = new_network(source, architecture, seed).to(device).to(memory_format=torch.channels_last)
-    work = folder.with_name(f".{folder.name}.work")
+    work = hidden_work(folder)
     with locked(work / "training.lock", reporter.say):
         if not is_squeezed(folder, fingerprint):
             _train(folder.name, network, source, config, seed, fingerprint, work / "checkpoint.safetensors", reporter)

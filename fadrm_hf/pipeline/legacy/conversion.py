@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fadrm_hf.artifact.manifest import MANIFEST_NAME, StageRecord, read_manifest
+from fadrm_hf.artifact.manifest import StageRecord, read_manifest
 from fadrm_hf.builders.soft_labels import label_features, row_bytes
 from fadrm_hf.config import (
     RecoverConfig,
@@ -33,14 +33,8 @@ from fadrm_hf.pipeline.legacy.release import Release
 from fadrm_hf.pipeline.package import write_artifact
 from fadrm_hf.runtime.machine import peak_memory_bytes
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.shards import (
-    WorkFolder,
-    join_world,
-    recovery_shards,
-    refuse_other_run,
-    require_place,
-    require_space,
-)
+from fadrm_hf.runtime.run_folder import MANIFEST, RunFolder, WorkFolder, refuse_other_run, require_place, require_space
+from fadrm_hf.runtime.shards import join_world, recovery_shards
 
 
 @dataclass(frozen=True)
@@ -102,7 +96,7 @@ def import_release(config: ImportConfig, quiet: bool = False) -> Path:
     require_space(folder, _expected_bytes(release, source, relabel) - work.num_bytes())
     started = time.monotonic()
     teachers = _check_order(config, source, release, relabel, reporter)
-    work.claim(recipe, sections)
+    work.begin(recipe, sections)
     work.remember_source(config.source.name)
     _convert_images(release, source, work, reporter)
     _convert_labels(release, relabel, work, reporter)
@@ -167,11 +161,11 @@ def _fingerprint(folder: Path, release: Release) -> str:
 
 def _is_finished(folder: Path, work: WorkFolder, recipe: dict[str, Any], sections: Mapping[str, Any]) -> bool:
     """Whether the folder holds this import already; a folder that holds something else is refused."""
-    if (folder / MANIFEST_NAME).exists():
+    if (folder / MANIFEST).exists():
         refuse_other_run(read_manifest(folder).config, recipe, sections, folder)
         return True
     work.check(recipe, sections)
-    if folder.exists() and any(folder.iterdir()) and not work.is_claimed:
+    if folder.exists() and any(folder.iterdir()) and not work.has_begun:
         raise RunFolderError(f"{folder} holds other files, expected a new or an empty folder; set --output")
     return False
 
@@ -191,7 +185,7 @@ def _check_order(
     if config.teachers is None:
         compare_with_classes(release, len(source.class_map))
         return []
-    squeeze, beside = resolve_squeeze(SqueezeConfig(), source.config), Path(config.output).parent / "teachers"
+    squeeze, beside = resolve_squeeze(SqueezeConfig(), source.config), RunFolder(config.output).trained_teachers
     device, (mean, std) = join_world().device, (source.config.mean, source.config.std)
     teachers = prepare_teachers(config.teachers, squeeze, source, beside, 0, reporter, device)
     assert mean is not None and std is not None

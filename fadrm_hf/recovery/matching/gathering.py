@@ -33,6 +33,7 @@ from fadrm_hf.recovery.matching.targets import Targets
 from fadrm_hf.runtime import files
 from fadrm_hf.runtime.locks import Locks, locked
 from fadrm_hf.runtime.progress import Reporter
+from fadrm_hf.runtime.run_folder import LOCKS, WORK
 from fadrm_hf.runtime.shards import class_ranges, range_name
 
 _FORMAT = 2  # of the file; another number means that the same pass would be written differently
@@ -187,7 +188,7 @@ class _Pass:
     def run(self, path: Path, state: PartialState, reporter: Reporter) -> None:
         """Measure ranges that no file holds yet, until all are there."""
         units, place = self.units, state.process_index / state.num_processes
-        locks = Locks(_units_folder(path) / "locks", reporter.say, reporter.say, place)
+        locks = Locks(_units_folder(path) / LOCKS, reporter.say, reporter.say, place)
 
         def is_done(name: str) -> bool:
             return path.exists() or files.is_intact(_unit(path, name), name)
@@ -297,7 +298,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _units_folder(path: Path) -> Path:
     """Where the parts of a file wait until they are complete."""
-    return path.with_suffix(".work")
+    return path.with_suffix(WORK)
 
 
 def _unit(path: Path, name: str) -> Path:

@@ -14,10 +14,10 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from fadrm_hf.artifact.manifest import Manifest, SourceRecord
-from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.report.card.text import cell, link
+from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER
 
 NESTED_IPC = (1, 2, 5, 10, 20, 50, 100, 200)
 # Licences that the Hub knows by these names; all others are "other" with a name and a link.

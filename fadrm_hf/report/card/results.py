@@ -8,9 +8,10 @@ from typing import Any
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.report.card.scores import SCORES_NAME
 from fadrm_hf.report.card.text import NOT_MEASURED, render
+from fadrm_hf.runtime.run_folder import ANALYSIS, RESULTS, RunFolder
 
 Result = dict[str, Any]
-ANALYSIS_NAME = "analysis.json"
+ANALYSIS_NAME = ANALYSIS.removeprefix(RESULTS)
 NO_EVALUATIONS = (SCORES_NAME, ANALYSIS_NAME)  # of `results/`
 
 # What every card compares, in the order of its table.
@@ -26,7 +27,7 @@ _BEGIN, _END = "<!-- results -->", "<!-- /results -->"
 
 def result_files(folder: Path) -> list[Path]:
     """The files of an artifact's evaluations, sorted by name: all of `results/` but scores and analysis."""
-    return [path for path in sorted((folder / "results").glob("*.json")) if path.name not in NO_EVALUATIONS]
+    return RunFolder(folder).results()
 
 
 def read_results(folder: Path) -> list[Result]:
@@ -42,7 +43,8 @@ def read_results(folder: Path) -> list[Result]:
             _row(result), accuracy_bars([result])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ArtifactError(
-                f"results/{path.name} is not an evaluation ({error!r}); remove it, or run fadrm-hf train-student again"
+                f"{RESULTS}{path.name} is not an evaluation ({error!r}); remove it, or run fadrm-hf train-student "
+                "again"
             ) from error
         results.append(result)
     return results

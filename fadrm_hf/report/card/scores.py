@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fadrm_hf.errors import ArtifactError
+from fadrm_hf.runtime.run_folder import RESULTS, SCORES, RunFolder
 
-SCORES_NAME = "scores.json"
+SCORES_NAME = SCORES.removeprefix(RESULTS)
 _LOOK = {"iteration": ".0f", "num_images": ".0f", "pixel_entropy": ".3f", "feature_entropy": ".3f"}
 
 
@@ -90,7 +91,7 @@ def read_scores(folder: Path) -> Scores | None:
     Raises:
         ArtifactError: If the file holds none.
     """
-    path = folder / "results" / SCORES_NAME
+    path = RunFolder(folder).scores
     return read_scores_file(path) if path.is_file() else None
 
 

@@ -17,7 +17,6 @@ from datasets import List
 
 from fadrm_hf.artifact.manifest import Manifest, TableBytes, table_bytes
 from fadrm_hf.artifact.reading import reading, table_files
-from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.builders.soft_labels import label_features
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.methods import METHODS
@@ -27,6 +26,7 @@ from fadrm_hf.report.card.scores import KINDS, Scores, course_rows, read_scores,
 from fadrm_hf.report.card.text import quoted, render, size
 from fadrm_hf.report.pictures import write_pictures
 from fadrm_hf.runtime.files import write_bytes
+from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER, RunFolder
 
 _SECTIONS = ("method", "import", "patches", "recover", "relabel")
 _LOADED_FROM_THE_HUB = re.compile(r'load_dataset\("([\w.-]+/[\w.-]+)"')
@@ -45,12 +45,12 @@ def write_card(folder: Path, manifest: Manifest, work: Path | None = None, name:
     results, scores = read_results(folder), read_scores(folder)
     course = whole_looks(scores) if scores else []
     write_pictures(folder, manifest.classes.names, accuracy_bars(results), course, work)
-    pictures = [file.stem for file in sorted((folder / "assets").glob("*.png"))]
+    run = RunFolder(folder)
     manifest = replace(manifest, bytes=_sizes(folder, manifest))
     rows = _first_row(folder, IMAGES_FOLDER), _first_label_row(folder, manifest)
-    name = name or published_name(folder / "README.md") or folder.resolve().name
-    write_bytes(folder / "README.md", render_card(manifest, results, rows, pictures, name, scores).encode())
-    return folder / "README.md"
+    name = name or published_name(run.card) or folder.resolve().name
+    write_bytes(run.card, render_card(manifest, results, rows, run.pictures(), name, scores).encode())
+    return run.card
 
 
 def render_card(

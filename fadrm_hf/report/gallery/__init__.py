@@ -4,11 +4,10 @@ It is a folder of static files, opened from disk as well as from a server, which
 """
 
 from fadrm_hf.report.gallery.comparison import write_comparison
-from fadrm_hf.report.gallery.sheets import GALLERY, RECORD
+from fadrm_hf.report.gallery.sheets import RECORD
 from fadrm_hf.report.gallery.writing import fetch_for_gallery, pages_of, refresh_gallery, write_gallery
 
 __all__ = [
-    "GALLERY",
     "RECORD",
     "fetch_for_gallery",
     "pages_of",

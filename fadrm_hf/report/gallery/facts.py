@@ -18,6 +18,7 @@ from fadrm_hf.report.card.scores import KINDS, read_scores, score_rows
 from fadrm_hf.report.card.text import quoted
 from fadrm_hf.report.card.writing import published_name
 from fadrm_hf.report.gallery.sheets import Pictures
+from fadrm_hf.runtime.run_folder import RunFolder
 
 
 def facts_of(folder: Path, manifest: Manifest, pictures: Pictures, name: str | None = None) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def facts_of(folder: Path, manifest: Manifest, pictures: Pictures, name: str | N
     Raises:
         ArtifactError: If a file in `results/` is no result.
     """
-    name = name or published_name(folder / "README.md") or folder.resolve().name
+    name = name or published_name(RunFolder(folder).card) or folder.resolve().name
     paper, scores = manifest.paper, read_scores(folder)
     return {
         "name": name,

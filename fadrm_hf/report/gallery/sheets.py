@@ -24,7 +24,6 @@ from fadrm_hf.runtime.files import write_bytes, write_json
 
 Pixels = npt.NDArray[np.uint8]
 
-GALLERY = "gallery"  # its folder in an artifact
 RECORD = "pictures.json"
 START, RECOVERED = "start", "recovered"
 

@@ -19,9 +19,7 @@ from fadrm_hf.artifact.reading import each_image
 from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.methods import recorded_setting
-from fadrm_hf.recovery.snapshots import SNAPSHOTS
 from fadrm_hf.report.gallery.sheets import (
-    GALLERY,
     RECOVERED,
     START,
     Pictures,
@@ -33,6 +31,7 @@ from fadrm_hf.report.gallery.sheets import (
 )
 from fadrm_hf.runtime.files import load_tensors
 from fadrm_hf.runtime.progress import Reporter, Task
+from fadrm_hf.runtime.run_folder import GALLERY, PATCHES, SNAPSHOTS
 from fadrm_hf.runtime.shards import range_name, recovery_shards
 
 _STARTS = {"noise": "noise", "patches": "real patch", "pca": "real images"}  # others: "real image"
@@ -116,7 +115,7 @@ def _take_over(artifact: Path, manifest: Manifest, output: Path, earlier: Pictur
     kept = [stage for stage in earlier.stages if stage.name != RECOVERED]
     for file in (file for stage in kept for file in stage.files):
         if not (artifact / GALLERY / file).is_file():
-            raise ArtifactError(f"{GALLERY}/{file} is missing; fetch the artifact again, or remove {GALLERY}/")
+            raise ArtifactError(f"{GALLERY}{file} is missing; fetch the artifact again, or remove {GALLERY}")
         if (output / file) != (artifact / GALLERY / file):
             output.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(artifact / GALLERY / file, output / file)
@@ -126,7 +125,7 @@ def _take_over(artifact: Path, manifest: Manifest, output: Path, earlier: Pictur
 
 def _start_shards(work: Path | None, manifest: Manifest) -> list[Path]:
     """The files of starting images; none unless they are all there."""
-    files = sorted((work / "patches").glob("*.safetensors")) if work else []
+    files = sorted((work / PATCHES).glob("*.safetensors")) if work else []
     return files if sum(len(load_tensors(file)["label"]) for file in files) == manifest.num_images else []
 
 
@@ -157,7 +156,7 @@ def _rows_of_first_shard(work: Path, manifest: Manifest) -> tuple[int, ...]:
     """The rows of the images that snapshots are kept of, in their order."""
     num_classes = len(manifest.classes.ids)
     shard = recovery_shards(num_classes, manifest.ipc, manifest.settings("recover", RecoverConfig))[0]
-    start = load_tensors(work / "patches" / f"{range_name(shard.classes)}.safetensors")
+    start = load_tensors(work / PATCHES / f"{range_name(shard.classes)}.safetensors")
     is_there = torch.isin(start["ipc_index"], torch.tensor(shard.ipc_indices))
     return tuple((start["ipc_index"] * num_classes + start["label"])[is_there].tolist())
 

@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 from fadrm_hf.artifact.location import LocalFolder, Location, table_names
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.reading import open_table, table_files
-from fadrm_hf.artifact.tables import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.report.card import card_title
 from fadrm_hf.report.gallery.facts import as_script, facts_of
-from fadrm_hf.report.gallery.sheets import GALLERY, RECORD, read_record, write_record
+from fadrm_hf.report.gallery.sheets import RECORD, read_record, write_record
 from fadrm_hf.report.gallery.stages import draw_pictures
 from fadrm_hf.report.gallery.stored_views import sample_views
 from fadrm_hf.runtime.files import write_bytes
 from fadrm_hf.runtime.progress import QUIET, Reporter
+from fadrm_hf.runtime.run_folder import CARD, GALLERY, IMAGES_FOLDER, LABELS_FOLDER, RESULTS, RunFolder
 
 PAGE, DATA, VIEWS = "index.html", "data.js", "views.js"
 _SHARED = ("style.css", "sheets.js", "charts.js", "page.js")  # with the page of comparison
@@ -82,7 +82,7 @@ def refresh_gallery(folder: Path, manifest: Manifest) -> None:
 
 def pages_of(folder: Path) -> dict[str, Path]:
     """The pages of an artifact that people open; one that was packaged by an early version has no gallery."""
-    pages = {"card": folder / "README.md", "gallery": folder / GALLERY / PAGE}
+    pages = {"card": RunFolder(folder).card, "gallery": folder / GALLERY / PAGE}
     return {name: page for name, page in pages.items() if page.is_file()}
 
 
@@ -101,8 +101,8 @@ def fetch_for_gallery(location: Location) -> dict[str, Any]:
     """What `write_gallery` needs of an artifact anywhere, as its arguments; of the labels, only what is sampled."""
     is_here = isinstance(location, LocalFolder)  # where an earlier gallery may have been removed, to be made again
     for name in location.manifest.files:
-        is_needed = name.startswith((f"{IMAGES_FOLDER}/", "results/", "README.md"))
-        is_earlier = name == f"{GALLERY}/{RECORD}" or (name.startswith(f"{GALLERY}/") and name.endswith(".webp"))
+        is_needed = name.startswith((f"{IMAGES_FOLDER}/", RESULTS, CARD))
+        is_earlier = name == f"{GALLERY}{RECORD}" or (name.startswith(GALLERY) and name.endswith(".webp"))
         if is_needed or (is_earlier and not is_here):
             location.local(name)
     return {"folder": location.folder, "manifest": location.manifest, "labels": _label_tables(location)}

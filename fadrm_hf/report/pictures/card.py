@@ -10,6 +10,7 @@ from torch import Tensor
 from fadrm_hf.report.pictures.accuracy import draw_accuracy
 from fadrm_hf.report.pictures.images import CURVES, draw_grid, draw_information, draw_recovery
 from fadrm_hf.runtime.files import load_tensors, write_bytes
+from fadrm_hf.runtime.run_folder import LOG, PATCHES, RECOVERED, RunFolder
 
 _GRID_CLASSES = 10
 
@@ -31,16 +32,18 @@ def write_pictures(
             alone are no course.
         work: The run's folder of shards; without it, the pictures of the recovery stay as they are.
     """
+    run = RunFolder(folder)
+    run = RunFolder(folder)
     if work is not None:
-        patches, recovered = (_first_images(work / stage) for stage in ("patches", "recovered"))
+        patches, recovered = (_first_images(work / stage) for stage in (PATCHES, RECOVERED))
         if patches and recovered:
-            write_bytes(folder / "assets/grid.png", draw_grid(class_names, patches, recovered))
-        records = _recovery_records(work / "log.jsonl")
+            write_bytes(run.picture("grid"), draw_grid(class_names, patches, recovered))
+        records = _recovery_records(work / LOG)
         if records:
-            write_bytes(folder / "assets/recovery.png", draw_recovery(records))
+            write_bytes(run.picture("recovery"), draw_recovery(records))
     if bars:
-        write_bytes(folder / "assets/accuracy.png", draw_accuracy(bars))
-    information = folder / "assets/information.png"
+        write_bytes(run.picture("accuracy"), draw_accuracy(bars))
+    information = run.picture("information")
     if len(course) > 2:
         write_bytes(information, draw_information(course))
     else:
