@@ -24,8 +24,8 @@ from fadrm_hf.artifact import read_manifest
 from fadrm_hf.artifact.location import LocalFolder
 from fadrm_hf.artifact.reading import open_table, read_label_group, table_files
 from fadrm_hf.artifact.recorded_source import source_of
-from fadrm_hf.pipeline.arguments import run_from_recipe
 from fadrm_hf.pipeline.recode import recode
+from fadrm_hf.pipeline.settings import run_from_recipe
 from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.progress import Reporter

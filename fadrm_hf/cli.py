@@ -17,11 +17,13 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from fadrm_hf import __version__
+from fadrm_hf.commands.call import Call
 from fadrm_hf.commands.catalogue import COMMANDS, help_text
+from fadrm_hf.commands.completion import print_completion
 from fadrm_hf.commands.ending import Ended, ends_when_asked, told_of
 from fadrm_hf.commands.exit_code import ExitCode
-from fadrm_hf.commands.output import as_typed, say
-from fadrm_hf.commands.summary import Manner, Summary, conclude, manner_of
+from fadrm_hf.commands.output import say
+from fadrm_hf.commands.summary import OutputMode, Summary, conclude
 from fadrm_hf.errors import ConfigError, FadrmError, is_out_of_memory, unknown
 from fadrm_hf.runtime.terminal import results, speaking
 
@@ -43,10 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command, *words = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
     if command in _ALONE:
         return _ALONE[command]()
-    manner, started = Manner(), time.monotonic()
+    mode, started = OutputMode.of(words), time.monotonic()
     try:
-        manner, words = manner_of(words)
-        with speaking(quiet=manner.quiet, document=manner.document), ends_when_asked():
+        with speaking(quiet=mode.quiet, document=mode.document), ends_when_asked():
             summary = _run(command, words)
     except (Exception, KeyboardInterrupt) as error:
         explained = _explain(error)
@@ -54,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         summary = explained or _unforeseen(error)
     # Not above: while the error is handled, bars are still shown and would be drawn once more, below the message.
-    manner = manner if _speaks() else Manner(quiet=True)
-    conclude(summary, manner, as_typed(command, words), time.monotonic() - started)
+    mode = mode if _speaks() else OutputMode(quiet=True)
+    conclude(summary, mode, Call(command, tuple(words)).typed, time.monotonic() - started)
     if summary.error and arguments is None:  # nothing else is to be done, and Python would take a second to end torch
         sys.stdout.flush()
         os._exit(summary.code)
@@ -111,20 +112,24 @@ def _unforeseen(error: BaseException) -> Summary:
 
 
 def _run(command: str, words: Sequence[str]) -> Summary:
+    """Parse a command line and run its command; what cannot be parsed is refused before torch is imported."""
     option, has_value, value = command.partition("=")
     if option == "--print_completion":
-        place, words = "completion:print_completion", [value, *words] if has_value else words
-    elif command in COMMANDS:
-        place = COMMANDS[command].place
-    else:
+        return print_completion([value, *words] if has_value else words)
+    if command not in COMMANDS:
         raise ConfigError(f"{unknown('command', command, COMMANDS)}; fadrm-hf --help")
-    module, function = place.split(":")
-    ending: Summary | int = getattr(_load(f"fadrm_hf.commands.{module}"), function)(words)
-    return ending if isinstance(ending, Summary) else Summary(code=ExitCode(ending))
+    call = Call(command, tuple(words))
+    if call.wants_settings:
+        results.print(call.settings_as_yaml(), end="", highlight=False, markup=False, soft_wrap=True)
+        return Summary()
+    call.check()
+    module = _load(f"fadrm_hf.commands.{COMMANDS[command].place}")
+    ending: Summary = getattr(module, f"{command.replace('-', '_')}_command")(call)
+    return ending
 
 
 def _load(name: str) -> ModuleType:
-    """A module, a third sooner: the collector would look through all that is loaded, again and again, for nothing."""
+    """Import a module, a third sooner: the collector would look through all that is loaded, again and again."""
     gc.disable()
     try:
         return importlib.import_module(name)

@@ -1,6 +1,6 @@
 """Measure the number of an artifact again, from the artifact alone; exit code 1 if it is another.
 
-accelerate launch recipes/reproduce.py ORG/NAME --seeds 3 --tolerance 2sigma
+accelerate launch recipes/reproduce.py ORG/NAME --num_seeds 3 --tolerance 2sigma
 """
 
 import sys

@@ -1,24 +1,22 @@
 """FADRM's theorems on an artifact, term by term: `analyse`."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jsonargparse import ArgumentParser
 from rich.table import Table
 
-from fadrm_hf.commands.measuring import examining_parser, only_process
-from fadrm_hf.commands.output import as_typed, show
+from fadrm_hf.commands.call import Call
+from fadrm_hf.commands.measuring import only_process
+from fadrm_hf.commands.options.checking import AnalyseOptions
+from fadrm_hf.commands.output import show
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.evaluation.analysis import AnalysisRequest, analyse
 from fadrm_hf.evaluation.results import result_folder
 from fadrm_hf.hub import open_artifact
-from fadrm_hf.pipeline.arguments import parse
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import WorkFolder
 
-_DESCRIPTION = """Measure the terms of FADRM's Theorems 1 and 2 on an artifact: entropies, distances, empirical risks,
-and Rademacher complexities before and after a residual. Nothing is trained; what lacks is named with what gives it."""
 _MISSING = {
     "theorem1": "Theorem 1",
     "theorem2": "Theorem 2",
@@ -27,52 +25,25 @@ _MISSING = {
 _CLASSES = {"pixels": "linear functions of pixels", "features": "linear functions of the network's features"}
 
 
-def analyse_command(arguments: Sequence[str]) -> Summary:
-    """`fadrm-hf analyse ARTIFACT`."""
-    parsed = parse(_parser(), arguments)
+def analyse_command(call: Call) -> Summary:
+    """Run `fadrm-hf analyse ARTIFACT`."""
+    options: AnalyseOptions = call.options
     request = AnalysisRequest(
-        parsed.network,
-        parsed.alpha,
-        parsed.temperature,
-        parsed.draws,
-        parsed.num_images,
-        parsed.source_images,
-        parsed.source.name,
+        options.network,
+        options.alpha,
+        options.temperature,
+        options.draws,
+        options.num_images,
+        options.source_images,
+        options.source.name,
     )
-    location = open_artifact(parsed.artifact, parsed.revision)
-    place = result_folder(location, parsed.output)
-    work, command = WorkFolder(location.folder).path, as_typed("analyse", arguments)
-    analysis = analyse(location, request, only_process().device, Reporter(), work, command)
+    location = open_artifact(options.artifact, options.revision)
+    place = result_folder(location, options.output)
+    work = WorkFolder(location.folder).path
+    analysis = analyse(location, request, only_process().device, Reporter(), work, call.typed)
     path = place.add_analysis(analysis)
-    show(_table(analysis), _remarks(analysis, parsed.artifact), path)
+    show(_table(analysis), _remarks(analysis, options.artifact), path)
     return Summary({"analysis": path}, analysis)
-
-
-def _parser() -> ArgumentParser:
-    defaults = AnalysisRequest()
-    parser = examining_parser("fadrm-hf analyse", _DESCRIPTION)
-    parser.add_argument(
-        "--network",
-        type=str,
-        default=None,
-        help="The network, named as teachers are; timm/local-dir:FOLDER is a student that was saved. The artifact's "
-        "first teacher if not given.",
-    )
-    parser.add_argument(
-        "--alpha", type=float, default=None, help="Merge ratio of the residual at the end; the method's if not given."
-    )
-    parser.add_argument("--temperature", type=float, default=None, help="T of the loss; the protocol's if not given.")
-    parser.add_argument("--draws", type=int, default=defaults.draws, help="Draws of random signs.")
-    parser.add_argument(
-        "--num_images", type=int, default=defaults.num_images, help="Images of the artifact, at most, for Theorem 2."
-    )
-    parser.add_argument(
-        "--source_images",
-        type=int,
-        default=defaults.source_images,
-        help="Training images of the source, at most, for Theorem 1.",
-    )
-    return parser
 
 
 def _table(analysis: Mapping[str, Any]) -> Table:

@@ -1,28 +1,18 @@
 """Whether an artifact ranks architectures as the whole dataset does: `rank-architectures`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
-
 from fadrm_hf.artifact.recorded_source import source_of
-from fadrm_hf.commands.measuring import (
-    protocol_given,
-    spell_out_online,
-    student_options,
-    student_parser,
-    table_place,
-    table_summary,
-)
-from fadrm_hf.commands.output import as_typed, say
+from fadrm_hf.commands.call import Call
+from fadrm_hf.commands.cross_architecture import refuse_one_student
+from fadrm_hf.commands.measuring import protocol_given, student_options, table_place, table_summary
+from fadrm_hf.commands.options.training import RankArchitecturesOptions
 from fadrm_hf.commands.summary import Summary
-from fadrm_hf.config import SqueezeConfig, build
-from fadrm_hf.config.datasets import WHOLE_DATASET, resolve_squeeze
-from fadrm_hf.errors import ConfigError
+from fadrm_hf.config.datasets import resolve_squeeze
 from fadrm_hf.evaluation.architecture_search import (
-    SMALL_ARCHITECTURES,
     Search,
     check_architectures,
     correlations,
@@ -32,7 +22,6 @@ from fadrm_hf.evaluation.architecture_search import (
 from fadrm_hf.evaluation.measured_tables import mean_and_std, with_suffix, write_table
 from fadrm_hf.evaluation.results import result_folder
 from fadrm_hf.hub import open_artifact
-from fadrm_hf.pipeline.arguments import parse
 from fadrm_hf.report.card.text import duration, render
 from fadrm_hf.report.card.writing import machine_line
 from fadrm_hf.report.pictures import draw_ranking
@@ -44,70 +33,33 @@ from fadrm_hf.runtime.shards import join_world
 from fadrm_hf.training.accuracy import summarise
 from fadrm_hf.training.loader import load_distilled
 
-_DESCRIPTION = """Train several architectures on an artifact and on its whole source; say how alike the rankings are.
-
-Options are those of fadrm-hf train-student, but for --architectures, and hold for all of them; --squeeze.X is how the
-whole source is trained on, by default as in FADRM's Table 7. Results that are there under the same settings are used
-again, also those of cross-architecture and whole-dataset."""
-
 
 @student_options("--architectures")
-def rank_architectures_command(arguments: Sequence[str]) -> Summary:
-    """`fadrm-hf rank-architectures ARTIFACT --architectures '[A, B, C]'`."""
-    words = spell_out_online(arguments)
-    if any(word.partition("=")[0] == "--student" for word in words):
-        raise ConfigError(
-            "--student names one student; here --architectures names them all: --architectures '[A,B,C]'"
-        )
-    parser = _parser()
-    asked = parse(parser, words)
-    architectures = check_architectures(asked.architectures)
-    location = open_artifact(asked.artifact, asked.revision)
-    place = result_folder(location, asked.output)
-    given = [protocol_given(parser, words, location.manifest, asked.name, each) for each in architectures]
-    protocols = [replace(each, student=student) for each, student in zip(given, architectures, strict=True)]
+def rank_architectures_command(call: Call) -> Summary:
+    """Run `fadrm-hf rank-architectures ARTIFACT --architectures '[A, B, C]'`."""
+    options: RankArchitecturesOptions = call.options
+    refuse_one_student(call, "--architectures", "'[A,B,C]'")
+    architectures = check_architectures(options.architectures)
+    location = open_artifact(options.artifact, options.revision)
+    place = result_folder(location, options.output)
+    protocols = [protocol_given(call, location.manifest, student) for student in architectures]
     name = f"rank-architectures-{place.folder.name}-{protocols[0].name}-{protocols[0].labels}"
-    output = table_place(asked.table, place, name)
+    output = table_place(options.table, place, name)
     state = join_world()
-    source = source_of(location, asked.source.name)
-    whole = Path(asked.whole or f"runs/whole-{Path(location.manifest.source.name).name}")
-    networks = Path(asked.teachers)
+    source = source_of(location, options.source.name)
+    whole = Path(options.whole or f"runs/whole-{Path(location.manifest.source.name).name}")
+    networks = Path(options.teachers)
     for folder in (whole, networks):
         require_place(folder)
-    distilled = load_distilled(location, streaming=asked.streaming, online=asked.online)
-    recipe = resolve_squeeze(build(SqueezeConfig, asked.squeeze.as_dict()), source.config)
+    distilled = load_distilled(location, streaming=options.streaming, online=options.makes_labels)
+    recipe = resolve_squeeze(options.squeeze, source.config)
     prepared = prepare_search(distilled, source, protocols, place, recipe, networks, whole, output)
     reporter = Reporter(place.work.log, quiet=not state.is_main_process)
-    command = as_typed("rank-architectures", arguments)
-    rows = search(prepared, output, command, reporter, state, asked.processes_per_student)
-    if state.is_main_process:
-        _write(prepared, rows, command, output)
-        say(f"{with_suffix(output, 'md')}")
-    return table_summary(output) if state.is_main_process else Summary()
-
-
-def _parser() -> ArgumentParser:
-    parser = student_parser("fadrm-hf rank-architectures", _DESCRIPTION)
-    parser.add_argument(
-        "--architectures",
-        type=list[str],
-        default=list(SMALL_ARCHITECTURES),
-        help="Short or full names, at least three; twelve small networks if not given.",
-    )
-    parser.add_argument(
-        "--whole",
-        type=str,
-        default=None,
-        help="Where results on the whole source are filed, as whole-dataset --output; runs/whole-SOURCE if not given.",
-    )
-    parser.add_argument("--teachers", type=str, default="runs/teachers", help="Where networks of these are kept.")
-    parser.add_argument(
-        "--table", type=str, default=None, help="Table's name without suffix; rank-architectures-... beside results."
-    )
-    parser.add_class_arguments(SqueezeConfig, "squeeze")
-    recipe = asdict(WHOLE_DATASET) | {"flip_probability": None}  # the dataset's: digits are not mirrored
-    parser.set_defaults({f"squeeze.{name}": value for name, value in recipe.items()})
-    return parser
+    rows = search(prepared, output, call.typed, reporter, state, options.processes_per_student)
+    if not state.is_main_process:
+        return Summary()
+    _write(prepared, rows, call.typed, output)
+    return table_summary(output)
 
 
 def _write(prepared: Search, rows: Sequence[dict[str, Any]], command: str, output: Path) -> None:

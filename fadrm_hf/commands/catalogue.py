@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from fadrm_hf.commands.exit_code import ExitCode
+from fadrm_hf.commands.options import checking, listing, making, sharing, training
+from fadrm_hf.commands.options.base import Options
 
 
 @dataclass(frozen=True)
@@ -16,11 +18,13 @@ class Command:
     """One command.
 
     Attributes:
-        place: Its module in `fadrm_hf.commands`, and its function.
+        place: Its module in `fadrm_hf.commands`, which has a function `COMMAND_command`.
+        options: What it can be asked for.
         line: What it does.
     """
 
     place: str
+    options: type[Options]
     line: str
 
 
@@ -89,46 +93,56 @@ LINE = (
 
 GROUPS: dict[str, dict[str, Command]] = {
     "Make an artifact": {
-        "distill": Command("making:distill_command", "the line from source to package"),
-        "estimate": Command("estimate:estimate_command", "what distill will take: seconds, memory, disk"),
-        "train-teacher": Command("making:train_teacher_command", "a teacher of your own"),
-        "package": Command("making:package_command", "an artifact of what jobs with --shards have recovered"),
-        "recode": Command("recode:recode_command", "the same artifact with smaller soft labels"),
-        "import": Command("import_legacy:import_command", "an artifact of an older release: images and label files"),
+        "distill": Command("making", making.DistillOptions, "the line from source to package"),
+        "estimate": Command("estimate", making.EstimateOptions, "what distill will take: seconds, memory, disk"),
+        "train-teacher": Command("making", making.TrainTeacherOptions, "a teacher of your own"),
+        "package": Command("making", making.PackageOptions, "an artifact of what jobs with --shards have recovered"),
+        "recode": Command("recode", making.RecodeOptions, "the same artifact with smaller soft labels"),
+        "import": Command(
+            "import_legacy", making.ImportOptions, "an artifact of an older release: images and label files"
+        ),
     },
     "Look at one, check it": {
-        "info": Command("info:info_command", "what it is, by its manifest and card alone"),
-        "gallery": Command("gallery:gallery_command", "a page to look at it, or at several side by side"),
-        "verify": Command("checking:verify_command", "hashes, tables, sampled labels, leakage of test images"),
-        "reproduce": Command("reproduce:reproduce_command", "its own number again, within a tolerance"),
-        "score": Command("scoring:score_command", "size, entropy, diversity, HLR, IOR, LRS, ARS"),
-        "analyse": Command("analysis:analyse_command", "the terms of FADRM's Theorems 1 and 2"),
+        "info": Command("info", checking.InfoOptions, "what it is, by its manifest and card alone"),
+        "gallery": Command("gallery", checking.GalleryOptions, "a page to look at it, or at several side by side"),
+        "verify": Command(
+            "checking", checking.VerifyOptions, "hashes, tables, sampled labels, leakage of test images"
+        ),
+        "reproduce": Command("reproduce", checking.ReproduceOptions, "its own number again, within a tolerance"),
+        "score": Command("scoring", checking.ScoreOptions, "size, entropy, diversity, HLR, IOR, LRS, ARS"),
+        "analyse": Command("analysis", checking.AnalyseOptions, "the terms of FADRM's Theorems 1 and 2"),
     },
     "Train on one, compare": {
-        "train-student": Command("measuring:train_student_command", "students, and their accuracy"),
-        "baselines": Command("measuring:baselines_command", "random images and the whole dataset beside it"),
-        "cross-architecture": Command("cross_architecture:cross_architecture_command", "many students, one table"),
-        "compare": Command("compare:compare_command", "methods beside one another, one table"),
-        "ablate": Command("ablate:ablate_command", "one run with some settings changed, one table"),
-        "whole-dataset": Command("whole_dataset:whole_dataset_command", "the bound: students trained on everything"),
-        "continual-learning": Command(
-            "continual_learning:continual_learning_command", "students of classes that arrive in steps"
+        "train-student": Command("measuring", training.TrainStudentOptions, "students, and their accuracy"),
+        "baselines": Command("measuring", training.BaselinesOptions, "random images and the whole dataset beside it"),
+        "cross-architecture": Command(
+            "cross_architecture", training.CrossArchitectureOptions, "many students, one table"
         ),
-        "slim": Command("slimming:slim_command", "a VGG with part of its channels"),
+        "compare": Command("compare", training.CompareOptions, "methods beside one another, one table"),
+        "ablate": Command("ablate", training.AblateOptions, "one run with some settings changed, one table"),
+        "whole-dataset": Command(
+            "whole_dataset", training.WholeDatasetOptions, "the bound: students trained on everything"
+        ),
+        "continual-learning": Command(
+            "continual_learning", training.ContinualLearningOptions, "students of classes that arrive in steps"
+        ),
+        "slim": Command("slimming", training.SlimOptions, "a VGG with part of its channels"),
         "rank-architectures": Command(
-            "architecture_search:rank_architectures_command", "whether it ranks networks as all images do"
+            "architecture_search", training.RankArchitecturesOptions, "whether it ranks networks as all images do"
         ),
     },
     "Share": {
-        "publish": Command("publish:publish_command", "an artifact, to the Hub"),
-        "push-student": Command("contribute:push_student_command", "a student, as a model repository"),
-        "send-result": Command("contribute:send_result_command", "a number of yours, as a pull request"),
+        "publish": Command("publish", sharing.PublishOptions, "an artifact, to the Hub"),
+        "push-student": Command("contribute", sharing.PushStudentOptions, "a student, as a model repository"),
+        "send-result": Command("contribute", sharing.SendResultOptions, "a number of yours, as a pull request"),
     },
     "List what there is": {
-        "methods": Command("listing:methods_command", "methods of distillation, with their papers"),
-        "sources": Command("listing:sources_command", "datasets whose constants and recipes are known"),
-        "teachers": Command("listing:teachers_command", "families of teachers, those of papers, those trained here"),
-        "students": Command("listing:students_command", "the students of the papers' tables"),
+        "methods": Command("listing", listing.MethodsOptions, "methods of distillation, with their papers"),
+        "sources": Command("listing", listing.SourcesOptions, "datasets whose constants and recipes are known"),
+        "teachers": Command(
+            "listing", listing.TeachersOptions, "families of teachers, those of papers, those trained here"
+        ),
+        "students": Command("listing", listing.StudentsOptions, "the students of the papers' tables"),
     },
 }
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}

@@ -1,44 +1,36 @@
 """Checking an artifact: `verify`."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.reading import read_images
 from fadrm_hf.artifact.recorded_source import load_recorded_source
+from fadrm_hf.commands.call import Call
 from fadrm_hf.commands.exit_code import ExitCode
+from fadrm_hf.commands.options.checking import VerifyOptions
 from fadrm_hf.commands.output import say
 from fadrm_hf.commands.summary import Summary
-from fadrm_hf.config import require
 from fadrm_hf.errors import FadrmError
 from fadrm_hf.evaluation.leakage import copies_of_test_images
 from fadrm_hf.hub import open_artifact
-from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.publishing.verify import Problem, verify_location
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, MANIFEST
 
 
-def verify_command(arguments: Sequence[str]) -> Summary:
-    """`fadrm-hf verify ARTIFACT`."""
-    parser = new_parser("fadrm-hf verify", "Recompute every hash, relabel sampled views, look for test images.")
-    parser.add_argument("artifact", type=str, help="Run folder, or ORG/NAME on the Hub.")
-    parser.add_argument("--revision", type=str, default=None, help="Tag, branch or commit on the Hub.")
-    parser.add_argument("--num_steps", type=int, default=4, help="Labelled batches to replay.")
-    parser.add_argument("--leakage", type=bool, default=True, help="Compare with the source's test images.")
-    parser.add_argument("--source.name", type=str, default=None, help="Where the source is, if not where it was.")
-    parsed = parse(parser, arguments)
-    require(parsed.num_steps >= 0, "num_steps", parsed.num_steps, "0 or more")
-    location = open_artifact(parsed.artifact, parsed.revision)
-    problems = verify_location(location, parsed.num_steps, Reporter())
+def verify_command(call: Call) -> Summary:
+    """Run `fadrm-hf verify ARTIFACT`."""
+    options: VerifyOptions = call.options
+    location = open_artifact(options.artifact, options.revision)
+    problems = verify_location(location, options.num_steps, Reporter())
     if not location.manifest.teachers:
         say(f"labels: not made again, {MANIFEST} names no teachers")
-    if parsed.leakage and not any(problem.file.startswith(f"{IMAGES_FOLDER}/") for problem in problems):
-        problems += _leakage(location, parsed.source.name)
+    if options.leakage and not any(problem.file.startswith(f"{IMAGES_FOLDER}/") for problem in problems):
+        problems += _leakage(location, options.source.name)
     for problem in problems:
         say(str(problem))
-    say(f"{parsed.artifact}: {len(problems)} problems" if problems else f"{parsed.artifact}: sound")
-    found = {"artifact": parsed.artifact, "problems": [asdict(problem) for problem in problems]}
+    say(f"{options.artifact}: {len(problems)} problems" if problems else f"{options.artifact}: sound")
+    found = {"artifact": options.artifact, "problems": [asdict(problem) for problem in problems]}
     return Summary(result=found, code=ExitCode.DIFFERS if problems else ExitCode.DONE)
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from fadrm_hf.artifact.recorded_source import source_of
-from fadrm_hf.commands.measuring import protocol_given, student_options, student_parser, table_place, table_summary
-from fadrm_hf.commands.output import as_typed, say
+from fadrm_hf.commands.call import Call
+from fadrm_hf.commands.measuring import protocol_given, student_options, table_place, table_summary
+from fadrm_hf.commands.options.training import ContinualLearningOptions
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.evaluation.continual_learning import Course, learn_continually, prepare_course
-from fadrm_hf.evaluation.measured_tables import mean_and_std, with_suffix, write_table
+from fadrm_hf.evaluation.measured_tables import mean_and_std, write_table
 from fadrm_hf.evaluation.results import result_folder
 from fadrm_hf.hub import open_artifact
-from fadrm_hf.pipeline.arguments import parse
 from fadrm_hf.report.card.text import render
 from fadrm_hf.report.card.writing import machine_line
 from fadrm_hf.runtime.machine import describe_machine, library_versions
@@ -22,36 +22,26 @@ from fadrm_hf.runtime.shards import join_world
 from fadrm_hf.training.accuracy import summarise
 from fadrm_hf.training.loader import load_distilled
 
-_DESCRIPTION = """Let the classes of an artifact arrive in steps; train and test students on those seen so far.
-
-Options are those of fadrm-hf train-student, and --steps, --orders, --table. What is measured is not measured again."""
-
 
 @student_options()
-def continual_learning_command(arguments: Sequence[str]) -> Summary:
-    """`fadrm-hf continual-learning ARTIFACT --steps 5`."""
-    parser = student_parser("fadrm-hf continual-learning", _DESCRIPTION)
-    parser.add_argument("--steps", type=int, default=5, help="In how many steps the classes arrive.")
-    parser.add_argument("--orders", type=int, default=5, help="How many orders of the classes are tried.")
-    parser.add_argument(
-        "--table", type=str, default=None, help="Table's name without suffix; continual-... beside the results."
-    )
-    asked = parse(parser, arguments)
-    location = open_artifact(asked.artifact, asked.revision)
-    place = result_folder(location, asked.output)
-    given = protocol_given(parser, arguments, location.manifest, asked.name, asked.student)
+def continual_learning_command(call: Call) -> Summary:
+    """Run `fadrm-hf continual-learning ARTIFACT --steps 5`."""
+    options: ContinualLearningOptions = call.options
+    location = open_artifact(options.artifact, options.revision)
+    place = result_folder(location, options.output)
+    given = protocol_given(call, location.manifest)
     student = given.student.replace("/", "_")
-    name = f"continual-{place.folder.name}-{given.name}-{given.labels}-{student}-{asked.steps}steps"
-    output = table_place(asked.table, place, name)
+    name = f"continual-{place.folder.name}-{given.name}-{given.labels}-{student}-{options.steps}steps"
+    output = table_place(options.table, place, name)
     state = join_world()
-    source = source_of(location, asked.source.name)
-    course = prepare_course(load_distilled(location), source, given, asked.steps, asked.orders)
+    source = source_of(location, options.source.name)
+    course = prepare_course(load_distilled(location), source, given, options.steps, options.orders)
     reporter = Reporter(place.work.log, quiet=not state.is_main_process)
     steps = learn_continually(course, place.work.path, reporter, state)
-    if state.is_main_process:
-        _write(course, steps, as_typed("continual-learning", arguments), output)
-        say(f"{with_suffix(output, 'md')}")
-    return table_summary(output) if state.is_main_process else Summary()
+    if not state.is_main_process:
+        return Summary()
+    _write(course, steps, call.typed, output)
+    return table_summary(output)
 
 
 def _write(course: Course, steps: Sequence[dict[str, Any]], command: str, output: Path) -> None:

@@ -4,48 +4,30 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import refresh_files
+from fadrm_hf.commands.call import Call
+from fadrm_hf.commands.options.checking import GalleryOptions
 from fadrm_hf.commands.output import say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.errors import ConfigError, RunFolderError
 from fadrm_hf.evaluation.results import result_folder
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
-from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.report.gallery import fetch_for_gallery, write_comparison, write_gallery
 from fadrm_hf.report.gallery.serving import served
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import GALLERY, MANIFEST, WorkFolder, require_place
 
-_DESCRIPTION = """Make the page that shows an artifact: its images beside what they came from, what was measured, and
-stored views with their labels. It opens from disk. Several artifacts are shown beside one another, class by class."""
 
-
-def gallery_command(arguments: Sequence[str]) -> Summary:
-    """`fadrm-hf gallery ARTIFACT [ARTIFACT ...]`."""
-    parsed = parse(_parser(), arguments)
-    locations = [open_artifact(name) for name in parsed.artifacts]
-    page = _compare(locations, parsed.output) if len(locations) > 1 else _show(locations[0], parsed.output)
-    if parsed.serve:
-        _serve(page.parent, parsed.port)
-    return Summary({"page": page}, {"artifacts": parsed.artifacts})
-
-
-def _parser() -> ArgumentParser:
-    parser = new_parser("fadrm-hf gallery", _DESCRIPTION)
-    parser.add_argument("artifacts", type=str, nargs="+", help="Run folders, or ORG/NAME on the Hub.")
-    parser.add_argument(
-        "--output",
-        type=str,
-        default=None,
-        help="Folder of the page; gallery/ in the artifact if not given, of one on the Hub in runs/ORG--NAME.",
-    )
-    parser.add_argument("--serve", action="store_true", help="Serve the page on this machine until Ctrl-C.")
-    parser.add_argument("--port", type=int, default=0, help="Of --serve; any that is free if not given.")
-    return parser
+def gallery_command(call: Call) -> Summary:
+    """Run `fadrm-hf gallery ARTIFACT [ARTIFACT ...]`."""
+    options: GalleryOptions = call.options
+    locations = [open_artifact(name) for name in options.artifacts]
+    page = _compare(locations, options.output) if len(locations) > 1 else _show(locations[0], options.output)
+    if options.serve:
+        _serve(page.parent, options.port)
+    return Summary({"page": page}, {"artifacts": list(options.artifacts)})
 
 
 def _show(location: Location, output: str | None) -> Path:

@@ -1,18 +1,19 @@
 """What an artifact is, by its manifest and card alone: `info`. No image and no label is downloaded."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from huggingface_hub import HfApi, metadata_load
 
 from fadrm_hf.artifact.manifest import Manifest
+from fadrm_hf.commands.call import Call
+from fadrm_hf.commands.options.checking import InfoOptions
 from fadrm_hf.commands.output import list_rows, say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import RepoName, pinned_repository
 from fadrm_hf.hub.session import talking_to_hub
-from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.report.card import public_source
 from fadrm_hf.report.card.metadata import method_name
 from fadrm_hf.report.card.results import tabled_results
@@ -21,13 +22,10 @@ from fadrm_hf.runtime.run_folder import CARD
 from fadrm_hf.runtime.terminal import duration
 
 
-def info_command(arguments: Sequence[str]) -> Summary:
-    """`fadrm-hf info ARTIFACT`."""
-    parser = new_parser("fadrm-hf info", "Say what an artifact is, by its manifest and card; nothing else is fetched.")
-    parser.add_argument("artifact", type=str, help="Run folder, or ORG/NAME on the Hub.")
-    parser.add_argument("--revision", type=str, default=None, help="Tag, branch or commit on the Hub.")
-    parsed = parse(parser, arguments)
-    location = open_artifact(parsed.artifact, parsed.revision)
+def info_command(call: Call) -> Summary:
+    """Run `fadrm-hf info ARTIFACT`."""
+    options: InfoOptions = call.options
+    location = open_artifact(options.artifact, options.revision)
     repository = pinned_repository(location)
     card = location.local(CARD)
     found = described(location.manifest) | {
@@ -35,7 +33,7 @@ def info_command(arguments: Sequence[str]) -> Summary:
         "versions": _versions(repository) if repository else [],
         "tags": (metadata_load(card) or {}).get("tags", []),
         "results": tabled_results(card.read_text("utf-8")),
-        "load": _how_to_load(str(location.folder) if repository is None else repository.id, parsed.revision),
+        "load": _how_to_load(str(location.folder) if repository is None else repository.id, options.revision),
     }
     _show(found)
     return Summary(result=found)

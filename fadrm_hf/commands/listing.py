@@ -4,23 +4,20 @@ Each thing is a line on a terminal and in a pipe, and an entry of the document o
 import takes seconds.
 """
 
-import ast
 import json
-import shlex
 from collections.abc import Iterator, Sequence
-from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
-from fadrm_hf.commands.output import list_rows, say
+from fadrm_hf.commands.call import Call
+from fadrm_hf.commands.output import list_rows
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config.datasets import PRESETS
 from fadrm_hf.config.students import ARCHITECTURES
-from fadrm_hf.errors import ConfigError
+from fadrm_hf.methods import METHODS
 
 Entry = dict[str, Any]
 
-_METHODS = "fadrm_hf.methods."
 _TRAINED_HERE = Path("runs/teachers")
 _FAMILIES = {
     "timm/NAME": "timm's own weights, from the Hub",
@@ -53,13 +50,22 @@ PUBLISHED_TEACHERS = {
 }
 
 
-def methods_command(arguments: Sequence[str]) -> Summary:
-    """`fadrm-hf methods`."""
-    return _list("methods", list(_methods()), arguments)
+def methods_command(call: Call) -> Summary:
+    """Run `fadrm-hf methods`."""
+    entries = [
+        {
+            "name": name,
+            "title": method.title,
+            "paper": f"arXiv {method.paper.arxiv}" if method.paper else "",
+            "about": (method.__doc__ or "").splitlines()[0],
+        }
+        for name, method in METHODS.items()
+    ]
+    return _list("methods", entries)
 
 
-def students_command(arguments: Sequence[str]) -> Summary:
-    """`fadrm-hf students`."""
+def students_command(call: Call) -> Summary:
+    """Run `fadrm-hf students`."""
     entries = [
         {
             "name": each.student,
@@ -72,11 +78,11 @@ def students_command(arguments: Sequence[str]) -> Summary:
         }
         for each in ARCHITECTURES.values()
     ]
-    return _list("students", entries, arguments)
+    return _list("students", entries)
 
 
-def sources_command(arguments: Sequence[str]) -> Summary:
-    """`fadrm-hf sources`."""
+def sources_command(call: Call) -> Summary:
+    """Run `fadrm-hf sources`."""
     entries = [
         {
             "name": name,
@@ -89,71 +95,19 @@ def sources_command(arguments: Sequence[str]) -> Summary:
         }
         for name, preset in PRESETS.items()
     ]
-    return _list("sources", entries, arguments)
+    return _list("sources", entries)
 
 
-def teachers_command(arguments: Sequence[str]) -> Summary:
-    """`fadrm-hf teachers`."""
+def teachers_command(call: Call) -> Summary:
+    """Run `fadrm-hf teachers`."""
     families = [{"name": name, "kind": "family", "about": about} for name, about in _FAMILIES.items()]
     published = [{"name": name, "kind": "published", "about": about} for name, about in PUBLISHED_TEACHERS.items()]
-    return _list("teachers", [*families, *published, *_trained_here()], arguments)
+    return _list("teachers", [*families, *published, *_trained_here()])
 
 
-def _list(title: str, entries: Sequence[Entry], arguments: Sequence[str]) -> Summary:
-    if {"-h", "--help"} & set(arguments):
-        say(f"usage: fadrm-hf {title} [--json]; it takes no other option")
-        return Summary()
-    if arguments:
-        raise ConfigError(f"unrecognized arguments: {shlex.join(arguments)}; expected none: this prints a list")
+def _list(title: str, entries: Sequence[Entry]) -> Summary:
     list_rows(entries)
     return Summary(result={title: list(entries)})
-
-
-def _methods() -> Iterator[Entry]:
-    """Every method as its file describes it, in the order of the catalogue; read as text, for its code needs torch."""
-    files = [file for file in (resources("fadrm_hf") / "methods").iterdir() if file.name.endswith(".py")]
-    modules = {file.name.removesuffix(".py"): ast.parse(file.read_text("utf-8")) for file in files}
-    places = dict(_imported(modules["__init__"]))
-    for item in ast.walk(_value(modules["__init__"].body, "_CATALOGUE")):
-        if not isinstance(item, ast.Name) or item.id not in places:
-            continue
-        module = modules[places[item.id]]
-        (kind,) = (node for node in module.body if isinstance(node, ast.ClassDef) and node.name == item.id)
-        yield {
-            "name": _text(kind, "name"),
-            "title": _text(kind, "title"),
-            "paper": next(filter(None, map(_paper, [module, *(modules[base] for _, base in _imported(module))])), ""),
-            "about": (ast.get_docstring(kind) or "").splitlines()[0],
-        }
-
-
-def _imported(module: ast.Module) -> Iterator[tuple[str, str]]:
-    """What a file takes from methods, and from which."""
-    for node in module.body:
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(_METHODS):
-            yield from ((name.name, str(node.module).removeprefix(_METHODS)) for name in node.names)
-
-
-def _value(body: Sequence[ast.stmt], name: str) -> ast.expr:
-    """What a name is set to, in a file or a class."""
-    for node in body:
-        targets = node.targets if isinstance(node, ast.Assign) else []
-        targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
-        value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
-        if value is not None and any(isinstance(target, ast.Name) and target.id == name for target in targets):
-            return value
-    raise AssertionError(f"{name} is set nowhere")
-
-
-def _text(kind: ast.ClassDef, name: str) -> str:
-    """The text that a class sets an attribute to."""
-    return str(ast.literal_eval(_value(kind.body, name)))
-
-
-def _paper(module: ast.Module) -> str:
-    """The paper that a file names, by its number."""
-    given = (node for node in ast.walk(module) if isinstance(node, ast.keyword) and node.arg == "arxiv")
-    return next((f"arXiv {ast.literal_eval(node.value)}" for node in given), "")
 
 
 def _trained_here() -> Iterator[Entry]:

@@ -1,20 +1,18 @@
 """The number of an artifact once more: `reproduce`."""
 
-from collections.abc import Sequence
-
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.recorded_source import source_of
+from fadrm_hf.commands.call import Call
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.measuring import only_process
-from fadrm_hf.commands.output import as_typed, say
+from fadrm_hf.commands.options.checking import ReproduceOptions
+from fadrm_hf.commands.output import say
 from fadrm_hf.commands.summary import Summary
-from fadrm_hf.config import require
 from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.evaluation.results import ResultFolder, result_folder
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
-from fadrm_hf.pipeline.arguments import new_parser, parse
 from fadrm_hf.publishing.reproduce import (
     Reproduction,
     check_files,
@@ -29,37 +27,24 @@ from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.train_student import train_students
 
 
-def reproduce_command(arguments: Sequence[str]) -> Summary:
-    """`fadrm-hf reproduce ARTIFACT`; 0: within the tolerance, 1: beyond."""
-    parser = new_parser(
-        "fadrm-hf reproduce", "Train from an artifact alone by its own settings; compare the accuracy."
-    )
-    parser.add_argument("artifact", type=str, help="ORG/NAME on the Hub, or a run folder.")
-    parser.add_argument("--revision", type=str, default=None, help="Tag, branch or commit on the Hub.")
-    parser.add_argument("--seeds", type=int, default=None, help="Students; as many as were measured if not given.")
-    parser.add_argument("--tolerance", type=str, default="2sigma", help="Like 2sigma or 1.5points.")
-    parser.add_argument("--student", type=str, default=None, help="Whose result; the artifact's own if not given.")
-    parser.add_argument("--result", type=str, default=None, help="Which file of results/, if there are several.")
-    parser.add_argument("--output", type=str, default=None, help="Folder for the result; see train-student.")
-    parser.add_argument("--source.name", type=str, default=None, help="Where the test images are, if elsewhere.")
-    parsed = parse(parser, arguments)
-    tolerance = parse_tolerance(parsed.tolerance)
-    require(parsed.seeds is None or parsed.seeds >= 1, "seeds", parsed.seeds, "at least 1")
-    location = open_artifact(parsed.artifact, parsed.revision)
-    place = _place(location, parsed.output)
-    file, expected = choose_result(location, parsed.student, parsed.result)
-    config = settings_of(expected, file, parsed.seeds)
+def reproduce_command(call: Call) -> Summary:
+    """Run `fadrm-hf reproduce ARTIFACT`; 0: within the tolerance, 1: beyond."""
+    options: ReproduceOptions = call.options
+    tolerance = parse_tolerance(options.tolerance)
+    location = open_artifact(options.artifact, options.revision)
+    place = _place(location, options.output)
+    file, expected = choose_result(location, options.student, options.result)
+    config = settings_of(expected, file, options.num_seeds)
     device = only_process().device
     check_files(location)
-    source = source_of(location, parsed.source.name)
+    source = source_of(location, options.source.name)
     _require_same_test(source, expected, file)
     say(f"{location.name}: {file}")
     reporter = Reporter(place.work.log)
     distilled = load_distilled(location, online=is_online(expected))
     obtained = train_students(distilled, source, config, place.work.path, reporter, device)
     comparison = Reproduction(expected, obtained, tolerance)
-    command = as_typed("reproduce", arguments)
-    filed = obtained | {"command": command, "reproduction": {"of": file} | comparison.verdict()}
+    filed = obtained | {"command": call.typed, "reproduction": {"of": file} | comparison.verdict()}
     path = place.add(filed)
     for line in [*comparison.lines(), f"{path}"]:
         say(line)

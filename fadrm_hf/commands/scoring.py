@@ -1,65 +1,44 @@
 """What an artifact is worth, in one table: `score`."""
 
 import shlex
-from collections.abc import Sequence
 
-from jsonargparse import ArgumentParser
 from rich.table import Table
 
 from fadrm_hf.artifact.location import Location
-from fadrm_hf.commands.measuring import examining_parser, only_process
-from fadrm_hf.commands.output import as_typed, show
+from fadrm_hf.commands.call import Call
+from fadrm_hf.commands.measuring import only_process
+from fadrm_hf.commands.options.checking import ScoreOptions
+from fadrm_hf.commands.output import show
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.evaluation.results import ResultFolder, result_folder
 from fadrm_hf.evaluation.scoring import ScoreRequest, measure_scores
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
-from fadrm_hf.pipeline.arguments import parse
 from fadrm_hf.report.card import Result, read_results
 from fadrm_hf.report.card.scores import KINDS, Scores, course_rows, score_rows
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import RESULTS, WorkFolder
 
-_DESCRIPTION = """Score an artifact: its size, its images, and its students against those of random images and of the
-whole dataset, from the evaluations on file. Nothing is trained; what lacks is named with the command that makes it."""
 
-
-def score_command(arguments: Sequence[str]) -> Summary:
-    """`fadrm-hf score ARTIFACT`."""
-    parsed = parse(_parser(), arguments)
+def score_command(call: Call) -> Summary:
+    """Run `fadrm-hf score ARTIFACT`."""
+    options: ScoreOptions = call.options
     request = ScoreRequest(
-        parsed.student,
-        parsed.network,
-        parsed.label_weight,
-        parsed.augmentation_weight,
-        parsed.bins,
-        parsed.source.name,
+        options.student,
+        options.network,
+        options.label_weight,
+        options.augmentation_weight,
+        options.bins,
+        options.source.name,
     )
-    location = open_artifact(parsed.artifact, parsed.revision)
-    place = result_folder(location, parsed.output)
-    work, command = WorkFolder(location.folder).path, as_typed("score", arguments)
+    location = open_artifact(options.artifact, options.revision)
+    place = result_folder(location, options.output)
+    work = WorkFolder(location.folder).path
     device, reporter = only_process().device, Reporter()
-    scores = measure_scores(location, request, _results(place), device, reporter, work, command)
+    scores = measure_scores(location, request, _results(place), device, reporter, work, call.typed)
     path = place.add_scores(scores)
-    show(_table(scores, location), _remarks(scores, parsed.artifact), path)
+    show(_table(scores, location), _remarks(scores, options.artifact), path)
     return Summary({"scores": path}, scores.as_plain())
-
-
-def _parser() -> ArgumentParser:
-    parser = examining_parser("fadrm-hf score", _DESCRIPTION)
-    parser.add_argument(
-        "--student", type=str, default=None, help="Whose evaluations; the artifact's own if not given."
-    )
-    parser.add_argument(
-        "--network",
-        type=str,
-        default=None,
-        help="Network whose features are measured, named as teachers are; the artifact's first teacher if not given.",
-    )
-    parser.add_argument("--label_weight", type=float, default=0.5, help="w of LRS, the weight of IOR against HLR.")
-    parser.add_argument("--augmentation_weight", type=float, default=0.5, help="gamma of ARS.")
-    parser.add_argument("--bins", type=int, default=256, help="Bins of the histogram of grey levels; 10 in Fig. 3.")
-    return parser
 
 
 def _results(place: ResultFolder) -> list[Result]:

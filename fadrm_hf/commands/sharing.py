@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
 from torch import nn
 
 from fadrm_hf import hub
@@ -18,14 +17,6 @@ from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.publishing.contribute import send_result
 from fadrm_hf.publishing.student_repository import check_model_name, check_savable, push_student, save_student
 from fadrm_hf.report.card import Result
-
-
-def add_sharing_options(parser: ArgumentParser) -> None:
-    """The options of `Sharing`."""
-    parser.add_argument("--save_student", type=str, default=None, help="Folder for the student of the first seed.")
-    parser.add_argument("--push_student", type=str, default=None, help="Model repository ORG/MODEL for it.")
-    parser.add_argument("--private", action="store_true", help="Make a new model repository private.")
-    parser.add_argument("--send_result", action="store_true", help="Send the result to the artifact's repository.")
 
 
 @dataclass(frozen=True)

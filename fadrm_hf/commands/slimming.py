@@ -8,25 +8,19 @@ from typing import Any
 
 from fadrm_hf.artifact.location import LocalFolder, Location
 from fadrm_hf.artifact.recorded_source import place_of_source, source_of
-from fadrm_hf.commands.measuring import (
-    protocol_given,
-    spell_out_online,
-    student_options,
-    student_parser,
-    table_place,
-    table_summary,
-)
-from fadrm_hf.commands.output import as_typed, say
+from fadrm_hf.commands.call import Call
+from fadrm_hf.commands.measuring import protocol_given, student_options, table_place, table_summary
+from fadrm_hf.commands.options.training import SlimOptions
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.evaluation.baselines import random_real_artifact
-from fadrm_hf.evaluation.measured_tables import mean_and_std, with_suffix, write_table
+from fadrm_hf.evaluation.measured_tables import mean_and_std, write_table
 from fadrm_hf.evaluation.network_slimming import STAGES, Slimming, describe, prepare_slimming, slim, usual_student
 from fadrm_hf.evaluation.results import result_folder
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.methods import title_of
-from fadrm_hf.pipeline.arguments import parse, run_from_recipe
+from fadrm_hf.pipeline.settings import run_from_recipe
 from fadrm_hf.report.card.text import render
 from fadrm_hf.report.card.writing import machine_line
 from fadrm_hf.runtime.machine import describe_machine, library_versions
@@ -35,11 +29,6 @@ from fadrm_hf.runtime.shards import join_world
 from fadrm_hf.training.accuracy import summarise
 from fadrm_hf.training.loader import load_distilled
 
-_DESCRIPTION = """Train a VGG on an artifact with a penalty on the scales of BatchNorm, take out its least channels,
-and train what is left on the artifact again; accuracies, parameters and multiply-adds before and after, in one table.
-
-Options are those of fadrm-hf train-student, and --ratio, --scale_penalty, --tuning_epochs, --control, --table. What
-is measured is not measured again."""
 _RANDOM_REAL = "random_real"
 _TITLES = {
     "trained": "trained, with the penalty",
@@ -49,51 +38,33 @@ _TITLES = {
 
 
 @student_options()
-def slim_command(arguments: Sequence[str]) -> Summary:
-    """`fadrm-hf slim ARTIFACT --ratio 0.5`."""
-    words = spell_out_online(arguments)
-    parser = student_parser("fadrm-hf slim", _DESCRIPTION)
-    parser.add_argument("--ratio", type=float, default=0.5, help="Share of all channels that is taken out.")
-    parser.add_argument(
-        "--scale_penalty", type=float, default=1e-4, help="Weight of the L1 norm of BatchNorm's scales (lambda)."
-    )
-    parser.add_argument(
-        "--tuning_epochs", type=int, default=None, help="Length of the second training; the first one's if not given."
-    )
-    parser.add_argument(
-        "--control",
-        type=str,
-        default=None,
-        help="What the same is done with, to tell what the images are worth: random_real, which makes random real "
-        "images with labels of the same teachers, as baselines does, or any other artifact of the same source.",
-    )
-    parser.add_argument(
-        "--table", type=str, default=None, help="Table's name without suffix; slim-... beside the results."
-    )
-    asked = parse(parser, words)
-    location = open_artifact(asked.artifact, asked.revision)
-    place = result_folder(location, asked.output)
-    manifest = location.manifest
-    student = asked.student or usual_student(manifest.pixels.size)
-    given = protocol_given(parser, words, manifest, asked.name, student)
-    name = f"slim-{place.folder.name}-{given.name}-{given.labels}-{given.student.replace('/', '_')}-{asked.ratio:g}"
-    output = table_place(asked.table, place, name)
+def slim_command(call: Call) -> Summary:
+    """Run `fadrm-hf slim ARTIFACT --ratio 0.5`."""
+    options: SlimOptions = call.options
+    location = open_artifact(options.artifact, options.revision)
+    place = result_folder(location, options.output)
+    student = call.protocol_values().get("student") or usual_student(location.manifest.pixels.size)
+    given = protocol_given(call, location.manifest, student)
+    architecture = given.student.replace("/", "_")
+    name = f"slim-{place.folder.name}-{given.name}-{given.labels}-{architecture}-{options.ratio:g}"
+    output = table_place(options.table, place, name)
     state = join_world()
     reporter = Reporter(place.work.log, quiet=not state.is_main_process)
 
     def prepare(images: Location) -> Slimming:
-        distilled = load_distilled(images, streaming=asked.streaming, online=asked.online)
-        source = source_of(images, asked.source.name)
-        return prepare_slimming(distilled, source, given, asked.ratio, asked.scale_penalty, asked.tuning_epochs)
+        distilled = load_distilled(images, streaming=options.streaming, online=options.makes_labels)
+        source = source_of(images, options.source.name)
+        return prepare_slimming(distilled, source, given, options.ratio, options.scale_penalty, options.tuning_epochs)
 
     slimmings = [prepare(location)]  # before the control is made, so that what cannot work is refused first
-    if asked.control is not None:
-        slimmings.append(prepare(_control(asked.control, location, asked.source.name, not state.is_main_process)))
+    if options.control is not None:
+        control = _control(options.control, location, options.source.name, quiet=not state.is_main_process)
+        slimmings.append(prepare(control))
     measured = [(slimming, slim(slimming, place.work.path, reporter, state)) for slimming in slimmings]
-    if state.is_main_process:
-        _write(measured, as_typed("slim", arguments), output)
-        say(f"{with_suffix(output, 'md')}")
-    return table_summary(output) if state.is_main_process else Summary()
+    if not state.is_main_process:
+        return Summary()
+    _write(measured, call.typed, output)
+    return table_summary(output)
 
 
 def _control(asked: str, location: Location, source: str | None, quiet: bool) -> Location:

@@ -11,7 +11,6 @@ from typing import Any
 
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.output import fail, tell
-from fadrm_hf.errors import ConfigError
 from fadrm_hf.runtime.terminal import duration
 
 
@@ -35,46 +34,37 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Manner:
-    """How a command speaks.
+class OutputMode:
+    """How a command prints.
 
     Attributes:
-        quiet: Of errors only.
-        document: In one JSON document on stdout.
+        quiet: Errors only.
+        document: One JSON document on stdout.
     """
 
     quiet: bool = False
     document: bool = False
 
-
-def manner_of(arguments: Sequence[str]) -> tuple[Manner, list[str]]:
-    """What `--quiet` and `--json` ask for, which every command has, and the rest of the command line.
-
-    Raises:
-        ConfigError: If one of them has a value.
-    """
-    for word in arguments:
-        option, has_value, _ = word.partition("=")
-        if has_value and option in ("--quiet", "--json"):
-            raise ConfigError(f"{word} has a value, expected {option} alone; write the output to a file with > FILE")
-    rest = [word for word in arguments if word not in ("--quiet", "--json")]
-    return Manner("--quiet" in arguments, "--json" in arguments), rest
+    @classmethod
+    def of(cls, arguments: Sequence[str]) -> "OutputMode":
+        """Return what `--quiet` and `--json` ask for, which every command has."""
+        return cls("--quiet" in arguments, "--json" in arguments)
 
 
-def conclude(summary: Summary, manner: Manner, command: str, seconds: float) -> None:
+def conclude(summary: Summary, mode: OutputMode, command: str, seconds: float) -> None:
     """The last that a command says: why it failed, or what lies where and what to type next; then the document.
 
     Args:
         summary: What there is to say.
-        manner: How.
+        mode: How.
         command: What was typed.
         seconds: How long it took.
     """
     if summary.error:
         fail(summary.error)
-    elif not manner.quiet:
+    elif not mode.quiet:
         _tell(summary, seconds)
-    if manner.document:
+    if mode.document:
         sys.stdout.write(_document(summary, command, seconds))
 
 

@@ -4,12 +4,15 @@ Numbers come from the FADRM paper (arXiv 2506.24125; tables "T"), and where it i
 CV-DD (github.com/Jiacheng8/CV-DD @ 24097e9) and CDA (github.com/VILA-Lab/SRe2L @ 8d00cba).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from fadrm_hf.config import Colour, RunConfig, SourceConfig, SqueezeConfig, filled
-from fadrm_hf.config.protocols import nearest, student_defaults
+from fadrm_hf.config.checks import Colour, Section
+from fadrm_hf.config.layers import DEFAULT, Layer, Settings, section_values
+from fadrm_hf.config.protocols import nearest, student_fillings
+from fadrm_hf.config.real_images import SourceConfig, SqueezeConfig
+from fadrm_hf.config.run import RunConfig
 from fadrm_hf.errors import ConfigError, unknown
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of [0, 1] pixels
@@ -33,11 +36,11 @@ class Preset:
         class_order: How its classes are ordered, where that has misled people.
         squeeze: Recipe of a teacher trained on it.
         label_epochs: Epochs of soft labels by IPC.
+        config_name: The configuration that is meant where the Hub's copy has several.
         label_column: The label that is meant where the Hub's copy has several.
         max_roll: Largest shift of a view during recovery.
         flip_probability: Probability that a view is mirrored.
-        recover_batch_size: Images that are optimised together.
-        label_batch_size: Views labelled together.
+        recover_batch_size: Images that FADRM optimises together.
     """
 
     name: str
@@ -52,11 +55,11 @@ class Preset:
     class_order: str
     squeeze: SqueezeConfig
     label_epochs: Mapping[int, int] = field(default_factory=lambda: {1: 300, 10: 300, 50: 300})  # T15, T17, T18
+    config_name: str | None = None
     label_column: str | None = None
     max_roll: int = 32  # released code at 224 px; in no table
     flip_probability: float = 0.5  # T8 "Horizontal Flip"; torchvision's default
     recover_batch_size: int = 100  # T8 "100 or 10 (if C < 100)"
-    label_batch_size: int = 16  # T11, T13, T15, T17, T18
 
 
 def _sgd(epochs: int, batch_size: int, lr: float, crop: Literal["pad", "resized"]) -> SqueezeConfig:
@@ -139,6 +142,7 @@ _CATALOGUE = (
         gated=True,
         class_order="WNIDs, ascending; the released teachers stand in another order",
         squeeze=_sgd(300, 128, 0.01, "resized"),  # T14
+        config_name="full_size",
         recover_batch_size=10,  # T8
     ),
     Preset(
@@ -153,6 +157,7 @@ _CATALOGUE = (
         gated=True,
         class_order="WNIDs, ascending; the released teachers stand in another order",
         squeeze=_sgd(50, 128, 0.1, "resized"),  # T16
+        config_name="full_size",
         recover_batch_size=10,  # T8
     ),
     Preset(
@@ -239,43 +244,70 @@ def preset_of(source: SourceConfig) -> Preset | None:
 
 
 def resolve_source(source: SourceConfig) -> SourceConfig:
-    """`source` with its constants filled in from its preset; the columns and splits are found when it is loaded."""
-    preset = preset_of(source)
-    if preset is None:
-        return filled(source, size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD, licence="unknown")
-    constants = {name: getattr(preset, name) for name in ("size", "mean", "std", "licence")}
-    return filled(source, preset=preset.name, **constants)
+    """Fill in what a source leaves open, from its preset; columns and splits are found when it is loaded."""
+    return _filled("source", source, [_source_filling(source)])
 
 
 def resolve_squeeze(squeeze: SqueezeConfig, source: SourceConfig) -> SqueezeConfig:
-    """`squeeze` with its open values filled in from the source's preset, or from a general recipe."""
-    preset = preset_of(source)
-    recipe = preset.squeeze if preset else _UNKNOWN_SQUEEZE
-    return filled(squeeze, **{item.name: getattr(recipe, item.name) for item in fields(recipe)})
+    """Fill in what a squeeze leaves open, from the source's preset or from a general recipe."""
+    return _filled("squeeze", squeeze, [_squeeze_filling(source)])
 
 
 def resolve(run: RunConfig) -> RunConfig:
-    """`run` with every open value filled in; `teachers.min_accuracy` and what is found in the data stay open."""
-    source, preset = resolve_source(run.source), preset_of(run.source)
-    assert source.size is not None
-    form = _form(getattr(run.method, "iterations", 0), source.size)
-    max_roll = preset.max_roll if preset and preset.size == source.size else _max_roll(source.size)
+    """Fill in every open value; `teachers.min_accuracy` and what is found in the data stay open."""
+    filling = list(fillings(run))
+    sections = {name: getattr(run, name) for name in ("source", "squeeze", "recover", "relabel", "student")}
+    return replace(run, **{name: _filled(name, section, filling) for name, section in sections.items()})
+
+
+def fillings(run: RunConfig) -> Iterator[Layer]:
+    """Yield what stands where a run leaves a value open, each layer with the place it comes from."""
+    yield _source_filling(run.source)
+    yield _squeeze_filling(run.source)
+    preset, source = preset_of(run.source), resolve_source(run.source)
+    size, origin = source.size or 0, _origin(preset)
+    max_roll = preset.max_roll if preset and preset.size == size else _max_roll(size)
     flip_probability = preset.flip_probability if preset else 0.5
-    epochs = run.relabel.epochs or (nearest(preset.label_epochs, run.ipc) if preset else 300)  # T15, T17, T18
+    epochs = nearest(preset.label_epochs, run.ipc) if preset else 300  # T15, T17, T18
+    yield Layer(origin, {"recover.max_roll": max_roll, "recover.flip_probability": flip_probability})
+    yield Layer(origin, {"relabel.epochs": epochs, "relabel.flip_probability": flip_probability})
+    yield Layer("iterations and size", {"recover.form": _form(getattr(run.method, "iterations", 0), size)})
     dataset = preset.name if preset else None
-    student = student_defaults(run.student.name, dataset, run.student.student, run.ipc)
-    return replace(
-        run,
-        source=source,
-        squeeze=resolve_squeeze(run.squeeze, source),
-        recover=filled(run.recover, max_roll=max_roll, flip_probability=flip_probability, form=form),
-        relabel=filled(run.relabel, epochs=epochs, flip_probability=flip_probability),
-        student=filled(run.student, **student, epochs=epochs),
-    )
+    yield from student_fillings(run.student.name, dataset, run.student.student, run.ipc)
+    yield Layer("relabel.epochs", {"student.epochs": run.relabel.epochs or epochs})
+
+
+def _source_filling(source: SourceConfig) -> Layer:
+    preset = preset_of(source)
+    if preset is None:
+        general = {"size": 224, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "licence": "unknown"}
+        return Layer(_origin(preset), {f"source.{name}": value for name, value in general.items()})
+    constants = {name: getattr(preset, name) for name in ("size", "mean", "std", "licence")}
+    on_hub = {"config_name": preset.config_name} if source.name in preset.hub_ids else {}
+    values = {"preset": preset.name} | constants | on_hub
+    return Layer(_origin(preset), {f"source.{name}": value for name, value in values.items()})
+
+
+def _squeeze_filling(source: SourceConfig) -> Layer:
+    preset = preset_of(source)
+    return Layer(_origin(preset), section_values("squeeze", preset.squeeze if preset else _UNKNOWN_SQUEEZE))
+
+
+def _origin(preset: Preset | None) -> str:
+    return f"preset {preset.name}" if preset else "no preset"
+
+
+def _filled(name: str, section: Section, layers: Iterable[Layer]) -> Section:
+    """Return a section with the values of the layers where it is open."""
+    settings = Settings()
+    settings.put(Layer(DEFAULT, section_values(name, section)))
+    known = set(settings.values)
+    settings.fill(Layer(each.origin, {k: v for k, v in each.values.items() if k in known}) for each in layers)
+    return replace(section, **settings.section(name))  # type: ignore[type-var]
 
 
 def _form(iterations: int, size: int) -> str:
-    """Compiled where an image is optimised for long: from 256 iterations at 32 px, 6 at 224."""
+    """Return "compiled" where an image is optimised for long: from 256 iterations at 32 px, 6 at 224."""
     return "compiled" if iterations * size**2 >= _WORTH_COMPILING else "eager"
 
 

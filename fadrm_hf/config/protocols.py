@@ -8,11 +8,12 @@ marked, those of released code: CV-DD (Jiacheng8/CV-DD @ 24097e9), RDED (LINs-la
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from fadrm_hf.config import RelabelConfig
+from fadrm_hf.config.evaluation import RelabelConfig
+from fadrm_hf.config.layers import Layer
 
 Value = TypeVar("Value")
 
@@ -201,6 +202,23 @@ def student_defaults(protocol: str, dataset: str | None, student: str, ipc: int)
         if rule.holds(dataset, architecture, known):
             values |= rule.values
     return values
+
+
+def student_fillings(protocol: str, dataset: str | None, student: str, ipc: int) -> Iterator[Layer]:
+    """Yield the values of a protocol for what it leaves open, with the table that a learning rate comes from.
+
+    Args:
+        protocol: Its name; an unknown one has FADRM's values.
+        dataset: Name of the source's preset, if it has one.
+        student: E.g. `timm/resnet18.tv_in1k`.
+        ipc: Images per class.
+    """
+    values = {f"student.{name}": value for name, value in student_defaults(protocol, dataset, student, ipc).items()}
+    rate = {name: values.pop(name) for name in ("student.lr", "student.eta")}
+    origin = f"protocol {table_of(protocol)}"
+    cell = describe_setting(rate["student.lr"], rate["student.eta"], dataset, student, ipc)
+    yield Layer(f"{origin}, {cell}" if table_of(protocol) == "fadrm" else origin, rate)
+    yield Layer(origin, values)
 
 
 def describe_setting(lr: float, eta: float, dataset: str | None, student: str, ipc: int) -> str:

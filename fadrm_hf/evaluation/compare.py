@@ -26,8 +26,8 @@ from fadrm_hf.evaluation.measured_tables import SCORES, accuracies, mean_and_std
 from fadrm_hf.evaluation.results import find_result, record_result, result_name
 from fadrm_hf.methods import title_of
 from fadrm_hf.networks.students import check_student
-from fadrm_hf.pipeline import recipe_of
 from fadrm_hf.pipeline.distill import check_run, distill
+from fadrm_hf.pipeline.run import recipe_of
 from fadrm_hf.report.card import Result
 from fadrm_hf.report.card.text import duration, render, size
 from fadrm_hf.report.card.writing import machine_line

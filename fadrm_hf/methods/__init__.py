@@ -1,6 +1,6 @@
 """One file per published method, each a composition of the shared parts. README.md is the paper index."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fadrm_hf.config.citation import Paper
@@ -13,6 +13,7 @@ from fadrm_hf.methods.fadrm import FADRM
 from fadrm_hf.methods.fadrm_plus import FADRMPlus
 from fadrm_hf.methods.g_vbsm import GVBSM
 from fadrm_hf.methods.method import Method
+from fadrm_hf.methods.own import installed_methods, methods_in
 from fadrm_hf.methods.pca import PCA
 from fadrm_hf.methods.random_real import RandomReal
 from fadrm_hf.methods.rded import RDED
@@ -36,15 +37,31 @@ _CATALOGUE: tuple[type[Method], ...] = (
 METHODS: dict[str, type[Method]] = {method.name: method for method in _CATALOGUE}
 
 
-def find_method(name: str) -> type[Method]:
-    """The settings class of a method.
+def find_method(name: str, option: str = "--method") -> type[Method]:
+    """Return the settings class of a method: of this catalogue, of a package that offers one, or of `--import`.
 
     Raises:
         ConfigError: If no method has that name; the nearest names are given.
     """
     if name not in METHODS:
-        raise ConfigError(unknown("method", name, METHODS) + "; set --method.name")
+        METHODS.update({method.name: method for method in installed_methods()})
+    if name not in METHODS:
+        raise ConfigError(
+            f"{unknown('method', name, METHODS)}; set {option}, and --import FILE.py for one of your own"
+        )
     return METHODS[name]
+
+
+def import_methods(names: Iterable[str]) -> None:
+    """Make methods of one's own known: those that Python files or modules define.
+
+    Raises:
+        ConfigError: If one of them cannot be imported, or defines a method with another one's name.
+    """
+    for method in (method for name in names for method in methods_in(name)):
+        held = METHODS.setdefault(method.name, method)
+        if held.__module__ != method.__module__:
+            raise ConfigError(f"method {method.name} of {method.__module__} has the name of another one; rename it")
 
 
 def title_of(name: str) -> str:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from fadrm_hf.config import require
 from fadrm_hf.config.citation import Paper
+from fadrm_hf.config.datasets import PRESETS
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.methods.method import Method
+from fadrm_hf.methods.method import Method, Settings, pool
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,3 +137,21 @@ class FADRM(Method):
             return start
         assert recovery.retrieve is not None, "recovery was given no pools"
         return recovery.retrieve(images)
+
+    @classmethod
+    def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
+        """Table 8, and the batches of labels that its released scripts have for ten classes."""
+        batch_size = PRESETS[dataset].recover_batch_size if dataset else 100
+        labels = _label_batch(cls.name, dataset, ipc)
+        return {
+            "teachers": pool(dataset, "resnet18"),
+            "recover": {"batch_size": batch_size},  # Table 8, "Batch Size"
+            **({"relabel": {"batch_size": labels}} if labels else {}),
+        }
+
+
+def _label_batch(method: str, dataset: str | None, ipc: int) -> int | None:
+    """Return the views labelled together where they are not the 16 of Tables 11-18: all images of ten, as released."""
+    is_released = dataset == "imagenette" or (dataset == "imagewoof" and method == FADRM.name)
+    are_ten = dataset is not None and PRESETS[dataset].num_classes * ipc == 10
+    return 10 if is_released or are_ten else None

@@ -4,6 +4,7 @@ A method is a frozen dataclass of its own settings, one file in `fadrm_hf/method
 the sections of `fadrm_hf.config` and in the parts that it composes.
 """
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fadrm_hf.config import Matching, RunConfig, Start
@@ -83,6 +84,11 @@ class Method:
             ipc: Images per class.
         """
         return {"teachers": pool(dataset, "resnet18")}
+
+
+def setting_names(method: "type[Method] | Method") -> set[str]:
+    """Return the names of a method's own settings."""
+    return {item.name for item in fields(method)}  # type: ignore[arg-type]  # every method is a dataclass
 
 
 def pool(dataset: str | None, *architectures: str) -> dict[str, tuple[str, ...]]:

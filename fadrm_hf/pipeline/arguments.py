@@ -1,225 +1,298 @@
-"""From YAML and command line to a typed run: `--config run.yaml --method.alpha 0.4`, `--print_config`.
+"""Parsers: options from dataclasses, files of settings by `--config`, and errors that say what was meant.
 
-Each section of a run has its dataclass; the `method` section has that of the method it names, so the name is found
-before anything else is parsed. The method's published settings for the source are defaults of every section.
+    parse_run(["--config", "run.yaml", "--method.alpha", "0.4"])
+
+What is asked for arrives as layers (`fadrm_hf.config.layers`): a file for each `--config`, then the command line.
 """
 
+import argparse
+import difflib
+import re
 from argparse import ArgumentError
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from fadrm_hf.artifact.manifest import parse_settings
-from fadrm_hf.config import (
-    PatchConfig,
-    RecoverConfig,
-    RelabelConfig,
-    RunConfig,
-    SourceConfig,
-    SqueezeConfig,
-    StatisticsConfig,
-    StudentConfig,
-    TeacherConfig,
-    build,
-    find_settings,
-    read_settings,
-    require,
-)
-from fadrm_hf.config.datasets import resolve_source
-from fadrm_hf.config.protocols import protocol_section
+from fadrm_hf.config import RunConfig, read_settings
+from fadrm_hf.config.layers import COMMAND_LINE, Layer, dotted
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.methods import find_method
-from fadrm_hf.methods.method import Method
+from fadrm_hf.methods import find_method, import_methods
+from fadrm_hf.methods.method import Method, setting_names
+from fadrm_hf.pipeline.settings import DEFAULT_METHOD, SECTIONS, request_run
+from fadrm_hf.runtime.terminal import progress
 
-SECTIONS: dict[str, type] = {
-    "source": SourceConfig,
-    "teachers": TeacherConfig,
-    "squeeze": SqueezeConfig,
-    "patches": PatchConfig,
-    "statistics": StatisticsConfig,
-    "recover": RecoverConfig,
-    "relabel": RelabelConfig,
-    "student": StudentConfig,
-}
-DEFAULT_METHOD = "fadrm"
-HAND_OVER = "--hand_over_parser"  # no option for people: a command gives its parser away, for completion
-_DESCRIPTION = (
-    "Distil an image-classification dataset into an artifact. With --shards K:N, the K-th of N equal shares of its "
-    "images is recovered, for jobs without a launcher: the last of them, or fadrm-hf package, makes the artifact. "
-    "--snapshots keeps what the first images look like along their optimisation, for fadrm-hf score. --tracker NAME "
-    "shows losses as they fall in tensorboard, wandb, trackio or another tracker of accelerate."
-)
-_ADDED: dict[str, dict[str, Any]] = {"statistics": {}}  # sections that recipes of version 0.1 do not have
+IMPORTS = "imports"
+OF_EVERY_COMMAND = ("config", "print_config", "quiet", "json", IMPORTS)
+# Of the sections, those that one method of several may have settings of its own in: else rows of a comparison would
+# differ in more than the method.
+OF_ONE_METHOD = ("teachers", "squeeze", "patches", "statistics", "recover", "relabel")
+_UNRECOGNIZED = "unrecognized arguments: "
+_KEY = re.compile(r'Parser key "([^"]+)"')
+_EXPECTED = re.compile(r"Expected (?:an? )?(?:<class ')?(.+?)(?:'>)?(?=\.? Got value| - Expected| Given value|$)")
+_NO_VALUE = re.compile(r"argument (--\S+): ignored explicit argument '(.*?)'")
+_NOT_ACCEPTED = re.compile(r"(?:Group '(?P<group>[\w.]+)' does not accept option|Option) '(?P<key>[\w.]+)'")
 
 
 def parse_run(arguments: Sequence[str], program: str = "fadrm-hf distill") -> RunConfig:
-    """The run that a command line asks for.
+    """Return the run that a command line asks for; what it leaves open, `distill` fills in.
 
     Args:
         arguments: E.g. `["--config", "run.yaml", "--method.alpha", "0.4"]`; `--method NAME` is short for
             `--method.name NAME`, and `--labels online` for labels that students' teachers make on the fly.
-        program: Name shown in the usage.
+        program: Name shown in messages.
 
     Raises:
         ConfigError: For an unknown key, a value of the wrong type or outside its range, or an unreadable file.
     """
-    arguments = _spell_out(arguments)
-    method_name = _method_name(arguments)
-    method = find_method(method_name)
-    parser = new_parser(program, _DESCRIPTION)
-    parser.add_argument("--output", type=str, default=None, help="Run folder; runs/METHOD-SOURCE-ipcK if not given.")
-    parser.add_argument("--ipc", type=int, default=10, help="Images per class.")
-    parser.add_argument("--seed", type=int, default=0, help="Every random choice derives from it.")
-    parser.add_argument("--method.name", type=str, default=method_name, help="fadrm-hf methods lists them.")
-    parser.add_class_arguments(method, "method")
-    for name, section in SECTIONS.items():
-        parser.add_class_arguments(section, name)
-    asked = [argument for argument in arguments if not argument.startswith("--print_config")]
-    parser.set_defaults(_published(method, parse(parser, asked)))
-    parser.set_defaults(_protocol(str(_given(parse(parser, asked), "student")["name"])))
-    parsed = parse(parser, arguments)
-    settings = {name: value for name, value in _given(parsed, "method").items() if name != "name"}
-    sections: dict[str, Any] = {name: build(section, _given(parsed, name), name) for name, section in SECTIONS.items()}
-    default = f"runs/{method_name.replace('_', '-')}-{Path(sections['source'].name).name}-ipc{parsed.ipc}"
-    output = default if parsed.output is None else parsed.output
-    numbers = {"ipc": parsed.ipc, "seed": parsed.seed}
-    return build(RunConfig, {"output": output, "method": build(method, settings, "method"), **numbers, **sections})
+    method = method_named(arguments)
+    parser = new_parser(program, "Distil an image-classification dataset into an artifact.")
+    add_run_options(parser, method)
+    return request_run(method.name, read_layers(parser, arguments)).run
 
 
-def _given(parsed: Namespace, section: str) -> dict[str, Any]:
-    """The settings of a section; one that a file sets to nothing is refused."""
-    if not isinstance(parsed[section], Namespace):
-        raise ConfigError(f"{section} is {parsed[section]!r}, expected a section of settings; leave it out")
-    given: dict[str, Any] = parsed[section].as_dict()
-    return given
-
-
-def _published(method: type[Method], parsed: Namespace) -> dict[str, Any]:
-    """The method's own settings for the source that is asked for, by option; what is given wins over them."""
-    source = resolve_source(build(SourceConfig, _given(parsed, "source"), "source"))
-    assert source.size is not None
-    require(isinstance(parsed.ipc, int), "ipc", parsed.ipc, "a number of images per class")
-    settings = method.published(source.preset, source.size, parsed.ipc)
-    if tuple(_given(parsed, "teachers")["names"] or ()) not in (
-        TeacherConfig().names,
-        settings.get("teachers", {}).get("names"),
-    ):
-        settings.get("relabel", {}).pop("num_teachers", None)  # of the published teachers, and these are others
-    return {f"{section}.{name}": value for section, values in settings.items() for name, value in values.items()}
-
-
-def _protocol(name: str) -> dict[str, Any]:
-    """What a protocol's name stands for, by option; it trains for as long as there are labels."""
-    return {f"student.{key}": value for key, value in protocol_section(name).items() if key != "epochs"}
-
-
-def run_from_recipe(recipe: dict[str, Any], output: str) -> RunConfig:
-    """A run from the plain data of a recipe, as a manifest or `recipe.yaml` holds it.
+def new_parser(program: str, description: str, has_settings: bool = True) -> ArgumentParser:
+    """Return a parser with the options that every command has.
 
     Args:
-        recipe: A resolved recipe.
-        output: The run folder, which a recipe does not know.
-
-    Raises:
-        ArtifactError: If it is no resolved recipe.
-        ConfigError: If its method is unknown here.
+        program: What is typed, for messages.
+        description: What it does.
+        has_settings: Whether there is anything to set, by `--config FILE` and then on the command line.
     """
-    given = recipe.get("method")
-    method = find_method(str(given.get("name")) if isinstance(given, dict) else "")
-    sections: dict[str, Any] = {
-        name: parse_settings(recipe.get(name, _ADDED.get(name)), section, name) for name, section in SECTIONS.items()
-    }
-    run_method: Any = parse_settings(given, method, "method")
-    numbers = {name: recipe.get(name) for name in ("ipc", "seed")}
-    whole = {"output": output, "method": run_method, **numbers, **sections}
-    return parse_settings(whole, RunConfig, "the recipe")
-
-
-def new_parser(program: str, description: str) -> ArgumentParser:
-    """A parser whose values may come from `--config FILE` and then from the command line."""
-    parser = ArgumentParser(prog=program, description=description, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="YAML file with any of the values below, or a recipe.")
+    parser = ArgumentParser(
+        prog=program, description=description, exit_on_error=False, allow_abbrev=False, print_config=None
+    )
+    if has_settings:
+        about = "YAML file with any of the values below, or the name of a recipe; may be given more than once."
+        parser.add_argument("--config", action="append", type=str, metavar="FILE", help=about)
+        about = "Print every value and the place it comes from, as a file that runs."
+        parser.add_argument("--print_config", action="store_true", help=about)
+    parser.add_argument("--quiet", action="store_true", help="Print errors only.")
+    about = "End with one JSON document on stdout; everything else goes to stderr."
+    parser.add_argument("--json", action="store_true", help=about)
     return parser
 
 
-class HandedOver(Exception):  # noqa: N818  # no error: it carries a parser to who asked for it
-    """The parser of a command that was given `HAND_OVER`, for completion.
+def add_run_options(parser: ArgumentParser, method: type[Method]) -> None:
+    """Give a parser the options of a run by some method."""
+    parser.add_argument("--output", type=str, help="Run folder; runs/METHOD-SOURCE-ipcK if not given.")
+    parser.add_argument("--method.name", type=str, default=method.name, help="fadrm-hf methods lists them.")
+    add_alias(parser, "--method", "method.name", metavar="NAME", help="Short for --method.name.")
+    parser.add_class_arguments(method, "method", as_group=False)
+    _add_settings(parser)
+
+
+def add_shared_options(parser: ArgumentParser, methods: Sequence[type[Method]]) -> None:
+    """Give a parser the options of several runs: those that all share, and `--settings.METHOD.OPTION` for one."""
+    shared: set[str] = set()
+    for method in methods:
+        parser.add_class_arguments(method, "method", as_group=False, skip=shared & setting_names(method))
+        shared |= setting_names(method)
+        parser.add_class_arguments(method, f"settings.{method.name}.method", as_group=False)
+        for name in OF_ONE_METHOD:
+            parser.add_class_arguments(SECTIONS[name], f"settings.{method.name}.{name}", as_group=False)
+    _add_settings(parser)
+
+
+def _add_settings(parser: ArgumentParser) -> None:
+    """Give a parser what runs of every method share."""
+    parser.add_argument("--ipc", type=int, default=10, help="Images per class.")
+    parser.add_argument("--seed", type=int, default=0, help="Every random choice derives from it.")
+    parser.add_argument(
+        "--import",
+        dest=IMPORTS,
+        action="append",
+        type=str,
+        metavar="FILE",
+        help="Python file, or module, with a method of your own; it is executed.",
+    )
+    add_alias(parser, "--plain", "recover.form", "plain", help="Short for --recover.form plain.")
+    online = "With online, short for --relabel.codec none: students' teachers make the labels."
+    add_alias(parser, "--labels", "relabel.codec", {"online": "none"}, help=online)
+    for name, section in SECTIONS.items():
+        parser.add_class_arguments(section, name)
+
+
+def add_alias(
+    parser: ArgumentParser, option: str, stands_for: str, value: Any = None, is_renamed: bool = False, **shown: Any
+) -> None:
+    """Give a parser an option that is short for another one.
 
     Args:
-        parser: The parser, with every option.
+        parser: The parser.
+        option: E.g. `--method`.
+        stands_for: The other option's name, such as "method.name".
+        value: What the other option is set to; a mapping from words to such values; or `None`, for what is typed.
+        is_renamed: Whether it is an earlier name, which is understood but not shown, and answered with today's.
+        shown: Help and metavar.
     """
-
-    def __init__(self, parser: ArgumentParser) -> None:
-        super().__init__(parser.prog)
-        self.parser = parser
+    shown = {"help": argparse.SUPPRESS} if is_renamed else shown
+    parser.add_argument(option, action=_Alias, stands_for=stands_for, value=value, is_renamed=is_renamed, **shown)
 
 
-def show_if_asked(parser: ArgumentParser, arguments: Sequence[str]) -> None:
-    """Print the help, or hand the parser over, if that is among the arguments of a command that reads them itself."""
-    for word in ("-h", "--help", HAND_OVER):
-        if word in arguments:
-            parse(parser, [word])
+class _Alias(argparse.Action):
+    """An option that sets another one."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **given: Any) -> None:
+        self._stands_for, self._value, self._is_renamed = (given.pop(k) for k in ("stands_for", "value", "is_renamed"))
+        nargs = None if self._value is None or isinstance(self._value, Mapping) else 0
+        super().__init__(option_strings, dest, nargs=nargs, default=argparse.SUPPRESS, **given)
+        self.choices = list(self._value) if isinstance(self._value, Mapping) else None
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Set the option that is meant."""
+        if self._is_renamed:
+            progress.print(f"{option_string} is now --{self._stands_for}", highlight=False, markup=False)
+        given = values if self._value is None else self._value
+        namespace[self._stands_for] = given[values] if isinstance(given, Mapping) else given
 
 
-def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
-    """Parse, turning what jsonargparse says of a mistake into a `ConfigError`.
+def read_layers(parser: ArgumentParser, arguments: Sequence[str]) -> list[Layer]:
+    """Read what is asked for: each file in its order, then the command line.
 
-    It reads the files that are named once more; they are looked at here first, by what `read_settings` allows. A
-    `--config` that names a recipe becomes the recipe's file.
+    Raises:
+        ConfigError: For an option that the parser does not have, with the nearest; for a value of another type; for a
+            file that cannot be read.
     """
-    for option in ("--config", *(f"--{name}" for name in parser.groups or ())):
-        for file in _values_of(option, arguments):
-            if option == "--config" or Path(file).exists():
-                read_settings(Path(file), option)
-    if HAND_OVER in arguments:
-        raise HandedOver(parser)
+    _refuse_section_files(parser, arguments)
+    typed = _parsed(parser, parser.parse_args, list(arguments), "")
+    is_read = isinstance(typed.get("config"), list)  # a sweep's is a file of its own
+    files = [read_file(parser, file) for file in typed.pop("config")] if is_read else []
+    return [*files, Layer(COMMAND_LINE, dotted(typed))]
+
+
+def _refuse_section_files(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    """Refuse a file for one section, which would be read without our limits; `--recover '{lr: 0.1}'` is none."""
+    for section in parser.groups or ():
+        for value in values_of(f"--{section}", arguments):
+            if not value.startswith("{"):
+                raise ConfigError(
+                    f"--{section} is {value!r}, expected settings such as '{{NAME: VALUE}}'; in a file, settings go "
+                    f"under {section}: and the file to --config"
+                )
+
+
+def read_file(parser: ArgumentParser, file: str, option: str = "--config", section: str = "") -> Layer:
+    """Read a file of settings that a parser has, a recipe by its name, or the recipe of an artifact on the Hub.
+
+    Args:
+        parser: The parser.
+        file: A path, a recipe's name, or `hf://datasets/ORG/NAME/recipe.yaml`.
+        option: The option that names it, for messages.
+        section: The section whose settings the file holds, if not those of the parser itself.
+    """
+    document = {section: _document(file, option)} if section else _document(file, option)
+    values = _parsed(parser, parser.parse_object, document, f"{option} {file}: ")
+    return Layer(Path(file).name, dotted(values))
+
+
+@lru_cache(maxsize=32)
+def _document(file: str, option: str = "--config") -> dict[str, Any]:
+    """Return what a file of settings holds.
+
+    A recipe of an artifact names its run folder without the place where it was, and may leave the source's revision
+    open, which the manifest knows: they become `runs/FOLDER` and that revision.
+    """
+    if not file.startswith("hf://"):
+        return read_settings(Path(file), option)
+    from fadrm_hf.hub import open_artifact  # it imports torch
+
+    location = open_artifact(file.removesuffix("/recipe.yaml"))
+    document, manifest = read_settings(location.local("recipe.yaml"), option), location.manifest
+    document["output"] = f"runs/{Path(str(manifest.config.get('output'))).name}"
+    if manifest.source.revision:
+        document["source"] = document.get("source", {}) | {"revision": manifest.source.revision}
+    return document
+
+
+def _parsed(parser: ArgumentParser, parse: Any, given: Any, where: str) -> dict[str, Any]:
+    """Return what is given alone, typed; what jsonargparse says of a mistake becomes a `ConfigError`."""
     try:
-        return parser.parse_args(list(_with_files(arguments)))
+        found: Namespace = parse(given, defaults=False)
     except ArgumentError as error:
-        lists = "a list is written '[A, B]'; " if "tuple" in str(error) or "list[" in str(error) else ""
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{reason}; {lists}{parser.prog} --help lists every setting") from error
+        raise ConfigError(where + _explained(parser, " ".join(str(error).split()))) from error
+    values: dict[str, Any] = found.as_dict()
+    for name, value in values.items():
+        if name in (parser.groups or ()) and not isinstance(value, dict):
+            raise ConfigError(f"{where}{name} is {value!r}, expected a section of settings; leave it out")
+    return values
 
 
-def _spell_out(arguments: Sequence[str]) -> list[str]:
-    """`--method NAME` as `--method.name NAME`, `--labels online` as the codec without any, `--plain` as a form."""
-    spelled: list[str] = []
-    for argument in arguments:
-        if argument == "online" and spelled[-1:] == ["--labels"]:
-            spelled[-1] = "--relabel.codec=none"
-        elif argument == "--labels=online":
-            spelled.append("--relabel.codec=none")
-        elif argument == "--plain":
-            spelled.append("--recover.form=plain")
-        elif argument.partition("=")[0] == "--method":
-            spelled.append(argument.replace("--method", "--method.name", 1))
-        else:
-            spelled.append(argument)
-    return spelled
+def _explained(parser: ArgumentParser, reason: str) -> str:
+    """Return why arguments cannot be parsed, with the nearest option for one that there is not."""
+    known = list(_options(parser))
+    if reason.startswith(_UNRECOGNIZED):
+        word = reason.removeprefix(_UNRECOGNIZED).split()[0]
+        if not word.startswith("--"):
+            return f"{word!r} is not understood, expected --OPTION VALUE; {parser.prog} --help lists every option"
+        return _unknown_option(parser, word.partition("=")[0].removeprefix("--"), known)
+    if found := _NOT_ACCEPTED.match(reason):
+        name = f"{found['group']}.{found['key']}" if found["group"] else found["key"]
+        return _unknown_option(parser, name, known)
+    if found := _NO_VALUE.search(reason):
+        remedy = "; write the output to a file with > FILE" if found[1] in ("--json", "--quiet") else ""
+        return f"{found[1]}={found[2]} has a value, expected {found[1]} alone{remedy}"
+    lists = "a list is written '[A, B]'; " if "tuple" in reason or "list[" in reason else ""
+    return f"{_of_another_type(reason) or reason}; {lists}{parser.prog} --help lists every option"
 
 
-def _with_files(arguments: Sequence[str]) -> Iterator[str]:
-    """The command line with every `--config` as the file that it means."""
-    previous = ""
-    for argument in arguments:
-        if argument.startswith("--config="):
-            yield f"--config={find_settings(argument.partition('=')[2])}"
-        else:
-            yield str(find_settings(argument)) if previous == "--config" else argument
-        previous = argument
+def _of_another_type(reason: str) -> str | None:
+    """Return what jsonargparse says of a value of another type, in one clause."""
+    key, value = _KEY.search(reason), re.split(r"(?:Given|Got) value: ", reason)[-1]
+    if key is None or value == reason:
+        return None
+    words = (name.replace("NoneType", "null").replace("typing.", "") for name in _EXPECTED.findall(reason))
+    return f"{key[1]} is {value!r}, expected {' or '.join(dict.fromkeys(words))}"
 
 
-def _method_name(arguments: Sequence[str]) -> str:
-    """The last name that the command line gives, or else the last that a configuration file does."""
-    in_files = [_method_in(Path(config)) for config in _values_of("--config", arguments)]
-    named = [name for name in [*in_files, *_values_of("--method.name", arguments)] if name is not None]
-    return named[-1] if named else DEFAULT_METHOD
+def _unknown_option(parser: ArgumentParser, name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    near = near or [option for option in known if option.rpartition(".")[2] == name.rpartition(".")[2]][:3]
+    meant = f"did you mean {' or '.join(f'--{option}' for option in near)}? " if near else ""
+    return f"unknown option --{name}; {meant}{parser.prog} --help lists every option"
 
 
-def _values_of(option: str, arguments: Sequence[str]) -> list[str]:
-    """The values given to `option`, as `--option value` or `--option=value`."""
+def _options(parser: ArgumentParser) -> Iterator[str]:
+    """Yield the names of a parser's options, without dashes."""
+    for action in parser._actions:
+        yield from (option.removeprefix("--") for option in action.option_strings if option.startswith("--"))
+
+
+def method_named(arguments: Sequence[str]) -> type[Method]:
+    """Return the method that a command line names, or else the last that a configuration file does."""
+    import_methods(values_of("--import", arguments))
+    in_files = [_method_in(file) for file in values_of("--config", arguments)]
+    on_line = [*values_of("--method", arguments), *values_of("--method.name", arguments)]
+    named = [name for name in [*in_files, *on_line] if name is not None]
+    return find_method(named[-1] if named else DEFAULT_METHOD)
+
+
+def methods_named(arguments: Sequence[str]) -> list[type[Method]]:
+    """Return the methods that a command line for several of them names, and those whose settings it gives."""
+    import_methods(values_of("--import", arguments))
+    documents = [_document(file) for file in values_of("--config", arguments)]
+    listed = [*(document.get("methods") for document in documents)]
+    listed += [yaml.safe_load(text) for text in values_of("--methods", arguments)]
+    methods = [(str(name), "--methods") for names in listed if isinstance(names, list) for name in names]
+    given = [
+        argument.removeprefix("--").partition("=")[0] for argument in arguments if argument.startswith("--settings.")
+    ]
+    given += [f"settings.{name}." for document in documents for name in document.get("settings") or {}]
+    methods += [(f"{name}..".split(".")[1], f"--{name}") for name in given]
+    return list(dict.fromkeys(find_method(name, option) for name, option in methods))
+
+
+def method_of_sweep(arguments: Sequence[str]) -> list[type[Method]]:
+    """Return the method of the run that a sweep changes."""
+    bases = [_document(file).get("base") for file in values_of("--config", arguments)]
+    return [method_named(["--config", str(base)]) for base in bases[-1:] if base is not None]
+
+
+def values_of(option: str, arguments: Sequence[str]) -> list[str]:
+    """Return the values given to `option`, as `--option value` or `--option=value`."""
     values: list[str] = []
     for place, argument in enumerate(arguments):
         if argument == option:
@@ -229,7 +302,7 @@ def _values_of(option: str, arguments: Sequence[str]) -> list[str]:
     return values
 
 
-def _method_in(config: Path) -> str | None:
-    method = read_settings(config).get("method")
+def _method_in(file: str) -> str | None:
+    method = _document(file).get("method")
     name = method.get("name") if isinstance(method, dict) else None
     return str(name) if name is not None else None

@@ -16,7 +16,7 @@ from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.labels.relabel import check_labelling
 from fadrm_hf.networks.students import check_student
 from fadrm_hf.networks.teachers import check_names
-from fadrm_hf.pipeline import Line, Vote, recipe_of
+from fadrm_hf.pipeline.run import Line, Vote, recipe_of
 from fadrm_hf.pipeline.votes import check_votes, measure_votes, needs_votes, with_votes
 from fadrm_hf.recovery.patches import images_needed
 from fadrm_hf.recovery.plain import require_plain

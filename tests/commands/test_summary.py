@@ -13,7 +13,7 @@ from rich.console import Console
 
 from fadrm_hf.cli import main
 from fadrm_hf.commands.exit_code import ExitCode
-from fadrm_hf.commands.summary import Manner, Summary, conclude
+from fadrm_hf.commands.summary import OutputMode, Summary, conclude
 from fadrm_hf.runtime import terminal
 
 RANDOM = ("--method=random_real", "--output=run")
@@ -61,7 +61,7 @@ def test_where_the_environment_is_not_active_the_next_command_is_told_by_its_pat
     (tmp_path / "elsewhere").mkdir()
     for folder, typed in ((tmp_path, "environment/bin/fadrm-hf"), (tmp_path / "elsewhere", program)):
         monkeypatch.chdir(folder)
-        conclude(Summary(following=["score", "a run"]), Manner(), "fadrm-hf baselines", 1.0)
+        conclude(Summary(following=["score", "a run"]), OutputMode(), "fadrm-hf baselines", 1.0)
         assert capsys.readouterr().err == f"next: {typed} score 'a run'\n"
 
 
@@ -167,7 +167,7 @@ def test_of_a_launch_one_process_speaks(capsys, monkeypatch):
     assert main(["methods", "--json"]) == 0
     assert main(["methods", "more", "--json"]) == 2
     printed, told = capsys.readouterr()
-    assert printed == "" and "error: unrecognized arguments: more" in told  # a mistake is told by whoever meets it
+    assert printed == "" and "error: 'more' is not understood" in told  # a mistake is told by whoever meets it
 
 
 @pytest.mark.parametrize("word", ["--json=estimate.json", "--quiet=yes"])

@@ -255,6 +255,7 @@ def test_a_run_leaves_no_value_to_a_default(path: Path):
     as_labelled = {"student.batch_size", "student.accumulation"}
     every = {"source.classes", "statistics.images_per_class", "relabel.num_teachers"}
     by_size = {"statistics.patch_side", "recover.form"}
+    none |= {"source.test_fraction", "source.bands", "source.value_range"}
     assert open_values <= {"source.config_name", "source.revision"} | none | as_labelled | every | by_size
 
 

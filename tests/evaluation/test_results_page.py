@@ -16,8 +16,8 @@ from fadrm_hf.config.datasets import PRESETS, WHOLE_DATASET, resolve
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.evaluation.results_page import render_results_page
 from fadrm_hf.evaluation.results_pictures import Picture, find_pictures
-from fadrm_hf.pipeline import recipe_of
 from fadrm_hf.pipeline.arguments import parse_run
+from fadrm_hf.pipeline.run import recipe_of
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIGS = ROOT / "recipes/configs"

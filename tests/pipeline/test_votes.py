@@ -22,9 +22,9 @@ from fadrm_hf.data.sources import num_held_out
 from fadrm_hf.data.views import BatchViews, apply_view
 from fadrm_hf.errors import ConfigError, FadrmError, SourceError
 from fadrm_hf.methods.cv_dd import CVDD
-from fadrm_hf.pipeline import Ballot
 from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.pipeline.distill import check_run
+from fadrm_hf.pipeline.run import Ballot
 from fadrm_hf.pipeline.votes import check_votes, measure_votes, needs_votes
 from fadrm_hf.recovery.matcher import matching
 from fadrm_hf.recovery.recover import Recovery, valid_range

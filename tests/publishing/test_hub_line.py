@@ -101,7 +101,7 @@ def test_publish_load_train_send_back_reproduce_verify(finished, hub, tmp_path):
     assert results[0]["top1"] == results[1]["top1"], "the same protocol on the same machine"
 
     carol = Person(tmp_path / "carol")
-    shown = carol.runs(*FADRM_HF, "reproduce", REPO, "--revision", "v1.0", "--seeds", "2")
+    shown = carol.runs(*FADRM_HF, "reproduce", REPO, "--revision", "v1.0", "--num_seeds", "2")
     assert published in shown
 
     hub.corrupt(REPO, LABELS, within_logits(run / LABELS, epoch=2))

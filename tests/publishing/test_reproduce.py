@@ -80,7 +80,7 @@ def test_from_the_hub_alone_the_same_machine_gives_the_same_number(hub, publishe
 
 def test_an_artifact_in_a_folder_keeps_its_own_result(run, place, capsys):
     before = files_of(run)
-    assert main(["reproduce", "run", "--seeds=1"]) == 0
+    assert main(["reproduce", "run", "--num_seeds=1"]) == 0
     assert files_of(run) == before
     obtained = json.loads((place / "run.reproduced" / FILE).read_text())
     assert obtained["num_seeds"] == 1 and obtained["top1"]["values"] == stored(run)["top1"]["values"][:1]
@@ -97,7 +97,7 @@ def test_what_is_beyond_the_tolerance_fails(run, place, capsys, tolerance, code)
     points = 100 * abs(first - (first + second) / 2 - 0.1)  # what the first seed alone is away from both and a tenth
     tolerance = tolerance.format(below=points - 0.5, above=points + 0.5)
     record_result(run, with_top1(stored(run), 0.1))
-    assert main(["reproduce", "run", "--seeds=1", f"--tolerance={tolerance}", "--result", FILE]) == code
+    assert main(["reproduce", "run", "--num_seeds=1", f"--tolerance={tolerance}", "--result", FILE]) == code
     out, _ = shown(capsys)
     assert ("\nreproduced\n" in out, "\nnot reproduced: " in out) == (code == 0, code == 1)
     verdict = json.loads((place / "run.reproduced" / FILE).read_text())["reproduction"]
@@ -164,7 +164,7 @@ def test_a_tolerance_that_is_none_is_named(run, place, capsys, tolerance):
 
 
 def test_too_few_seeds_are_refused(run, place, capsys):
-    assert "seeds must be at least 1" in is_refused(capsys, place, "run", "--seeds=0")
+    assert "num_seeds must be at least 1" in is_refused(capsys, place, "run", "--num_seeds=0")
 
 
 def test_another_number_of_test_images_is_refused(run, place, capsys):

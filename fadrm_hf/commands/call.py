@@ -1,0 +1,263 @@
+"""A command as it was typed: its parser, made from the dataclass of its options, and what was asked of it."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cached_property
+from inspect import cleandoc
+from typing import Any
+
+import docstring_parser
+from jsonargparse import ArgumentParser
+
+from fadrm_hf.commands.catalogue import COMMANDS
+from fadrm_hf.commands.options.base import Options
+from fadrm_hf.commands.output import as_typed
+from fadrm_hf.config import StudentConfig, build
+from fadrm_hf.config.layers import DEFAULT, Layer, Settings, dotted, nested
+from fadrm_hf.config.protocols import PROTOCOLS, protocol_section
+from fadrm_hf.errors import ConfigError, unknown
+from fadrm_hf.methods.method import Method
+from fadrm_hf.pipeline.arguments import (
+    OF_EVERY_COMMAND,
+    add_alias,
+    add_run_options,
+    add_shared_options,
+    method_named,
+    method_of_sweep,
+    methods_named,
+    new_parser,
+    read_file,
+    read_layers,
+)
+from fadrm_hf.pipeline.settings import SECTIONS, Request, request_run, settings_as_yaml
+
+_NAMED_ARTIFACT = "named_artifact"
+_OF_PROTOCOL = tuple(item.name for item in fields(StudentConfig))
+OF_RUN = ("output", "ipc", "seed", "method", *SECTIONS)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A command and what was asked of it.
+
+    Attributes:
+        command: The command's name.
+        arguments: The rest of the command line.
+    """
+
+    command: str
+    arguments: tuple[str, ...]
+
+    @property
+    def typed(self) -> str:
+        """The command line, without the folders of this machine."""
+        return as_typed(self.command, self.words)
+
+    @property
+    def words(self) -> list[str]:
+        """The command line, without the options that say how to print."""
+        return [word for word in self.arguments if word not in ("--quiet", "--json")]
+
+    @property
+    def words_of_run(self) -> list[str]:
+        """The command line without the command's own options: that of the run alone."""
+        own = {f"--{item.name}": item.default is False for item in fields(self._options)}
+        words, kept = iter(self.words), []
+        for word in words:
+            name, has_value, _ = word.partition("=")
+            if name not in own:
+                kept.append(word)
+            elif not has_value and not own[name]:
+                next(words, None)
+        return kept
+
+    @cached_property
+    def parser(self) -> ArgumentParser:
+        """The command's parser."""
+        return parser_of(self.command, self.arguments)
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """What was asked for: each file, then the command line."""
+        layers = []
+        for layer in read_layers(self.parser, self.arguments):
+            values = {k: v for k, v in layer.values.items() if v is not None or k not in _arguments_of(self._options)}
+            if _NAMED_ARTIFACT in values:
+                values["artifact"] = values.pop(_NAMED_ARTIFACT)
+            layers.append(Layer(layer.origin, values))
+        return layers
+
+    @cached_property
+    def options(self) -> Any:
+        """The command's own options, as an instance of their dataclass."""
+        kind, settings = self._options, Settings()
+        settings.put(*self.layers_of([item.name for item in fields(kind)]))
+        for name in _arguments_of(kind):
+            if not settings.values.get(name):
+                raise ConfigError(f"{name} is not given; expected {self.parser.format_usage()}")
+        return build(kind, nested(settings.values))
+
+    def check(self) -> None:
+        """Refuse what cannot be meant: unknown options, values of another type or outside of what they may be.
+
+        Raises:
+            ConfigError: With the value, what was expected, and the nearest option.
+        """
+        kind = self.options
+        if self._options.takes == "run":
+            assert self.request is not None
+        if self._options.takes in ("run", "several") or (hasattr(kind, "squeeze") and not hasattr(kind, "artifact")):
+            self._require_source()
+
+    def _require_source(self) -> None:
+        """Refuse to start hours of work on a source that nobody has named."""
+        if not any("source.name" in layer.values for layer in self.layers):
+            raise ConfigError(
+                "source.name is not given; set --source.name to a Hub dataset such as uoft-cs/cifar10, to a folder of "
+                "images by class, or to digits, which comes with the library"
+            )
+
+    @property
+    def wants_settings(self) -> bool:
+        """Whether the settings are to be printed, and nothing else is to be done."""
+        return "--print_config" in self.arguments
+
+    @cached_property
+    def request(self) -> Request:
+        """The run that was asked for."""
+        return request_run(self._method.name, self.layers_of(OF_RUN))
+
+    def layers_of(self, names: Sequence[str]) -> list[Layer]:
+        """Return what was asked for of some settings and sections."""
+        return [
+            Layer(
+                layer.origin, {name: value for name, value in layer.values.items() if name.partition(".")[0] in names}
+            )
+            for layer in self.layers
+        ]
+
+    def protocol_values(self) -> dict[str, Any]:
+        """Return the settings of a protocol that were asked for: those of its file or its name, then the options."""
+        settings, named = Settings(), self.options.protocol
+        if named is not None:
+            settings.put(read_file(self.parser, named, "--protocol") if is_file(named) else Layer("", {"name": named}))
+        for layer in self.layers_of(_OF_PROTOCOL):
+            settings.put(Layer(layer.origin, nested(layer.values)))
+        if settings.values.get("labels") == "online":
+            del settings.values["labels"]
+        return settings.values
+
+    def student_protocol(self, named: str | None, changed: Mapping[str, Any]) -> StudentConfig:
+        """Return a protocol, of a command whose runs have students, too.
+
+        Args:
+            named: Its name, or a YAML file; FADRM's if `None`.
+            changed: Settings that differ, by dotted name.
+        """
+        settings = Settings()
+        if named is not None and is_file(named):
+            settings.put(read_file(self.parser, named, "--protocol", section="student"))
+        elif named is not None:
+            settings.put(Layer("", {f"student.{k}": v for k, v in protocol_section(known_protocol(named)).items()}))
+        settings.put(Layer("", changed))
+        return build(StudentConfig, settings.section("student"))
+
+    def settings_as_yaml(self) -> str:
+        """Return every value as a file that runs, each with the place it comes from."""
+        if self._options.takes == "run":
+            return self.request.resolved().as_yaml()
+        settings = Settings()
+        defaults = dotted(self.parser.get_defaults().as_dict())
+        settings.put(Layer(DEFAULT, defaults), *self.layers)
+        for name in OF_EVERY_COMMAND:
+            settings.values.pop(name, None)
+        return settings_as_yaml(settings.values, settings.origins)
+
+    @property
+    def _options(self) -> type[Options]:
+        return COMMANDS[self.command].options
+
+    @cached_property
+    def _method(self) -> type[Method]:
+        return method_named(self.arguments)
+
+
+def is_file(protocol: str) -> bool:
+    """Return whether a protocol is given as a file, not by its name."""
+    return protocol.endswith((".yaml", ".yml")) or "/" in protocol
+
+
+def known_protocol(name: str) -> str:
+    """Return the name of a protocol that there is.
+
+    Raises:
+        ConfigError: If there is none; the nearest names are given.
+    """
+    if name not in PROTOCOLS:
+        raise ConfigError(f"{unknown('protocol', name, PROTOCOLS)}; set --protocol to a name, or to a YAML file")
+    return name
+
+
+def parser_of(command: str, arguments: Sequence[str] = ()) -> ArgumentParser:
+    """Return the parser of a command.
+
+    Args:
+        command: The command's name.
+        arguments: What is typed after it: the settings of a method depend on which is named.
+    """
+    options = COMMANDS[command].options
+    has_settings = bool(fields(options)) and options.takes != "sweep"
+    parser = new_parser(f"fadrm-hf {command}", _description(options), has_settings)
+    _add_arguments(parser, options)
+    if options.takes == "run":
+        add_run_options(parser, method_named(arguments))
+    elif options.takes == "several":
+        add_shared_options(parser, methods_named(arguments))
+    elif options.takes == "sweep":
+        add_shared_options(parser, method_of_sweep(arguments))
+    elif options.takes == "protocol":
+        parser.add_class_arguments(StudentConfig, skip={"labels"})
+        parser.set_defaults(name=None, student=None)
+    for old, new in options.renamed.items():
+        add_alias(parser, f"--{old}", new, is_renamed=True)
+    return parser
+
+
+def _add_arguments(parser: ArgumentParser, options: type[Options]) -> None:
+    """Give a parser a command's own options: arguments by place, flags, and the rest by their types."""
+    texts = _help_texts(options)
+    apart = set()
+    for item in fields(options):
+        is_flag = item.default is False
+        if item.name in _arguments_of(options):
+            parser.add_argument(item.name, type=str, nargs=item.metadata.get("nargs", "?"), help=texts[item.name])
+        elif is_flag:
+            parser.add_argument(f"--{item.name}", action="store_true", help=texts[item.name])
+        elif is_dataclass(item.type) and len(fields(item.type)) == 1:
+            parser.add_class_arguments(item.type, item.name, as_group=False)
+        else:
+            continue
+        apart.add(item.name)
+    if "artifact" in apart:  # users of `accelerate launch` like their arguments named
+        parser.add_argument("--artifact", dest=_NAMED_ARTIFACT, type=str, help=argparse.SUPPRESS)
+    parser.add_class_arguments(options, skip=apart, as_group=False)
+
+
+def _arguments_of(options: type[Options]) -> list[str]:
+    """Return the names of what is given by its place."""
+    return [item.name for item in fields(options) if item.default is MISSING and item.default_factory is MISSING]
+
+
+def _description(options: type[Options]) -> str:
+    """Return what a command does, which is its docstring without the arguments."""
+    return cleandoc(options.__doc__ or "").partition("\n\nArgs:")[0]
+
+
+def _help_texts(options: type[Options]) -> dict[str, str]:
+    """Return the line on each option, from the docstrings of its dataclass and of those below it."""
+    texts = {}
+    for kind in reversed(options.__mro__[:-1]):
+        for item in docstring_parser.parse(kind.__doc__ or "").params:
+            texts[item.arg_name] = " ".join((item.description or "").split())
+    return texts

@@ -1,0 +1,42 @@
+"""What options of commands have in common."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+
+@dataclass(frozen=True)
+class SourcePlace:
+    """The source of an artifact.
+
+    Args:
+        name: Path or Hub id of the source, if it has moved.
+    """
+
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a command.
+
+    Attributes:
+        takes: What else it can be asked for: the settings of a "run", of "several" runs, of the cells of a "sweep", or
+            of a student's "protocol".
+        renamed: Options' earlier names, which are still understood -> their names.
+    """
+
+    takes: ClassVar[Literal["run", "several", "sweep", "protocol"] | None] = None
+    renamed: ClassVar[dict[str, str]] = {}
+
+
+@dataclass(frozen=True)
+class ArtifactOptions(Options):
+    """An artifact.
+
+    Args:
+        artifact: Run folder, or ORG/NAME on the Hub.
+        revision: Tag, branch or commit on the Hub.
+    """
+
+    artifact: str
+    revision: str | None = None

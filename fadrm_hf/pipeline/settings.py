@@ -1,0 +1,199 @@
+"""A run from what is asked for: configuration files and the command line, over what methods and protocols publish.
+
+Each section of a run has its dataclass; the section `method` has that of the method it names, so the name is found
+before anything else is read. The layers are merged once (`fadrm_hf.config.layers`).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fadrm_hf.config import (
+    PatchConfig,
+    RecoverConfig,
+    RelabelConfig,
+    RunConfig,
+    SourceConfig,
+    SqueezeConfig,
+    StatisticsConfig,
+    StudentConfig,
+    TeacherConfig,
+    build,
+    require,
+)
+from fadrm_hf.config.datasets import fillings, resolve, resolve_source
+from fadrm_hf.config.layers import DEFAULT, Layer, Settings, dotted, section_values
+from fadrm_hf.config.protocols import protocol_section
+from fadrm_hf.methods import find_method
+from fadrm_hf.methods.method import Method
+
+SECTIONS: dict[str, type] = {
+    "source": SourceConfig,
+    "teachers": TeacherConfig,
+    "squeeze": SqueezeConfig,
+    "patches": PatchConfig,
+    "statistics": StatisticsConfig,
+    "recover": RecoverConfig,
+    "relabel": RelabelConfig,
+    "student": StudentConfig,
+}
+DEFAULT_METHOD = "fadrm"
+# What a resolved run means by no value at all.
+NONE_MEANS = {
+    "source.config_name": "the only one",
+    "source.revision": "the newest; the manifest names it",
+    **dict.fromkeys(("source.train_split", "source.test_split"), "found in the source"),
+    **dict.fromkeys(("source.image_column", "source.label_column"), "found in the source"),
+    "source.classes": "all",
+    "source.preset": "none",
+    "source.test_fraction": "the source's own test images",
+    "source.bands": "the first three",
+    "source.value_range": "that of the pixels' type, or measured",
+    "teachers.min_accuracy": "no gate",
+    "statistics.images_per_class": "all",
+    "statistics.patch_side": "4 up to 64 px, 16 above",
+    "relabel.stored_epochs": "all",
+    "relabel.num_teachers": "all",
+    "student.ema": "no averaged weights",
+    **dict.fromkeys(("student.batch_size", "student.accumulation"), "as labelled"),
+    "student.relabel": "the stored labels",
+    "student.hard_phase": "soft labels throughout",
+    "method.retrieval": "the patch an image started from",
+    "method.votes": "measured",
+    "method.sizes": "that of the source",
+}
+_ADDED: dict[str, dict[str, Any]] = {"statistics": {}}  # sections that recipes of version 0.1 do not have
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run as it is asked for.
+
+    Attributes:
+        run: The run; what nothing has set is open (`fadrm_hf.config.datasets.resolve` fills it in).
+        origins: The layer that each value comes from, by dotted name.
+    """
+
+    run: RunConfig
+    origins: Mapping[str, str]
+
+    def resolved(self) -> "Request":
+        """Return the run with no value open, each with the layer it comes from."""
+        settings = Settings(_values(self.run), dict(self.origins))
+        settings.fill(fillings(self.run))
+        run = resolve(self.run)
+        method = run.method.resolve(run.source.size)
+        settings.fill([Layer("source.size", section_values("method", method))])
+        run = replace(run, method=method)
+        return Request(run, {name: settings.origins.get(name, DEFAULT) for name in _values(run)})
+
+    def as_yaml(self) -> str:
+        """Return the run as a file that runs, with the origin of every value beside it."""
+        return settings_as_yaml(_values(self.run), self.origins)
+
+
+def request_run(name: str, layers: Sequence[Layer]) -> Request:
+    """Merge what is asked for with the defaults, the method's published settings and the protocol.
+
+    Args:
+        name: The method's.
+        layers: What is asked for, by dotted name, the weakest first; from `read_layer` or the command line.
+
+    Raises:
+        ConfigError: For a value that no run can have.
+    """
+    method, asked, settings = find_method(name), Settings(), Settings()
+    asked.put(*layers)
+    published = _published(method, asked)
+    defaults = {"output": None, "ipc": 10, "seed": 0, "method.name": name}
+    settings.put(Layer(DEFAULT, defaults), *(_defaults(key, section) for key, section in SECTIONS.items()))
+    settings.put(_defaults("method", method), published)
+    protocol = asked.values.get("student.name", settings.values["student.name"])
+    settings.put(_protocol(str(protocol)), *layers)
+    if settings.values["output"] is None:
+        source = Path(settings.values["source.name"]).name
+        folder = f"runs/{name.replace('_', '-')}-{source}-ipc{settings.values['ipc']}"
+        settings.put(Layer("method, source and ipc", {"output": folder}))
+    sections: dict[str, Any] = {key: build(section, settings.section(key), key) for key, section in SECTIONS.items()}
+    own = {key: value for key, value in settings.section("method").items() if key != "name"}
+    numbers = {key: settings.values[key] for key in ("output", "ipc", "seed")}
+    run = build(RunConfig, {**numbers, "method": build(method, own, "method"), **sections})
+    return Request(run, settings.origins)
+
+
+def run_from_recipe(recipe: dict[str, Any], output: str) -> RunConfig:
+    """Build a run from the plain data of a recipe, as a manifest or `recipe.yaml` holds it.
+
+    Args:
+        recipe: A resolved recipe.
+        output: The run folder, which a recipe does not know.
+
+    Raises:
+        ArtifactError: If it is no resolved recipe.
+        ConfigError: If its method is unknown here.
+    """
+    from fadrm_hf.artifact.manifest import parse_settings  # it imports torch
+
+    given = recipe.get("method")
+    method = find_method(str(given.get("name")) if isinstance(given, dict) else "")
+    sections: dict[str, Any] = {
+        name: parse_settings(recipe.get(name, _ADDED.get(name)), section, name) for name, section in SECTIONS.items()
+    }
+    run_method: Any = parse_settings(given, method, "method")
+    numbers = {name: recipe.get(name) for name in ("ipc", "seed")}
+    whole = {"output": output, "method": run_method, **numbers, **sections}
+    return parse_settings(whole, RunConfig, "the recipe")
+
+
+def _defaults(name: str, section: Any) -> Layer:
+    return Layer(DEFAULT, section_values(name, section()))
+
+
+def _published(method: type[Method], asked: Settings) -> Layer:
+    """Return the method's own settings for the source that is asked for."""
+    source = resolve_source(build(SourceConfig, asked.section("source"), "source"))
+    ipc = asked.values.get("ipc", 10)
+    require(isinstance(ipc, int), "ipc", ipc, "a number of images per class")
+    values = dotted(method.published(source.preset, source.size or 0, ipc))
+    teachers = asked.values.get("teachers.names")
+    if teachers is not None and tuple(teachers) not in (TeacherConfig().names, values.get("teachers.names")):
+        values.pop("relabel.num_teachers", None)  # of the published teachers, and these are others
+    return Layer(f"{method.title}, published settings", values)
+
+
+def _protocol(name: str) -> Layer:
+    """Return what a protocol's name stands for; it trains for as long as there are labels."""
+    values = {f"student.{key}": value for key, value in protocol_section(name).items() if key != "epochs"}
+    return Layer(f"protocol {name}", values)
+
+
+def _values(run: RunConfig) -> dict[str, Any]:
+    """Return every value of a run by dotted name, in the order of its sections."""
+    values = {name: getattr(run, name) for name in ("output", "ipc", "seed")} | {"method.name": run.method.name}
+    for item in fields(run):
+        if item.name not in values:
+            values |= section_values(item.name, getattr(run, item.name))
+    return values
+
+
+def settings_as_yaml(values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    """Return settings by dotted name as a file, with the origin of every value, and what none stands for."""
+    lines: list[str] = []
+    for name, value in sorted(values.items(), key=lambda item: "." in item[0]):
+        section, _, key = name.rpartition(".")
+        if section and f"{section}:" not in lines:
+            lines += ["", f"{section}:"]
+        origin = f"{NONE_MEANS[name]}; {origins[name]}" if value is None and name in NONE_MEANS else origins[name]
+        lines.append(f"{'  ' * bool(section)}{key}: {_inline(value)}  # {origin}")
+    return "\n".join(lines) + "\n"
+
+
+def _inline(value: Any) -> str:
+    """Return a value as YAML on one line."""
+    value = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    value = json.loads(json.dumps(value))  # tuples are lists
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
