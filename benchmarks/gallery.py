@@ -19,8 +19,8 @@ import psutil
 from playwright.sync_api import Page
 
 from fadrm_hf.artifact import read_manifest
-from fadrm_hf.report.gallery import RECORD, write_gallery
-from fadrm_hf.report.gallery.writing import PAGE
+from fadrm_hf.report.gallery.sheets import RECORD
+from fadrm_hf.report.gallery.writing import PAGE, write_gallery
 from fadrm_hf.runtime.files import read_json, write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.progress import Reporter

@@ -32,8 +32,8 @@ from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import LABELS_FOLDER, MANIFEST
 from fadrm_hf.training.accuracy import summarise
 from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.training.protocol import protocol_of
-from fadrm_hf.training.train_student import StudentTraining, TestImages, forget
+from fadrm_hf.training.one_student import StudentTraining, TestImages, remove_checkpoint
+from fadrm_hf.training.protocol import resolve_protocol
 
 Record = dict[str, Any]
 
@@ -107,18 +107,18 @@ def measure_students(benchmark: Benchmark, specs: list[str], num_seeds: int, sou
     ]
     for seed, spec in missing:
         distilled = load_distilled(benchmark.variant(spec))
-        config = protocol_of(distilled, run.student)
+        config = resolve_protocol(distilled, run.student)
         assert config.epochs is not None
         folder = distilled.folder
         work = folder.with_name(folder.name + ".work")
         checkpoint = work / f"seed{seed}.safetensors"
         num_images = config.epochs * len(distilled.images)
         with Reporter(work / "log.jsonl").stage(f"{spec} seed {seed}", config.epochs, num_images) as task:
-            outcome = StudentTraining(distilled, test, config, seed, device).run(checkpoint, task, evaluations=1)
+            outcome = StudentTraining(distilled, test, config, seed, device).run(checkpoint, task, num_evaluations=1)
         benchmark.row(spec)["students"][str(seed)] = {"top1": outcome.top1, "seconds": round(outcome.seconds, 1)}
         benchmark.row(spec)["top1"] = summarise([one["top1"] for one in benchmark.row(spec)["students"].values()])
         benchmark.save()
-        forget(checkpoint)
+        remove_checkpoint(checkpoint)
 
 
 def print_table(benchmark: Benchmark, specs: list[str]) -> None:

@@ -28,7 +28,7 @@ from torchvision.io import encode_jpeg
 
 import fadrm_hf.networks.small_images  # noqa: F401 - registers the small-image architectures
 from fadrm_hf.config import RelabelConfig
-from fadrm_hf.data.sources.images import normalise
+from fadrm_hf.data.pixels import normalise
 from fadrm_hf.data.views import LabelViews, render_views
 from fadrm_hf.labels.codecs import Float16
 from fadrm_hf.labels.relabel import Labeller, label_epoch

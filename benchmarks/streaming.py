@@ -41,14 +41,16 @@ from fadrm_hf.builders.soft_labels import label_features, label_table
 from fadrm_hf.config import RelabelConfig
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.labels.codecs import find_codec
-from fadrm_hf.labels.relabel import label_epoch, micro_batches
+from fadrm_hf.labels.drawing import micro_batches
+from fadrm_hf.labels.relabel import label_epoch
 from fadrm_hf.networks.students import create_student
 from fadrm_hf.runtime.files import save_tensors, write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.run_folder import MANIFEST
+from fadrm_hf.training.batch import Batch
 from fadrm_hf.training.label_stream import LabelEpochs
-from fadrm_hf.training.loader import Batch, Distilled, load_distilled
+from fadrm_hf.training.loader import Distilled, load_distilled
 from fadrm_hf.training.protocol import parameter_groups, soft_label_loss
 
 REPO, STUDENT = "bench/labels", "timm/resnet18_narrow"

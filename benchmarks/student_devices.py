@@ -28,10 +28,10 @@ from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.shards import join_world
-from fadrm_hf.training.loader import Batch
-from fadrm_hf.training.protocol import optimiser_of
+from fadrm_hf.training.batch import Batch, to_device
+from fadrm_hf.training.protocol import create_optimiser
 from fadrm_hf.training.student_group import ALONE, StudentGroup, student_group
-from fadrm_hf.training.student_step import CapturedStep, StudentStep, on_device
+from fadrm_hf.training.student_step import CapturedStep, StudentStep
 
 CLASSES, WARM_UP = 10, 6
 Step = Callable[[Batch, Sequence[int], bool], Tensor]
@@ -47,7 +47,7 @@ def student_of(architecture: str, device: torch.device) -> nn.Module:
 def step_of(student: nn.Module, precision: Any, group: StudentGroup, device: torch.device) -> Step:
     """A student's step, by this process alone or by a group, as `train-student` takes it."""
     config = StudentConfig(lr=1e-3, eta=1.0, precision=precision)
-    step = StudentStep(student, optimiser_of(config, student), None, config, group)
+    step = StudentStep(student, create_optimiser(config, student), config, group)
     return CapturedStep(step, device) if device.type == "cuda" and group.size == 1 else step
 
 
@@ -59,7 +59,7 @@ def batches_of(arguments: argparse.Namespace, device: torch.device) -> list[Batc
         images = torch.randn((num, 3, arguments.size, arguments.size), generator=rng)
         labels = torch.randint(0, CLASSES, (num,), generator=rng)
         batch = Batch(images, labels, torch.randn((num, CLASSES), generator=rng), labels, torch.zeros(num))
-        made.append(on_device(batch, device))
+        made.append(to_device(batch, device))
     return made
 
 

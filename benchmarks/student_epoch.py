@@ -34,13 +34,15 @@ from torchvision.transforms.v2 import functional as transforms
 import fadrm_hf.networks.small_images  # noqa: F401 - registers the small-image architectures
 from fadrm_hf.artifact.tables import write_tables
 from fadrm_hf.config import RelabelConfig, StudentConfig
-from fadrm_hf.labels.relabel import label_epoch, micro_batches
+from fadrm_hf.labels.drawing import micro_batches
+from fadrm_hf.labels.relabel import label_epoch
 from fadrm_hf.runtime.files import save_tensors, write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.training.batch import to_device
 from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.training.protocol import optimiser_of
-from fadrm_hf.training.student_step import CapturedStep, StudentStep, on_device
+from fadrm_hf.training.protocol import create_optimiser
+from fadrm_hf.training.student_step import CapturedStep, StudentStep
 
 CLASSES, STORED_EPOCHS, WARM_UP = 10, 2, 6
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -107,10 +109,10 @@ def fast_steps(
     """What `train-student` does, one step at a time."""
     distilled = load_distilled(folder)
     student = student.to(memory_format=torch.channels_last)
-    written = StudentStep(student, optimiser_of(config, student), None, config)
+    written = StudentStep(student, create_optimiser(config, student), config)
     step = CapturedStep(written, device) if device.type == "cuda" else written
     for batch in distilled.batches(range(num_steps // distilled.steps_per_epoch + 1), device=device):
-        step(on_device(batch, device), micro_batches(len(batch.labels), distilled.relabel), False)
+        step(to_device(batch, device), micro_batches(len(batch.labels), distilled.relabel), False)
         yield
 
 

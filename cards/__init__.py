@@ -1,1 +1,1 @@
-"""Templates of the cards; `fadrm_hf.report.card` fills them."""
+"""Templates of the cards, which `fadrm_hf.report.card` fills in; enters text alone, and no code."""

@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from fadrm_hf.errors import FadrmError
     from fadrm_hf.methods.method import Method
     from fadrm_hf.pipeline.arguments import parse_run
-    from fadrm_hf.training.loader import Batch, Distilled, load_distilled
+    from fadrm_hf.training.batch import Batch
+    from fadrm_hf.training.loader import Distilled, load_distilled
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,7 +25,7 @@ __all__ = [
 
 # Imported when they are asked for: most bring torch and datasets with them, which take seconds.
 _PLACES = {
-    "Batch": "training.loader",
+    "Batch": "training.batch",
     "Distilled": "training.loader",
     "FadrmError": "errors",
     "Method": "methods.method",

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.config import RelabelConfig
 from fadrm_hf.labels.codecs import Columns, find_codec
-from fadrm_hf.labels.relabel import split_sizes
+from fadrm_hf.labels.drawing import split_sizes
 
 Flags = npt.NDArray[np.bool_]
 

@@ -22,14 +22,14 @@ from fadrm_hf.evaluation.architecture_search import (
 from fadrm_hf.evaluation.measured_tables import mean_and_std, with_suffix, write_table
 from fadrm_hf.evaluation.results import result_folder
 from fadrm_hf.hub import open_artifact
-from fadrm_hf.report.card.text import duration, render
-from fadrm_hf.report.card.writing import machine_line
-from fadrm_hf.report.pictures import draw_ranking
+from fadrm_hf.report.card.text import machine_line, render
+from fadrm_hf.report.pictures.accuracy import draw_ranking
 from fadrm_hf.runtime.files import write_bytes
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import require_place
 from fadrm_hf.runtime.shards import join_world
+from fadrm_hf.runtime.terminal import duration
 from fadrm_hf.training.accuracy import summarise
 from fadrm_hf.training.loader import load_distilled
 

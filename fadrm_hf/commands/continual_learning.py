@@ -14,8 +14,7 @@ from fadrm_hf.evaluation.continual_learning import Course, learn_continually, pr
 from fadrm_hf.evaluation.measured_tables import mean_and_std, write_table
 from fadrm_hf.evaluation.results import result_folder
 from fadrm_hf.hub import open_artifact
-from fadrm_hf.report.card.text import render
-from fadrm_hf.report.card.writing import machine_line
+from fadrm_hf.report.card.text import machine_line, render
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.shards import join_world

@@ -14,8 +14,9 @@ from fadrm_hf.errors import ConfigError, RunFolderError
 from fadrm_hf.evaluation.results import result_folder
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
-from fadrm_hf.report.gallery import fetch_for_gallery, write_comparison, write_gallery
+from fadrm_hf.report.gallery.comparison import write_comparison
 from fadrm_hf.report.gallery.serving import served
+from fadrm_hf.report.gallery.writing import fetch_for_gallery, write_gallery
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import GALLERY, MANIFEST, WorkFolder, require_place
 

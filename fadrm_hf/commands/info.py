@@ -14,8 +14,7 @@ from fadrm_hf.commands.summary import Summary
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import RepoName, pinned_repository
 from fadrm_hf.hub.session import talking_to_hub
-from fadrm_hf.report.card import public_source
-from fadrm_hf.report.card.metadata import method_name
+from fadrm_hf.report.card.metadata import method_name, public_source
 from fadrm_hf.report.card.results import tabled_results
 from fadrm_hf.report.card.text import percent, size
 from fadrm_hf.runtime.run_folder import CARD

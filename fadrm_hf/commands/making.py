@@ -11,7 +11,7 @@ from fadrm_hf.config.datasets import resolve_source, resolve_squeeze
 from fadrm_hf.data.sources import load_source
 from fadrm_hf.networks.teachers.squeeze import squeeze
 from fadrm_hf.pipeline.distill import distill, package
-from fadrm_hf.report.gallery import pages_of
+from fadrm_hf.report.gallery.writing import pages_of
 from fadrm_hf.runtime.files import read_json
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import MANIFEST, WorkFolder

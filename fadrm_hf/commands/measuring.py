@@ -27,7 +27,7 @@ from fadrm_hf.evaluation.results import ResultFolder, describe_result, result_fo
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.pipeline.settings import run_from_recipe
-from fadrm_hf.report.gallery import pages_of
+from fadrm_hf.report.gallery.writing import pages_of
 from fadrm_hf.runtime import terminal
 from fadrm_hf.runtime.files import read_json
 from fadrm_hf.runtime.progress import Reporter
@@ -35,6 +35,7 @@ from fadrm_hf.runtime.run_folder import RESULTS, require_place
 from fadrm_hf.runtime.shards import join_world
 from fadrm_hf.runtime.tracking import curves_of, recording
 from fadrm_hf.training.loader import load_distilled
+from fadrm_hf.training.student_group import Launch
 from fadrm_hf.training.train_student import require_views, train_students
 
 
@@ -76,7 +77,7 @@ def train_student_command(call: Call) -> Summary:
     work, together = place.work.path, options.processes_per_student
     reporter.say(f"{config.student} on {location.name}; its accuracy will be in {place.folder / RESULTS}")
     with recording(curves, asdict(config)):
-        result = train_students(distilled, source, config, work, reporter, state.device, keep, state, together)
+        result = train_students(distilled, source, config, work, reporter, state.device, keep, Launch(state, together))
     if not state.is_main_process:
         return Summary()
     result |= {"command": call.typed}

@@ -3,9 +3,9 @@
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 
-from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -14,6 +14,7 @@ from fadrm_hf.runtime.terminal import progress, results
 
 # A path within a list or after a prefix; "hf://" is none.
 _INSIDE = re.compile(r"""(?<=[\[,:"'\s])(?:/(?!/)|\.\.)[^,\]"']+""")
+_UNBROKEN = 10_000  # characters, more than any line of a list
 
 
 def say(line: str) -> None:
@@ -35,29 +36,25 @@ def show(table: Table, remarks: Iterable[str], path: Path) -> None:
 
 
 def list_rows(rows: Sequence[Mapping[str, object]]) -> None:
-    """Print a list, one entry a line: a table on a terminal; aligned columns without a head in a pipe or a file.
+    """Print a table with one entry per line; in a pipe or a file lines are as long as they need to be.
 
     Args:
-        rows: Entries by column; an entry that lacks a column leaves it empty. The first entry's are shown.
+        rows: Entries by column; an entry that lacks a column leaves it empty. The first entry's columns are printed.
     """
     columns = list(rows[0])
-    cells = [[_cell(column, row.get(column, "")) for column in columns] for row in rows]
-    numbers = {place for place, column in enumerate(columns) if type(rows[0][column]) is int}
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    table.columns[0].style, table.columns[0].no_wrap = "cyan", True
+    for column in table.columns:
+        column.justify = "right" if type(rows[0][str(column.header)]) is int else "left"
+    for row in rows:
+        table.add_row(*(escape(_cell(column, row.get(column, ""))) for column in columns))
     if results.is_terminal:
-        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-        table.columns[0].style, table.columns[0].no_wrap = "cyan", True
-        for place in numbers:
-            table.columns[place].justify = "right"
-        for row in cells:
-            table.add_row(*map(escape, row))
         results.print(table)
         return
-    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        padded = [set_cell_size(text, width) for text, width in zip(row, widths, strict=True)]
-        for place in numbers:
-            padded[place] = row[place].rjust(widths[place])
-        say("  ".join(padded).rstrip())
+    printed = StringIO()
+    Console(file=printed, width=_UNBROKEN).print(table)
+    for line in printed.getvalue().splitlines():
+        say(line.rstrip())
 
 
 def _cell(column: str, value: object) -> str:

@@ -21,7 +21,7 @@ from fadrm_hf.publishing.reproduce import (
     parse_tolerance,
     settings_of,
 )
-from fadrm_hf.report.card import Result
+from fadrm_hf.report.card.results import Result
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.train_student import train_students

@@ -14,8 +14,8 @@ from fadrm_hf.evaluation.results import ResultFolder, result_folder
 from fadrm_hf.evaluation.scoring import ScoreRequest, measure_scores
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
-from fadrm_hf.report.card import Result, read_results
-from fadrm_hf.report.card.scores import KINDS, Scores, course_rows, score_rows
+from fadrm_hf.report.card.results import Result, read_results
+from fadrm_hf.report.card.scores import KINDS, Scores, score_rows, trajectory_rows
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import RESULTS, WorkFolder
 
@@ -61,7 +61,7 @@ def _table(scores: Scores, location: Location) -> Table:
         table.add_row(*row)
     if scores.course:
         table.add_section()
-    for iteration, _, pixels, features in course_rows(scores):
+    for iteration, _, pixels, features in trajectory_rows(scores):
         table.add_row(f"entropy of pixels, features at iteration {iteration}", f"{pixels}, {features} bits", "")
     return table
 

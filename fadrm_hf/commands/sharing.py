@@ -16,7 +16,7 @@ from fadrm_hf.evaluation.results import ResultFolder
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.publishing.contribute import send_result
 from fadrm_hf.publishing.student_repository import check_model_name, check_savable, push_student, save_student
-from fadrm_hf.report.card import Result
+from fadrm_hf.report.card.results import Result
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.methods import title_of
 from fadrm_hf.pipeline.settings import run_from_recipe
-from fadrm_hf.report.card.text import render
-from fadrm_hf.report.card.writing import machine_line
+from fadrm_hf.report.card.text import machine_line, render
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.shards import join_world

@@ -12,9 +12,10 @@ from fadrm_hf.evaluation.compare import Row, everything, machines_of
 from fadrm_hf.evaluation.measured_tables import SCORES, mean_and_std, with_suffix, write_table
 from fadrm_hf.evaluation.published import Ablation, find_ablation
 from fadrm_hf.methods import title_of
-from fadrm_hf.report.card.text import duration, render, size
-from fadrm_hf.report.pictures import draw_axis
+from fadrm_hf.report.card.text import render, size
+from fadrm_hf.report.pictures.curves import draw_axis
 from fadrm_hf.runtime.files import write_bytes
+from fadrm_hf.runtime.terminal import duration
 
 _TITLES = {"cifar100": "CIFAR-100", "imagenet1k": "ImageNet-1k"}
 

@@ -27,10 +27,11 @@ from fadrm_hf.evaluation.whole_dataset import train_on_everything
 from fadrm_hf.methods.random_real import RandomReal
 from fadrm_hf.networks.students import check_student
 from fadrm_hf.pipeline.distill import distill
-from fadrm_hf.report.card import ROWS, Result, read_results
+from fadrm_hf.report.card.results import ROWS, Result, read_results
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import RunFolder, WorkFolder
 from fadrm_hf.training.loader import load_distilled
+from fadrm_hf.training.student_group import Launch
 from fadrm_hf.training.train_student import train_students
 
 _KIND = ("images", "labels", "student", "protocol")  # what tells results apart
@@ -80,7 +81,7 @@ def measure_baselines(
             trained_on = random_real_artifact(run, quiet) if images == "random_real" else folder
             work = WorkFolder(trained_on).path
             distilled = load_distilled(trained_on)
-            result = train_students(distilled, source, protocol, work, reporter, state.device, state=state)
+            result = train_students(distilled, source, protocol, work, reporter, state.device, launch=Launch(state))
         if state.is_main_process:
             record_result(folder, result | {"command": command})
     state.wait_for_everyone()

@@ -28,19 +28,19 @@ from fadrm_hf.methods import title_of
 from fadrm_hf.networks.students import check_student
 from fadrm_hf.pipeline.distill import check_run, distill
 from fadrm_hf.pipeline.run import recipe_of
-from fadrm_hf.report.card import Result
-from fadrm_hf.report.card.text import duration, render, size
-from fadrm_hf.report.card.writing import machine_line
-from fadrm_hf.report.pictures import draw_comparison
+from fadrm_hf.report.card.results import Result
+from fadrm_hf.report.card.text import machine_line, render, size
+from fadrm_hf.report.pictures.accuracy import draw_comparison
 from fadrm_hf.runtime import terminal
 from fadrm_hf.runtime.files import read_json, sha256, write_bytes, write_json
 from fadrm_hf.runtime.locks import Locks
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import LOCKS, RESULTS, RunFolder, WorkFolder
 from fadrm_hf.runtime.shards import join_world
+from fadrm_hf.runtime.terminal import duration
 from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.training.protocol import protocol_of
-from fadrm_hf.training.train_student import known_of_result, train_students
+from fadrm_hf.training.protocol import resolve_protocol
+from fadrm_hf.training.train_student import result_header, train_students
 
 # A process that has imported the library makes those of the methods, where there can be one; none inherits a GPU.
 _START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -202,7 +202,7 @@ def measure(contender: Contender, command: str) -> Path:
     """
     folder = distill(contender.run)
     distilled = load_distilled(folder)
-    finished = find_result(folder, known_of_result(distilled, protocol_of(distilled, contender.protocol)))
+    finished = find_result(folder, result_header(distilled, resolve_protocol(distilled, contender.protocol)))
     if finished is not None:
         return finished
     work, source = WorkFolder(folder), load_source(contender.run.source)

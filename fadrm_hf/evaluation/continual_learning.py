@@ -35,8 +35,8 @@ from fadrm_hf.runtime.run_folder import IMAGES_FOLDER
 from fadrm_hf.runtime.shards import from_all, mine
 from fadrm_hf.training.accuracy import summarise
 from fadrm_hf.training.loader import Distilled
-from fadrm_hf.training.protocol import check_protocol, protocol_of, shown_by
-from fadrm_hf.training.train_student import StudentTraining, TestImages, forget
+from fadrm_hf.training.one_student import StudentTraining, TestImages, remove_checkpoint
+from fadrm_hf.training.protocol import apply_protocol, check_protocol, resolve_protocol
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def prepare_course(
             f"steps is {num_steps}, with which a first step has {fewest} image, expected at least 2 for BatchNorm; set"
             f" --steps {num_classes // 2} or less, or use an artifact of more images per class"
         )
-    protocol = protocol_of(distilled, given)
+    protocol = resolve_protocol(distilled, given)
     course = Course(distilled, source, protocol, num_steps, num_orders)
     first = course.units[0].classes
     check_protocol(protocol, of_classes(distilled, protocol, first))
@@ -184,7 +184,7 @@ def of_classes(distilled: Distilled, protocol: StudentConfig, classes: Sequence[
     chosen = replace(known, ids=_chosen(known.ids, classes), names=_chosen(known.names, classes))
     record = ClassRecord(chosen.ids, chosen.names, chosen.hash)
     location = _OfClasses(distilled.location, replace(distilled.manifest, classes=record))
-    views = replace(shown_by(protocol, distilled).relabel, epochs=protocol.epochs, stored_epochs=None)
+    views = replace(apply_protocol(protocol, distilled).relabel, epochs=protocol.epochs, stored_epochs=None)
     part = replace(distilled, location=location, images=distilled.images[rows], labels=labels)
     return part.redrawn(views)
 
@@ -226,9 +226,9 @@ def _accuracies(
             checkpoint = file.with_suffix(".safetensors").with_stem(f"{file.stem}-training")
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 training = StudentTraining(shown, test, course.protocol, unit.seed, device)
-                outcome = training.run(checkpoint, task, evaluations=1)
+                outcome = training.run(checkpoint, task, num_evaluations=1)
             write_json(file, asdict(unit) | {"top1": outcome.top1, "seconds": outcome.seconds})
-            forget(checkpoint)
+            remove_checkpoint(checkpoint)
         yield float(json.loads(file.read_text("utf-8"))["top1"])
 
 
@@ -238,7 +238,7 @@ def _fingerprint(course: Course, unit: Unit) -> str:
     files = {name: record.sha256 for name, record in manifest.files.items() if name.startswith(IMAGES_FOLDER)}
     settings = replace(course.protocol, num_workers=0, num_seeds=1)
     teachers = [teacher.sha256 for teacher in manifest.teachers]
-    views = shown_by(course.protocol, course.distilled).relabel
+    views = apply_protocol(course.protocol, course.distilled).relabel
     key = (files, teachers, course.source.fingerprint, settings, views, unit.classes, unit.seed)
     return hashlib.sha256(repr(key).encode()).hexdigest()[:16]
 

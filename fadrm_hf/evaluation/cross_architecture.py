@@ -22,11 +22,12 @@ from fadrm_hf.evaluation.published import published_accuracies
 from fadrm_hf.evaluation.results import ResultFolder
 from fadrm_hf.evaluation.student_table import StudentRow, write_student_table
 from fadrm_hf.networks.students import check_student, count_parameters
-from fadrm_hf.report.card import Result
+from fadrm_hf.report.card.results import Result
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.training.loader import Distilled
-from fadrm_hf.training.protocol import check_protocol, protocol_of, shown_by
-from fadrm_hf.training.train_student import known_of_result, require_views, train_students
+from fadrm_hf.training.protocol import apply_protocol, check_protocol, resolve_protocol
+from fadrm_hf.training.student_group import Launch
+from fadrm_hf.training.train_student import require_views, result_header, train_students
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ def prepare_examination(
         raise ConfigError(f"students names {', '.join(twice)} more than once, expected each once; set --students")
     require_views(distilled)
     protocols, wrong = [], []
-    for protocol in (protocol_of(distilled, each) for each in given):
+    for protocol in (resolve_protocol(distilled, each) for each in given):
         try:
-            check_protocol(protocol, shown_by(protocol, distilled))
+            check_protocol(protocol, apply_protocol(protocol, distilled))
             check_student(protocol.student, len(source.class_map), distilled.manifest.pixels.size)
         except FadrmError as error:
             wrong.append(f"{protocol.student}: {error}")
@@ -110,13 +111,13 @@ def examine(
         StudentError: If a training diverges.
     """
     distilled, place = examination.distilled, examination.place
-    finished = [place.find(known_of_result(distilled, protocol)) for protocol in examination.protocols]
+    finished = [place.find(result_header(distilled, protocol)) for protocol in examination.protocols]
     state.wait_for_everyone()  # nobody files a result before everybody has looked
     for number, (protocol, file) in enumerate(zip(examination.protocols, finished, strict=True), start=1):
         about = f"{number}/{len(finished)} {protocol.student}"
         reporter.say(about if file is None else f"{about}: {file} is there")
         if file is None:
-            train = partial(train_students, state=state, processes_per_student=processes_per_student)
+            train = partial(train_students, launch=Launch(state, processes_per_student))
             result = train(distilled, examination.source, protocol, place.work.path, reporter, state.device)
             if state.is_main_process:
                 place.add(result | {"command": command})
@@ -128,7 +129,7 @@ def examine(
 def rows_on_file(examination: Examination) -> list[StudentRow]:
     """The students that are finished, in the order of the table."""
     distilled, place = examination.distilled, examination.place
-    files = [place.find(known_of_result(distilled, protocol)) for protocol in examination.protocols]
+    files = [place.find(result_header(distilled, protocol)) for protocol in examination.protocols]
     return [
         _row(examination, protocol, json.loads(file.read_text("utf-8")))
         for protocol, file in zip(examination.protocols, files, strict=True)

@@ -19,7 +19,7 @@ from fadrm_hf.config.protocols import nearest
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.evaluation.ablation import with_settings
 from fadrm_hf.pipeline.settings import run_from_recipe
-from fadrm_hf.report.card import Result
+from fadrm_hf.report.card.results import Result
 from fadrm_hf.report.card.scores import SCORES_NAME
 from fadrm_hf.runtime.run_folder import MANIFEST, RESULTS
 

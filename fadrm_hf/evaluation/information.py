@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.recorded_teachers import load_recorded_teachers
 from fadrm_hf.config import Colour, SourceConfig
-from fadrm_hf.data.sources.images import normalise
+from fadrm_hf.data.pixels import normalise
 from fadrm_hf.errors import ScoreError, TeacherError
 from fadrm_hf.evaluation.scores import feature_entropy, pixel_entropy
 from fadrm_hf.networks.teachers import load_teacher, public_name, require_size

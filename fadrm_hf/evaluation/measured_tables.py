@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fadrm_hf.report.card import Result
+from fadrm_hf.report.card.results import Result
 from fadrm_hf.runtime.files import write_bytes, write_json
 
 SCORES = ("top1", "top5", "best_epoch_top1")

@@ -28,9 +28,10 @@ from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.runtime.shards import from_all, mine
 from fadrm_hf.training.accuracy import predict, topk_accuracy
 from fadrm_hf.training.loader import Distilled
-from fadrm_hf.training.protocol import check_protocol, protocol_of, shown_by
-from fadrm_hf.training.slimming import Stage, chain_of, channels_to_keep, slimmed
-from fadrm_hf.training.train_student import StudentTraining, TestImages, forget, require_views
+from fadrm_hf.training.one_student import StudentTraining, TestImages, remove_checkpoint
+from fadrm_hf.training.protocol import apply_protocol, check_protocol, resolve_protocol
+from fadrm_hf.training.slimming import SlimmingPhase, channels_to_keep, find_chain, remove_channels
+from fadrm_hf.training.train_student import require_views
 
 STAGES = ("trained", "pruned", "tuned")  # what accuracies are measured after
 SIZES = ("parameters", "multiply_adds", "widths")  # what is told of a network before and after
@@ -88,16 +89,16 @@ def prepare_slimming(
     require(0.0 <= ratio < 1.0, "ratio", ratio, "a share of the channels in [0, 1)")
     require(0.0 <= scale_penalty < 1.0, "scale_penalty", scale_penalty, "in [0, 1)")
     require(tuning_epochs is None or tuning_epochs >= 1, "tuning_epochs", tuning_epochs, "at least 1")
-    protocol = protocol_of(distilled, given)
+    protocol = resolve_protocol(distilled, given)
     own = protocol.relabel
     length = tuning_epochs or protocol.epochs
     tuning = replace(protocol, epochs=length, relabel=own and replace(own, epochs=length))
     for each in (protocol, tuning):
-        check_protocol(each, shown_by(each, distilled))
+        check_protocol(each, apply_protocol(each, distilled))
     num_classes, size = len(source.class_map), distilled.manifest.pixels.size
     check_student(protocol.student, num_classes, size)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        chain_of(create_student(protocol.student, num_classes, size), protocol.student)
+        find_chain(create_student(protocol.student, num_classes, size), protocol.student)
     require_views(distilled)
     return Slimming(distilled, source, protocol, tuning, ratio, scale_penalty)
 
@@ -130,7 +131,7 @@ def slim(slimming: Slimming, work: Path, reporter: Reporter, state: PartialState
             else:
                 write_json(file, _slim_one(slimming, seed, file, test, task, state.device))
                 for checkpoint in _checkpoints(file):
-                    forget(checkpoint)
+                    remove_checkpoint(checkpoint)
             own[seed] = json.loads(file.read_text("utf-8"))
     return from_all(own, state)
 
@@ -141,12 +142,12 @@ def _slim_one(
     first, second = _checkpoints(file)
     name, size = slimming.protocol.student, slimming.distilled.manifest.pixels.size
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        stage = Stage(scale_penalty=slimming.scale_penalty)
+        stage = SlimmingPhase(scale_penalty=slimming.scale_penalty)
         student, seconds = _train(slimming, slimming.protocol, seed, stage, first, test, task, device)
-        scales = [norm.weight for norm in chain_of(student, name).norms]
-        small = slimmed(student, channels_to_keep(scales, slimming.ratio), name)
+        scales = [norm.weight for norm in find_chain(student, name).norms]
+        small = remove_channels(student, channels_to_keep(scales, slimming.ratio), name)
         tuned = copy.deepcopy(small).requires_grad_()
-        tuned, more = _train(slimming, slimming.tuning, seed, Stage(tuned), second, test, task, device)
+        tuned, more = _train(slimming, slimming.tuning, seed, SlimmingPhase(tuned), second, test, task, device)
     networks = dict(zip(STAGES, (student, small, tuned), strict=True))
     logits = {stage: predict(network, test) for stage, network in networks.items()}
     return {
@@ -154,7 +155,7 @@ def _slim_one(
         **{f"top{k}": {stage: topk_accuracy(each, test.labels, k) for stage, each in logits.items()} for k in (1, 5)},
         "parameters": {"before": _num_parameters(student), "after": _num_parameters(small)},
         "multiply_adds": {"before": multiply_adds(student, size), "after": multiply_adds(small, size)},
-        "widths": {"before": chain_of(student, name).widths, "after": chain_of(small, name).widths},
+        "widths": {"before": find_chain(student, name).widths, "after": find_chain(small, name).widths},
         "seconds": seconds + more,
     }
 
@@ -163,16 +164,16 @@ def _train(
     slimming: Slimming,
     protocol: StudentConfig,
     seed: int,
-    stage: Stage,
+    stage: SlimmingPhase,
     checkpoint: Path,
     test: TestImages,
     task: Task,
     device: torch.device,
 ) -> tuple[nn.Module, float]:
     """The network that a stage leaves, in evaluation mode, and the seconds that it took."""
-    shown = shown_by(protocol, slimming.distilled)
-    training = StudentTraining(shown, test, protocol, seed, device, stage=stage)
-    seconds = training.run(checkpoint, task, evaluations=1).seconds
+    shown = apply_protocol(protocol, slimming.distilled)
+    training = StudentTraining(shown, test, protocol, seed, device, phase=stage)
+    seconds = training.run(checkpoint, task, num_evaluations=1).seconds
     return training.student.eval(), seconds
 
 

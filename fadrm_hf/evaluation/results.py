@@ -15,9 +15,10 @@ from fadrm_hf.config import StudentConfig
 from fadrm_hf.errors import RunFolderError
 from fadrm_hf.evaluation.scorecard import renewed
 from fadrm_hf.hub.repository import pinned_repository
-from fadrm_hf.report.card import ANALYSIS_NAME, Result, read_results, result_files, write_card
+from fadrm_hf.report.card.results import ANALYSIS_NAME, Result, read_results, result_files
 from fadrm_hf.report.card.scores import SCORES_NAME, Scores, read_scores
-from fadrm_hf.report.gallery import refresh_gallery
+from fadrm_hf.report.card.writing import write_card
+from fadrm_hf.report.gallery.writing import refresh_gallery
 from fadrm_hf.runtime.files import read_json, write_json
 from fadrm_hf.runtime.run_folder import MANIFEST, RESULTS, RunFolder, WorkFolder, require_place
 

@@ -14,15 +14,10 @@ from typing import Any
 from fadrm_hf.evaluation.evidence import read_document, read_measurements
 from fadrm_hf.methods import title_of
 from fadrm_hf.methods.random_real import RandomReal
-from fadrm_hf.report.card.scores import SCORES_NAME, read_scores_file, whole_looks
-from fadrm_hf.report.pictures import (
-    Series,
-    StoredLabels,
-    draw_comparison,
-    draw_images_per_class,
-    draw_information,
-    draw_label_bytes,
-)
+from fadrm_hf.report.card.scores import SCORES_NAME, complete_points, read_scores_file
+from fadrm_hf.report.pictures.accuracy import draw_comparison
+from fadrm_hf.report.pictures.curves import Series, StoredLabels, draw_images_per_class, draw_label_bytes
+from fadrm_hf.report.pictures.images import draw_information
 
 Row = dict[str, Any]
 
@@ -145,7 +140,7 @@ def _label_bytes(folder: Path) -> Iterator[Picture]:
 def _information(folder: Path) -> Iterator[Picture]:
     """Runs whose snapshots were scored; of start and end alone there is no picture."""
     for path in sorted(folder.glob(f"*/{SCORES_NAME}")):
-        looks = whole_looks(read_scores_file(path))
+        looks = complete_points(read_scores_file(path))
         if len(looks) > 2:
             name = path.parent.name
             shows = f"Entropy of pixels and of features of {name} along {looks[-1]['iteration']:.0f} iterations"

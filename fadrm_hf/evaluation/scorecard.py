@@ -17,7 +17,7 @@ from fadrm_hf.evaluation.scores import (
     improvement_over_random,
     label_robust_score,
 )
-from fadrm_hf.report.card import Result
+from fadrm_hf.report.card.results import Result
 from fadrm_hf.report.card.scores import Score, Scores
 
 UNAUGMENTED = "unaugmented"  # the protocol that shows whole images as they are

@@ -22,7 +22,7 @@ from fadrm_hf.evaluation.leakage import copies_of_test_images
 from fadrm_hf.evaluation.scorecard import Contest, accuracy_scores
 from fadrm_hf.evaluation.scores import compression_ratio, cosine_distance, effective_number, pixel_entropy
 from fadrm_hf.methods import recorded_setting
-from fadrm_hf.report.card import Result
+from fadrm_hf.report.card.results import Result
 from fadrm_hf.report.card.scores import Score, Scores
 from fadrm_hf.runtime.files import load_tensors
 from fadrm_hf.runtime.progress import Reporter

@@ -10,9 +10,9 @@ from fadrm_hf.config.students import find_architecture
 from fadrm_hf.evaluation.measured_tables import SCORES, accuracies, mean_and_std, write_table
 from fadrm_hf.evaluation.published import Published
 from fadrm_hf.methods import METHODS, title_of
-from fadrm_hf.report.card import Result
-from fadrm_hf.report.card.text import duration, render
-from fadrm_hf.report.card.writing import machine_line
+from fadrm_hf.report.card.results import Result
+from fadrm_hf.report.card.text import machine_line, render
+from fadrm_hf.runtime.terminal import duration
 
 BOUND = "whole"  # the column of students that papers trained on the whole dataset
 _COLUMNS = (*METHODS, BOUND)

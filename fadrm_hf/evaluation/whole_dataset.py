@@ -25,12 +25,13 @@ from fadrm_hf.networks.students import architecture_of_student, check_student, c
 from fadrm_hf.networks.teachers import load_teacher
 from fadrm_hf.networks.teachers.squeeze import squeeze, squeeze_fingerprint
 from fadrm_hf.networks.teachers.teacher import squeezed_folder
-from fadrm_hf.report.card import Result
+from fadrm_hf.report.card.results import Result
 from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.shards import from_all, mine
 from fadrm_hf.training.accuracy import predict, topk_accuracy
-from fadrm_hf.training.train_student import Outcome, TestImages, measured
+from fadrm_hf.training.one_student import Outcome, TestImages
+from fadrm_hf.training.train_student import summarise_outcomes
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def train_on_everything(
         "epochs": recipe.epochs,
         "num_images": len(source.train),
         "settings": asdict(recipe),
-    } | measured(from_all(own, state), test)
+    } | summarise_outcomes(from_all(own, state), test)
 
 
 def _require_in_timm(student: str, size: int) -> None:

@@ -22,14 +22,14 @@ from torch import Tensor, nn
 
 from fadrm_hf.config import RelabelConfig
 from fadrm_hf.data.image_table import ImageTable
-from fadrm_hf.data.sources.images import normalise
+from fadrm_hf.data.pixels import normalise
 from fadrm_hf.data.views import LabelViews, render_views, require_tiles
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.labels.drawing import draw_epoch, micro_batches, split_sizes
 from fadrm_hf.labels.grouped_norm import Grouping, use_group_statistics
 from fadrm_hf.networks.fused import freeze
 from fadrm_hf.networks.teachers import Teacher, require_finite, vote_weights
 from fadrm_hf.runtime.number_format import DTYPES, is_native
-from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.retry import in_halves
 
 Colour = tuple[float, float, float]
@@ -38,22 +38,6 @@ Encode = Callable[[Tensor], dict[str, Tensor]]
 # Pixels of the views that share a forward pass: enough to keep all cores or a GPU busy, few enough to bound memory.
 # 64 views of 32 px on a CPU, beyond which feature maps leave its caches; 2048 on a GPU, or 41 of 224 px.
 _BLOCK_PIXELS = {"cpu": 2**16, "cuda": 2**21}
-
-
-def split_sizes(total: int, size: int) -> list[int]:
-    """Consecutive groups of `size`; what is left over is a group of its own unless it is a single image.
-
-    BatchNorm has no statistics of one image where the feature map is 1 x 1, so a single image joins the group before.
-    """
-    sizes = [size] * (total // size) + ([total % size] if total % size else [])
-    if len(sizes) > 1 and sizes[-1] == 1:
-        sizes[-2:] = [size + 1]
-    return sizes
-
-
-def micro_batches(total: int, config: RelabelConfig) -> list[int]:
-    """Sizes of the micro-batches of a batch of `total` views: what one forward pass of teacher or student sees."""
-    return split_sizes(total, config.batch_size // config.accumulation)
 
 
 def check_labelling(config: RelabelConfig, num_teachers: int, votes_known: bool, size: int | None = None) -> None:
@@ -237,14 +221,10 @@ def label_epoch(
     Returns:
         The columns of the soft-label table: epoch, step, the view's columns and, if labelled, those of `encode`.
     """
-    rng = generator(seed, "relabel", epoch)
-    sizes = split_sizes(len(images), config.batch_size)
-    steps = torch.randperm(len(images), generator=rng).split(sizes)
-    views = LabelViews.cat([_draw_views(rows, images.shape[-1], config, rng) for rows in steps])
-    step = torch.arange(len(sizes), dtype=torch.int32).repeat_interleave(torch.tensor(sizes))
-    table = {"epoch": torch.full_like(step, epoch), "step": step} | views.columns()
+    table, views = draw_epoch(len(images), images.shape[-1], config, seed, epoch)
     if labeller is not None:
-        table |= _collect(map(encode, labeller.label_steps(images, views, sizes)), len(views))
+        steps = split_sizes(len(images), config.batch_size)
+        table |= _collect(map(encode, labeller.label_steps(images, views, steps)), len(views))
     return table
 
 
@@ -264,10 +244,3 @@ def _collect(blocks: Iterator[dict[str, Tensor]], num_rows: int) -> dict[str, Te
             end = start + len(values)
             columns[name][start:end] = values
     return columns
-
-
-def _draw_views(rows: Tensor, size: int, config: RelabelConfig, rng: torch.Generator) -> LabelViews:
-    assert config.flip_probability is not None, "resolve the configuration first"
-    return LabelViews.draw(
-        rows, size, config.crop_area, config.flip_probability, config.cutmix, rng, config.shuffle_tiles
-    )

@@ -25,7 +25,8 @@ from fadrm_hf.builders.soft_labels import label_features, row_bytes
 from fadrm_hf.config import RunConfig
 from fadrm_hf.data.sources import Source
 from fadrm_hf.labels.codecs import find_codec
-from fadrm_hf.labels.relabel import Labeller, label_epoch, micro_batches
+from fadrm_hf.labels.drawing import micro_batches
+from fadrm_hf.labels.relabel import Labeller, label_epoch
 from fadrm_hf.networks.students import create_student
 from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.networks.teachers.squeeze import new_network
@@ -41,7 +42,7 @@ from fadrm_hf.runtime.machine import peak_memory_bytes, reset_peak_memory
 from fadrm_hf.runtime.progress import QUIET
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.shards import recovery_shards
-from fadrm_hf.training.protocol import optimiser_of
+from fadrm_hf.training.protocol import create_optimiser
 
 Step = Callable[[int], int]  # does about so many units of work, and returns how many it did
 Measured = list[dict[str, Targets]]
@@ -371,7 +372,7 @@ def _train_students(case: _Case) -> StageEstimate:
     labels = replace(run.relabel, batch_size=config.batch_size or run.relabel.batch_size)
     batch = micro_batches(min(labels.batch_size, case.num_images), labels)[0]
     student = create_student(config.student, case.num_classes, case.source.size).to(case.device)
-    step = partial(_train, case, student, optimiser_of(config, student))
+    step = partial(_train, case, student, create_optimiser(config, student))
     training = case.time(step, batch)
     num_test = 0 if case.source.test is None else len(case.source.test)
     predicting = case.time(partial(_predict, case, student), _PREDICTED)

@@ -20,8 +20,8 @@ from fadrm_hf.config.datasets import preset_of
 from fadrm_hf.data.sources import Source
 from fadrm_hf.methods import METHODS
 from fadrm_hf.networks.teachers import Teacher
-from fadrm_hf.report.card import write_card
-from fadrm_hf.report.gallery import write_gallery
+from fadrm_hf.report.card.writing import write_card
+from fadrm_hf.report.gallery.writing import write_gallery
 from fadrm_hf.runtime import files
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.progress import Reporter

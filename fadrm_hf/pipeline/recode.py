@@ -23,8 +23,8 @@ from fadrm_hf.artifact.tables import write_label_table
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features, label_table
 from fadrm_hf.errors import ArtifactError, ConfigError, RunFolderError
 from fadrm_hf.labels.codecs import Columns, find_codec
-from fadrm_hf.report.card import write_card
-from fadrm_hf.report.gallery import write_gallery
+from fadrm_hf.report.card.writing import write_card
+from fadrm_hf.report.gallery.writing import write_gallery
 from fadrm_hf.runtime.files import sha256, write_bytes
 from fadrm_hf.runtime.progress import QUIET, Reporter
 from fadrm_hf.runtime.run_folder import CARD, GALLERY, LABELS_FOLDER, MANIFEST, PICTURES, RECIPE, RESULTS, RunFolder

@@ -22,7 +22,7 @@ from fadrm_hf.hub.repository import RepoName, open_artifact, parse_name, pinned_
 from fadrm_hf.hub.retry import retry
 from fadrm_hf.hub.session import require_login, talking_to_hub
 from fadrm_hf.publishing.received_results import read_evaluation
-from fadrm_hf.report.card import Result, read_results, replace_results
+from fadrm_hf.report.card.results import Result, read_results, replace_results
 from fadrm_hf.runtime.files import write_bytes
 from fadrm_hf.runtime.run_folder import CARD, IMAGES_FOLDER, LABELS_FOLDER, MANIFEST, RESULTS
 

@@ -30,11 +30,12 @@ from fadrm_hf.hub.retry import PATIENT, Patience, retry
 from fadrm_hf.hub.session import require_login, status_of, talking_to_hub
 from fadrm_hf.pipeline.recode import recode
 from fadrm_hf.publishing.verify import verify_location
-from fadrm_hf.report.card import card_title, public_source, read_results, write_card
-from fadrm_hf.report.card.metadata import card_metadata, label_configs, licence_fields
+from fadrm_hf.report.card.metadata import card_metadata, card_title, label_configs, licence_fields, public_source
+from fadrm_hf.report.card.results import read_results
 from fadrm_hf.report.card.text import render
-from fadrm_hf.report.gallery import RECORD, refresh_gallery
-from fadrm_hf.report.gallery.writing import PAGE
+from fadrm_hf.report.card.writing import write_card
+from fadrm_hf.report.gallery.sheets import RECORD
+from fadrm_hf.report.gallery.writing import PAGE, refresh_gallery
 from fadrm_hf.runtime.files import write_bytes, write_json
 from fadrm_hf.runtime.progress import QUIET, Reporter
 from fadrm_hf.runtime.run_folder import ANALYSIS, CARD, GALLERY, LABELS_FOLDER, MANIFEST, RESULTS, SCORES, RunFolder

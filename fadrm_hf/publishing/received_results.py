@@ -14,7 +14,7 @@ from typing import Any
 
 from fadrm_hf.config import RelabelConfig, SqueezeConfig, StudentConfig
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.report.card import Result
+from fadrm_hf.report.card.results import Result
 from fadrm_hf.runtime.machine import LIBRARIES
 
 _MAX_BYTES = 1 << 20

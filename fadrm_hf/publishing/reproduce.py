@@ -19,7 +19,7 @@ from fadrm_hf.config import RelabelConfig, StudentConfig
 from fadrm_hf.config.students import full_name
 from fadrm_hf.errors import ArtifactError, ConfigError, unknown
 from fadrm_hf.publishing.received_results import read_evaluation
-from fadrm_hf.report.card import NO_EVALUATIONS, Result
+from fadrm_hf.report.card.results import NO_EVALUATIONS, Result
 from fadrm_hf.runtime.files import sha256
 from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER, MANIFEST, RESULTS
 

@@ -9,7 +9,8 @@ from fadrm_hf.config.plain_data import flatten
 from fadrm_hf.hub.repository import RepoName
 from fadrm_hf.networks.small_images import is_registered_here
 from fadrm_hf.publishing.received_results import without_folders
-from fadrm_hf.report.card import ROWS, Result, card_title, licence_fields, public_source
+from fadrm_hf.report.card.metadata import card_title, licence_fields, public_source
+from fadrm_hf.report.card.results import ROWS, Result
 from fadrm_hf.report.card.text import render
 
 # In the place of the repository's name while a student is only a folder.

@@ -27,7 +27,7 @@ from fadrm_hf.hub.session import require_login
 from fadrm_hf.networks.model_directory import CONFIG, WEIGHTS, model_config, write_model_directory
 from fadrm_hf.networks.students import architecture_of_student, create_student
 from fadrm_hf.publishing.student_card import PLACEHOLDER, render_student_card
-from fadrm_hf.report.card import Result
+from fadrm_hf.report.card.results import Result
 from fadrm_hf.runtime.run_folder import CARD
 
 _FILES = (CONFIG, WEIGHTS, CARD)

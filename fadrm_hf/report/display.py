@@ -10,52 +10,48 @@ from torch import Tensor
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.builders.images import encode_png
-from fadrm_hf.report.card import card_title, read_results
-from fadrm_hf.report.card.results import accuracy_bars
-from fadrm_hf.report.card.text import duration, percent, size
+from fadrm_hf.report.card.metadata import card_title
+from fadrm_hf.report.card.results import accuracy_bars, read_results
+from fadrm_hf.report.card.text import percent, size
+from fadrm_hf.runtime.terminal import duration
 
-SHOWN_CLASSES, SHOWN_IMAGES = 10, 5  # as many columns and rows as are taken in at a glance
+SHOWN_CLASSES, SHOWN_IMAGES = 10, 5  # columns and rows that a reader takes in at a glance
 _SIDE = 64  # of a shown image, in CSS pixels
 
 
-class Displayed:
-    """How an artifact that is in memory shows itself.
+def summary_line(location: Location) -> str:
+    """Return one line about a loaded artifact, for an interpreter."""
+    manifest = location.manifest
+    return (
+        f"<Distilled {location.name}: {card_title(manifest)}; {manifest.num_images} images of "
+        f"{manifest.pixels.size} px, {manifest.label_epochs} epochs of {manifest.label_codec} labels>"
+    )
 
-    Attributes:
-        location: Where it is; its evaluations are read when it is shown.
+
+def notebook_html(location: Location, images: Tensor, labels: Tensor) -> str:
+    """Return a grid of images, a column per class, and two tables; all text is escaped, nothing is fetched.
+
+    Args:
+        location: The artifact; its evaluations are read now.
         images: (N, 3, S, S) uint8.
         labels: (N,) int64.
     """
-
-    location: Location
-    images: Tensor
-    labels: Tensor
-
-    def __repr__(self) -> str:
-        manifest = self.location.manifest
-        return (
-            f"<{type(self).__name__} {self.location.name}: {card_title(manifest)}; {len(self.images)} images of "
-            f"{manifest.pixels.size} px, {manifest.label_epochs} epochs of {manifest.label_codec} labels>"
-        )
-
-    def _repr_html_(self) -> str:
-        """A grid of images, a column per class, and two tables; every text is escaped, and nothing is fetched."""
-        manifest = self.location.manifest
-        classes = self.labels.unique().tolist()[:SHOWN_CLASSES]
-        names = ", ".join(manifest.classes.names[label] for label in classes)
-        picture = b64encode(encode_png(image_grid(self.images, self.labels, classes))).decode()
-        return (
-            f"<h4>{escape(card_title(manifest))}</h4>"
-            f'<img src="data:image/png;base64,{picture}" alt="{escape(names)}" width="{_SIDE * len(classes)}"'
-            ' style="image-rendering: pixelated">'
-            f"<p>{escape(names)}</p>"
-            f"{_table(_facts(self.location.name, manifest))}"
-            f"{_table(_accuracies(self.location))}"
-        )
+    manifest = location.manifest
+    classes = labels.unique().tolist()[:SHOWN_CLASSES]
+    names = ", ".join(manifest.classes.names[label] for label in classes)
+    picture = b64encode(encode_png(image_grid(images, labels, classes))).decode()
+    return (
+        f"<h4>{escape(card_title(manifest))}</h4>"
+        f'<img src="data:image/png;base64,{picture}" alt="{escape(names)}" width="{_SIDE * len(classes)}"'
+        ' style="image-rendering: pixelated">'
+        f"<p>{escape(names)}</p>"
+        f"{_table(_facts(location.name, manifest))}"
+        f"{_table(_accuracies(location))}"
+    )
 
 
 def image_grid(images: Tensor, labels: Tensor, classes: Iterable[int]) -> Tensor:
-    """The first images of some classes beside one another, a column per class.
+    """Return the first images of some classes side by side, a column per class.
 
     Args:
         images: (N, 3, S, S) uint8.
@@ -63,11 +59,11 @@ def image_grid(images: Tensor, labels: Tensor, classes: Iterable[int]) -> Tensor
         classes: Which classes.
 
     Returns:
-        (3, K * S, C * S) uint8 for C classes, of which each has K images or more.
+        (3, K * S, C * S) uint8 for C classes, each of which has at least K images.
     """
-    of_class = [images[labels == label][:SHOWN_IMAGES] for label in classes]
-    num_rows = min(map(len, of_class))
-    return torch.cat([torch.cat([*column[:num_rows]], dim=1) for column in of_class], dim=2)
+    by_class = [images[labels == label][:SHOWN_IMAGES] for label in classes]
+    num_rows = min(map(len, by_class))
+    return torch.cat([torch.cat([*column[:num_rows]], dim=1) for column in by_class], dim=2)
 
 
 def _facts(name: str, manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -81,7 +77,7 @@ def _facts(name: str, manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 
 def _accuracies(location: Location) -> Iterator[tuple[str, str]]:
-    """Top-1 of the evaluations that lie with the artifact, at the last epoch."""
+    """Yield the top-1 accuracy of each evaluation in the artifact, at the last epoch."""
     for text, mean, std in accuracy_bars(read_results(location.folder)):
         yield text, f"{100 * mean:.1f} ± {100 * std:.1f} %"
 

@@ -1,1 +1,1 @@
-"""Students: batches from an artifact, protocol, updates, by one process or several."""
+"""Students trained from an artifact, from batches to test accuracy; enters nothing that compares students."""

@@ -1,7 +1,7 @@
-"""The soft-label table as a stream of epochs: fetched, read and checked by one thread, a little ahead of training.
+"""The soft-label table as a stream of epochs: fetched, read and checked by one thread, slightly ahead of training.
 
-A table may be larger than memory and farther away than the disk. At most the epoch in use and the next are held; small
-epochs are read further ahead, so that a distant Hub does not make a student wait.
+A table may be larger than memory, and on the Hub. At most the current epoch and the next are in memory; small epochs
+are read further ahead, so that training does not wait for a slow connection.
 """
 
 from collections import deque
@@ -30,20 +30,20 @@ _AHEAD_EPOCHS = 8
 class LabelEpochs:
     """The stored epochs of an artifact's soft labels; for one thread at a time.
 
-    Files are opened in row order, and only as far as an epoch asks for. Whole files arrive on disk one by one, the
-    next one while an earlier one is read; streamed files never do.
+    Files are opened in row order, as epochs need them. Whole files are downloaded one by one, each while the previous
+    one is read; streamed files are never written to disk.
 
     Args:
         location: The artifact.
-        last: The last stored epoch that will be read: no file behind it is fetched.
-        streaming: Read ranges of files where they are.
+        last: The last stored epoch that will be read; no file after it is fetched.
+        streaming: Read ranges of remote files.
         views_only: Leave out the columns of the codec.
     """
 
     def __init__(self, location: Location, last: int, streaming: bool = False, views_only: bool = False) -> None:
         self._location, self._last, self._streaming, self._views_only = location, last, streaming, views_only
         self._names = _label_files(location)
-        self._ends: list[int] = []  # of each file whose footer was read, the number of epochs up to its end
+        self._ends: list[int] = []  # epochs up to the end of each file whose footer was read
         self._fetcher = ThreadPoolExecutor(1, "fetch-labels")
         self._fetched: dict[int, Future[Path]] = {}
         self._source: BinaryIO | pa.NativeFile | None = None
@@ -52,17 +52,17 @@ class LabelEpochs:
 
     @property
     def num_ahead(self) -> int:
-        """How many epochs to read ahead: the next one, and more while they are small."""
+        """Epochs to read ahead: the next one, and more while they are small."""
         manifest = self._location.manifest
         features = label_features(manifest.label_codec, len(manifest.class_map))
         return max(1, min(_AHEAD_EPOCHS, _AHEAD_BYTES // (manifest.num_images * row_bytes(features))))
 
     def read(self, epoch: int) -> Arrays:
-        """The columns of one stored epoch, arrays (n, ...) as they are stored.
+        """Return the columns of one stored epoch, arrays (n, ...) as they are stored.
 
         Raises:
             ArtifactError: If there is no such epoch, its file is damaged, or a row is no view of the images.
-            HubError: If the Hub does not give it.
+            HubError: If the Hub does not deliver the file.
         """
         index, group = self._find(epoch)
         name, manifest = Path(self._names[index]), self._location.manifest
@@ -72,17 +72,17 @@ class LabelEpochs:
         return columns
 
     def close(self) -> None:
-        """Close the open file; a download that is under way is waited for."""
+        """Close the open file, after a download that is under way has finished."""
         self._fetcher.shutdown(cancel_futures=True)
         self._close_file()
 
     def _find(self, epoch: int) -> tuple[int, int]:
-        """The file that holds an epoch, and its row group there; footers are read up to that file and no further."""
+        """Return the index of the file with an epoch, and its row group; no footer after that file is read."""
         while not self._ends or epoch >= self._ends[-1]:
             done = self._ends[-1] if self._ends else 0
             if len(self._ends) == len(self._names):
                 raise ArtifactError(
-                    f"epoch {epoch} is asked for, {self._location.name} has labels for epochs 0 to {done - 1};"
+                    f"epoch {epoch} was requested, {self._location.name} has labels for epochs 0 to {done - 1};"
                     " fetch the artifact again"
                 )
             self._ends.append(done + self._num_groups(len(self._ends)))
@@ -96,7 +96,7 @@ class LabelEpochs:
             return int(open_table(Path(self._names[index]), source).num_row_groups)
 
     def _table(self, index: int) -> pq.ParquetFile:
-        """The file, opened; the one that was open before is closed."""
+        """Open a file, and close the one that was open before."""
         if self._table_index != index or self._open_table is None:
             self._close_file()
             name = self._names[index]
@@ -105,7 +105,7 @@ class LabelEpochs:
         return self._open_table
 
     def _file(self, index: int) -> Path:
-        """The complete file on this disk; if the next one will be read too, it is fetched meanwhile."""
+        """Return the complete file on this disk, and begin to fetch the next one if it will be read, too."""
         self._fetch(index)
         path = self._fetched.pop(index).result()
         if index + 1 < len(self._names) and self._last >= self._ends[index]:
@@ -125,15 +125,15 @@ class LabelEpochs:
 def read_ahead(
     read: Callable[[Item], Read], items: Iterable[Item], num_ahead: int
 ) -> Generator[tuple[Item, Read], None, None]:
-    """What `read` gives for each item, in order, by one thread that works while the caller does something else.
+    """Yield each item with the result of `read`, in order, computed by one thread ahead of the caller.
 
-    The thread starts with the first result and ends with the iterator, also when that is closed or collected early.
-    What `read` raises is raised where its result is due.
+    The thread starts with the first result and ends with the iterator, even if that is closed or collected early.
+    An exception of `read` is raised when its result is due.
 
     Args:
         read: Called in the thread, for one item at a time.
         items: What to read.
-        num_ahead: How many results may wait, at least 1.
+        num_ahead: Results that may wait, at least 1.
     """
     waiting: deque[tuple[Item, Future[Read]]] = deque()
     with ThreadPoolExecutor(1, "read-labels") as reader:
@@ -153,11 +153,11 @@ def _first(waiting: "deque[tuple[Item, Future[Read]]]") -> tuple[Item, Read]:
     try:
         return item, future.result()
     finally:
-        del future  # it holds what it raises, whose traceback would hold it: workers would wait for the collector
+        del future  # its exception has a traceback that refers to it: workers would wait for the collector
 
 
 def _label_files(location: Location) -> list[str]:
-    """The table's files by the manifest, in row order; a gap is refused."""
+    """Return the table's files by the manifest, in row order; refuse a gap."""
     names = table_names(location.manifest, LABELS_FOLDER)
     expected = [f"{LABELS_FOLDER}/train-{index:05d}-of-{len(names):05d}.parquet" for index in range(len(names))]
     if not names or names != expected:

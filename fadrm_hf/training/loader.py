@@ -1,12 +1,12 @@
-"""An artifact, read as training batches: stored views replayed, with the soft labels they were given.
+"""Training batches of an artifact: stored views replayed, with the soft labels they were given.
 
-Which images form a batch, how each is cropped, flipped and mixed, and in which micro-batches the batch is split is all
-in the artifact, so a student sees exactly what the teachers labelled, for any number of workers, from a folder or from
-the Hub, and after any interruption. A protocol may ask for other batches of the same rows (`Distilled.regrouped`), or
-for views of its own (`Distilled.redrawn`): those that labelling with its settings would have stored.
+The artifact records which images form a batch, how each is cropped, flipped and mixed, and how the batch is split into
+micro-batches. So a student sees exactly what the teachers labelled: with any number of workers, from a folder or from
+the Hub, and after any interruption. A protocol may regroup the same rows into other batches (`Distilled.regrouped`) or
+draw views of its own (`Distilled.redrawn`), which are those that labelling with its settings would have stored.
 
-One thread reads epochs of labels ahead; the main process cuts them into steps and hands each step to the data-loading
-workers in place of an index, so every row is read once whatever their number, and their order is kept.
+One thread reads epochs of labels ahead. The main process cuts them into steps and hands each step to the data-loading
+workers in place of an index, so every row is read once, whatever the number of workers, and the order is kept.
 """
 
 from collections.abc import Generator, Iterator, Mapping
@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,57 +25,39 @@ from torch.utils.data import DataLoader, Dataset
 from fadrm_hf.artifact.location import Location, table_names
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.reading import Arrays, read_images
-from fadrm_hf.artifact.recorded_teachers import recorded_labeller
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES
 from fadrm_hf.config import Colour, RelabelConfig
 from fadrm_hf.data.image_table import ImageTable
-from fadrm_hf.data.sources.images import normalise
+from fadrm_hf.data.pixels import normalise
 from fadrm_hf.data.views import LabelViews, render_views
 from fadrm_hf.errors import ArtifactError, StudentError
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.labels.codecs import find_codec
-from fadrm_hf.labels.relabel import Labeller, label_epoch, split_sizes
-from fadrm_hf.report.display import Displayed
+from fadrm_hf.labels.drawing import draw_epoch, split_sizes
 from fadrm_hf.runtime.run_folder import IMAGES_FOLDER
-from fadrm_hf.runtime.shards import join_world
+from fadrm_hf.training.batch import Batch
 from fadrm_hf.training.label_stream import LabelEpochs, read_ahead
 from fadrm_hf.training.reuse import stored_epoch_of
+
+if TYPE_CHECKING:
+    from fadrm_hf.labels.relabel import Labeller
 
 Labels = Literal["stored", "online", "none"]
 Rows = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Batch:
-    """The views of one step.
-
-    Attributes:
-        images: (n, 3, S, S) float32, normalised.
-        labels: (n,) int64, the class of each view's own image (not of what is mixed in).
-        logits: (n, C) float32, the soft labels; (n, 0) where none were asked for.
-        mix_labels: (n,) int64, the class of the image that is mixed in; the own class where none is.
-        mix_shares: (n,) float32, the share of each view's pixels that shows it.
-    """
-
-    images: Tensor
-    labels: Tensor
-    logits: Tensor
-    mix_labels: Tensor
-    mix_shares: Tensor
-
-
 @dataclass(frozen=True, eq=False, repr=False)
-class Distilled(Displayed):
+class Distilled:
     """A distilled dataset: its images in memory, its soft labels read as they are needed.
 
     Attributes:
         location: The artifact, in a folder or on the Hub.
         images: (N, 3, S, S) uint8.
         labels: (N,) int64.
-        relabel: Batch size and micro-batches of what is shown; how the labels were made, or are to be made.
-        streaming: Whether labels are read in ranges from where they are, never written to this disk.
-        online: Whether the artifact's teachers label each view again, though its labels may be stored.
-        redraws: Whether views are drawn anew by `relabel` in place of those that are stored.
+        relabel: Batch size and micro-batches of the views; how the labels were made, or are to be made.
+        streaming: Whether labels are read in ranges from their location and never written to this disk.
+        online: Whether the artifact's teachers label each view again, even if labels are stored.
+        redraws: Whether views are drawn anew by `relabel` instead of read from the artifact.
     """
 
     location: Location
@@ -86,9 +68,19 @@ class Distilled(Displayed):
     online: bool = False
     redraws: bool = False
 
+    def __repr__(self) -> str:
+        from fadrm_hf.report.display import summary_line  # a batch needs no card
+
+        return summary_line(self.location)
+
+    def _repr_html_(self) -> str:
+        from fadrm_hf.report.display import notebook_html
+
+        return notebook_html(self.location, self.images, self.labels)
+
     @property
     def manifest(self) -> Manifest:
-        """What it is and how it was made."""
+        """The artifact's manifest."""
         return self.location.manifest
 
     @property
@@ -98,7 +90,7 @@ class Distilled(Displayed):
 
     @property
     def folder(self) -> Path:
-        """The artifact's folder; of one on the Hub, what is in the cache of it, never to be written to."""
+        """The artifact's folder; for a Hub dataset its snapshot in the cache, which must not be written to."""
         return self.location.folder
 
     @property
@@ -128,39 +120,35 @@ class Distilled(Displayed):
 
     @property
     def labels_online(self) -> bool:
-        """Whether soft labels are made while they are used: because that is asked for, or as none are stored."""
+        """Whether teachers label views during training, by request or because no labels are stored."""
         return self.online or self.redraws or not self._stores_labels
 
     def regrouped(self, batch_size: int | None, accumulation: int | None) -> "Distilled":
-        """The same views in other batches: each epoch's rows, in the order of training, cut anew.
+        """Return the same views in other batches: the rows of each epoch, in the order of training, cut anew.
 
-        Labels that are made on the fly are made for these batches; stored ones stay what they are.
+        Online labels are made for these batches; stored labels stay as they are.
 
         Args:
             batch_size: Views per batch; `None`: as labelled.
-            accumulation: Micro-batches per batch; `None`: 1, or as labelled if the batches are.
+            accumulation: Micro-batches per batch; `None`: as labelled if the batches are, else 1.
         """
-        own = self.relabel.accumulation if batch_size is None else 1
-        size, parts = batch_size or self.relabel.batch_size, accumulation or own
+        usual = self.relabel.accumulation if batch_size is None else 1
+        size, parts = batch_size or self.relabel.batch_size, accumulation or usual
         return replace(self, relabel=replace(self.relabel, batch_size=size, accumulation=parts))
 
     def redrawn(self, relabel: RelabelConfig) -> "Distilled":
-        """The same images under views that are drawn by other settings and labelled on the fly.
-
-        Args:
-            relabel: Settings with nothing left open; views are those that labelling by them would have stored.
-        """
+        """Return the same images under views that are drawn by other, resolved settings and labelled online."""
         return replace(self, relabel=relabel, redraws=True)
 
     def require_epochs(self, epochs: int) -> None:
-        """Refuse to train for longer than there are labels.
+        """Refuse to train for more epochs than the labels are meant for.
 
         Raises:
-            StudentError: If more epochs are asked for than the labels are meant for.
+            StudentError: If `epochs` exceeds `num_epochs`.
         """
         if epochs > self.num_epochs:
             raise StudentError(
-                f"{epochs} epochs are asked for, the artifact has labels for {self.num_epochs}; set "
+                f"{epochs} epochs were requested, the artifact has labels for {self.num_epochs}; set "
                 f"--epochs {self.num_epochs} or less, or distil again with --relabel.epochs {epochs}"
             )
 
@@ -174,38 +162,38 @@ class Distilled(Displayed):
         device: torch.device | None = None,
         state: Mapping[str, int] | None = None,
     ) -> "Batches":
-        """The batches of some epochs, in training order.
+        """Return an iterator over the batches of some epochs, in training order.
 
         Args:
             epochs: Which epochs of training.
             mixed: Whether views are mixed as they were labelled; False shows each image alone (hard labels).
             num_workers: Processes that render; the batches do not depend on it.
-            labels: Where logits come from: "stored" in the artifact; "online" from the teachers it names, in the
-                micro-batches of `relabel`; "none". If not given: "none" for views that are not mixed, else "online"
-                where none are stored or `online` or `redraws` is set, else "stored".
-            device: Where teachers label, the process's own if not given. Without workers the views are rendered there
-                too, from images that were brought there once.
-            state: `Batches.state_dict()` of an earlier pass over the same epochs, to go on from there.
+            labels: Source of the logits: "stored" in the artifact; "online" from the teachers it names, in the
+                micro-batches of `relabel`; or "none". By default "none" for views that are not mixed, else "online"
+                if `labels_online`, else "stored".
+            device: Where teachers label, by default the process's own device. Without workers the views are rendered
+                there too, from images that are copied there once.
+            state: `Batches.state_dict()` of an earlier pass over the same epochs, to resume from.
 
         Raises:
-            ArtifactError: If labels are asked for that are not stored; while reading, if the table is damaged.
-            StudentError: If more epochs are asked for than the labels are meant for, or `state` is of other epochs.
+            ArtifactError: If stored labels are requested but missing; while reading, if the table is damaged.
+            StudentError: If there are more epochs than the labels are meant for, or `state` belongs to other epochs.
             TeacherError: If a teacher that should label cannot be loaded.
         """
         self.require_epochs(epochs.stop)
         labels = labels or self._usual_labels(mixed)
         if labels == "stored" and (self.redraws or not self._stores_labels):
             kind = "labels of these views" if self.redraws else "labels"
-            raise ArtifactError(f"{self.name} stores no {kind}, its teachers make them; ask for labels 'online'")
+            raise ArtifactError(f"{self.name} stores no {kind}: its teachers make them; request labels='online'")
         done = 0 if state is None else self._steps_before(epochs, state)
         labeller = self._labeller(device) if labels == "online" else None
         steps = self._steps(epochs, done, views_only=labels != "stored")
-        place = torch.device("cpu") if num_workers or device is None else device
+        render_device = torch.device("cpu") if num_workers or device is None else device
         loader = DataLoader(
-            _Rendering(self, mixed, labels == "stored", place),
+            _Rendering(self, mixed, labels == "stored", render_device),
             batch_size=None,
             sampler=steps,
-            num_workers=num_workers,  # which are forked before the first step is read: before there is a thread
+            num_workers=num_workers,  # forked before the first step is read, and so before there is a thread
             generator=torch.Generator(),  # the global one is the student's
         )
         return Batches(self, epochs, done, iter(loader), steps, labeller)
@@ -220,24 +208,27 @@ class Distilled(Displayed):
         return find_codec(self.manifest.label_codec).has_logits
 
     def _steps_before(self, epochs: range, state: Mapping[str, int]) -> int:
-        """How many steps of the epochs come before a position."""
+        """Count the steps of the epochs before a position."""
         epoch, step = state["epoch"], state["step"]
         if (epoch, step) == (epochs.stop, 0):
             return len(epochs) * self.steps_per_epoch
         if epoch not in epochs or not 0 <= step < self.steps_per_epoch:
             raise StudentError(
                 f"state is epoch {epoch}, step {step}, expected a step below {self.steps_per_epoch} of epochs "
-                f"{epochs.start} to {epochs.stop - 1}; give the epochs that it was taken in"
+                f"{epochs.start} to {epochs.stop - 1}; pass the epochs that the state was saved in"
             )
         return epochs.index(epoch) * self.steps_per_epoch + step
 
-    def _labeller(self, device: torch.device | None) -> Labeller:
+    def _labeller(self, device: torch.device | None) -> "Labeller":
+        from fadrm_hf.artifact.recorded_teachers import recorded_labeller  # brings all networks, and timm
+        from fadrm_hf.runtime.shards import join_world
+
         for record in self.manifest.teachers[: self.relabel.num_teachers]:
             for name in self.manifest.files:
                 if record.path is not None and name.startswith(f"{record.path}/"):
                     self.location.local(name)
-        own = None if self.relabel == self._recorded else self.relabel
-        return recorded_labeller(self.folder, self.manifest, device or join_world().device, own)
+        changed = None if self.relabel == self._recorded else self.relabel
+        return recorded_labeller(self.folder, self.manifest, device or join_world().device, changed)
 
     @property
     def _recorded(self) -> RelabelConfig:
@@ -249,7 +240,7 @@ class Distilled(Displayed):
         return self.manifest.seeds.get("run", 0)
 
     def _steps(self, epochs: range, done: int, views_only: bool) -> Generator[Arrays, None, None]:
-        """The columns of each step of the epochs but the first `done`; reading starts with the first."""
+        """Yield the columns of each step of the epochs after the first `done`; reading starts with the first."""
         skipped = done % self.steps_per_epoch
         rest = epochs[done // self.steps_per_epoch :]
         with closing(self._drawn_epochs(rest) if self.redraws else self._stored_epochs(rest, views_only)) as tables:
@@ -260,11 +251,11 @@ class Distilled(Displayed):
                 skipped = 0
 
     def _cut(self, rows: Rows) -> list[Rows]:
-        """An epoch's rows in the batches that are shown."""
+        """Cut the rows of an epoch into batches."""
         return np.split(rows, np.cumsum(self.step_sizes)[:-1])
 
     def _stored_epochs(self, epochs: range, views_only: bool) -> Generator[tuple[Arrays, list[Rows]], None, None]:
-        """The columns of each epoch as stored, and the rows of each of its steps."""
+        """Yield the columns of each epoch as stored, and the rows of each of its steps."""
         num_stored, sizes = self.num_stored_epochs, split_sizes(len(self.images), self._recorded.batch_size)
         blocks = np.split(np.arange(len(self.images)), np.cumsum(sizes)[:-1])
         plan = (stored_epoch_of(epoch, num_stored, len(sizes), self._seed) for epoch in epochs)
@@ -278,11 +269,11 @@ class Distilled(Displayed):
                 yield columns, rows if sizes == self.step_sizes else self._cut(np.concatenate(rows))
 
     def _drawn_epochs(self, epochs: range) -> Generator[tuple[Arrays, list[Rows]], None, None]:
-        """The columns of each epoch of views that are drawn anew, and the rows of each of its steps."""
+        """Yield the columns of each epoch of newly drawn views, and the rows of each of its steps."""
 
         def draw(epoch: int) -> Arrays:
-            drawn = label_epoch(self.images, None, self.relabel, self._seed, epoch)
-            return {name: column.numpy() for name, column in drawn.items()}
+            columns, _ = draw_epoch(len(self.images), self.images.shape[-1], self.relabel, self._seed, epoch)
+            return {name: column.numpy() for name, column in columns.items()}
 
         with closing(read_ahead(draw, epochs, 1)) as drawn_epochs:
             for _, columns in drawn_epochs:
@@ -290,25 +281,16 @@ class Distilled(Displayed):
 
 
 class Batches(Iterator[Batch]):
-    """An iterator over batches that knows where it is, and ends its thread and its workers when closed or collected.
-
-    Args:
-        distilled: What is read.
-        epochs: Which epochs.
-        done: How many batches of these epochs were read before.
-        batches: The rest.
-        steps: What these are made from.
-        labeller: Labels each batch, in this process.
-    """
+    """An iterator over batches that knows its position, and ends its thread and workers when closed or collected."""
 
     def __init__(
         self,
         distilled: Distilled,
         epochs: range,
-        done: int,
-        batches: Iterator[Batch],
-        steps: Generator[Arrays, None, None],
-        labeller: Labeller | None,
+        done: int,  # batches of these epochs that were read before
+        batches: Iterator[Batch],  # the remaining ones
+        steps: Generator[Arrays, None, None],  # the columns that they are rendered from
+        labeller: "Labeller | None",  # of this process
     ) -> None:
         self._steps_per_epoch, self._epochs, self._done = distilled.steps_per_epoch, epochs, done
         self._batches, self._steps, self._labeller = batches, steps, labeller
@@ -316,7 +298,7 @@ class Batches(Iterator[Batch]):
     def __next__(self) -> Batch:
         batch = next(self._batches)
         if self._labeller is not None:
-            # A clone, since what is made in inference mode could not be used in a loss.
+            # A clone, since tensors made in inference mode cannot be used in a loss.
             batch = replace(batch, logits=self._labeller.label_shown(batch.images).clone())
         self._done += 1
         return batch
@@ -328,12 +310,12 @@ class Batches(Iterator[Batch]):
         self.close()
 
     def state_dict(self) -> dict[str, int]:
-        """The "epoch" and "step" of the next batch; after the last one, step 0 of the epoch behind it."""
+        """Return the "epoch" and "step" of the next batch; after the last one, step 0 of the epoch that follows."""
         epoch, step = divmod(self._done, self._steps_per_epoch)
         return {"epoch": self._epochs[epoch] if epoch < len(self._epochs) else self._epochs.stop, "step": step}
 
     def close(self) -> None:
-        """End the thread and the workers; what they are doing is waited for."""
+        """End the thread and the workers, after they have finished the work at hand."""
         self._batches = iter(())
         self._steps.close()
 
@@ -341,18 +323,18 @@ class Batches(Iterator[Batch]):
 def load_distilled(
     name: str | Path | Location, revision: str | None = None, streaming: bool = False, online: bool = False
 ) -> Distilled:
-    """Open an artifact for training: its images are fetched and decoded, its labels are left where they are.
+    """Open an artifact for training: images are fetched and decoded now, labels when they are needed.
 
     Args:
-        name: A run folder, `ORG/NAME` on the Hub, or what `open_artifact` gave.
+        name: A run folder, `ORG/NAME` on the Hub, or the result of `open_artifact`.
         revision: Tag, branch or commit on the Hub.
-        streaming: Read labels from the Hub in ranges, and write none to this disk; else files are fetched one by one
-            when they are needed, and kept in the cache.
-        online: Let the artifact's teachers label each view again, even where labels are stored.
+        streaming: Read ranges of label files from the Hub and write nothing to this disk. By default files are
+            fetched one by one as they are needed, and kept in the cache.
+        online: Let the artifact's teachers label each view again, even if labels are stored.
 
     Raises:
-        ArtifactError: If there is none, or it is damaged, incomplete, hostile, or of a newer format.
-        HubError: If the Hub does not give it.
+        ArtifactError: If there is no artifact, or it is damaged, incomplete, hostile, or of a newer format.
+        HubError: If the Hub does not deliver it.
     """
     location = open_artifact(name, revision) if isinstance(name, str | Path) else name
     for file in table_names(location.manifest, IMAGES_FOLDER):
@@ -368,7 +350,7 @@ def _colour(values: tuple[float, ...]) -> Colour:
 
 
 class _Rendering(Dataset[Batch]):
-    """A map from the stored columns of a step to its batch on a device; workers share the steps out."""
+    """A map from the stored columns of a step to its batch on a device; workers share the steps."""
 
     def __init__(self, distilled: Distilled, mixed: bool, with_logits: bool, device: torch.device) -> None:
         self._images = distilled.images if device.type == "cpu" else ImageTable([distilled.images]).to(device)

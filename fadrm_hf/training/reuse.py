@@ -1,9 +1,9 @@
-"""Fewer stored epochs of soft labels than epochs of training: which stored epoch a training epoch reads, and how.
+"""Training for more epochs than are stored: which stored epoch each reads, and in what order.
 
 Most soft labels are redundant: a small random part of them, read again and again in new orders, trains students
 nearly as well (LPLD: "Are Large-scale Soft Labels Necessary for Large-scale Dataset Distillation?",
-arXiv 2410.15919). What is read again here is a whole batch, never a single view: a label made with batch statistics
-belongs to the views that it was labelled with.
+arXiv 2410.15919). Whole batches are read again, never single views: a label made with batch statistics belongs to the
+views that were labelled with it.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from fadrm_hf.runtime.randomness import generator
 
 
 class StoredEpoch(NamedTuple):
-    """What one epoch of training reads.
+    """The labels that one epoch of training reads.
 
     Attributes:
         epoch: The stored epoch, 0 to `num_stored` - 1.
@@ -26,7 +26,7 @@ class StoredEpoch(NamedTuple):
 
 
 def stored_epoch_of(epoch: int, num_stored: int, num_steps: int, seed: int) -> StoredEpoch:
-    """The stored epoch that a training epoch reads, and the order of its steps.
+    """Return the stored epoch that a training epoch reads, and the order of its steps.
 
     The first `num_stored` epochs of training read the labels as they were made. Every later pass over them reads the
     stored epochs in a new random order, and the batches of each in a new random order; no batch changes.
@@ -35,11 +35,11 @@ def stored_epoch_of(epoch: int, num_stored: int, num_steps: int, seed: int) -> S
         epoch: Epoch of training, from 0.
         num_stored: Epochs of labels in the artifact.
         num_steps: Batches of one epoch.
-        seed: The run's seed. The result depends on these four values only, so any worker and any resumed run agree.
+        seed: The run's seed; any worker and any resumed run gets the same result.
     """
-    number, place = divmod(epoch, num_stored)
+    number, position = divmod(epoch, num_stored)
     if number == 0:
         return StoredEpoch(epoch, tuple(range(num_steps)))
-    stored = int(torch.randperm(num_stored, generator=generator(seed, "reuse", number))[place])
+    stored = int(torch.randperm(num_stored, generator=generator(seed, "reuse", number))[position])
     steps = torch.randperm(num_steps, generator=generator(seed, "reuse", number, stored))
     return StoredEpoch(stored, tuple(steps.tolist()))

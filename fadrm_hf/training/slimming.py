@@ -1,9 +1,9 @@
-"""Network slimming (Liu et al., arXiv 1708.06519): channels whose BatchNorm scale is small are taken out of a network.
+"""Network slimming (Liu et al., arXiv 1708.06519): channels with small BatchNorm scales are removed from a network.
 
-While a network trains, an L1 penalty draws the scales of its BatchNorm layers to zero. Then the smallest of all layers
-together are found, and their channels leave the network: of a convolution, of its BatchNorm, and of what follows. As
-in the authors' code, what such a channel still gives (the ReLU of its shift) goes with it, and every layer keeps a
-channel at least.
+While a network trains, an L1 penalty draws the scales of its BatchNorm layers to zero. Then the channels with the
+smallest scales of all layers together are removed: from a convolution, from its BatchNorm, and from the layer that
+follows. As in the authors' code, what such a channel still contributes (the ReLU of its shift) is lost, and every
+layer keeps at least one channel.
 
 A network must be a chain: convolution, BatchNorm, ReLU and pooling in turn, then layers of which the first takes the
 last map. That is VGG, of timm, of torchvision or of `fadrm_hf.networks.convnets`.
@@ -26,22 +26,23 @@ from fadrm_hf.runtime.files import digest_of
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """The layers of a network that channels can be taken out of.
+    """The layers of a network that channels can be removed from.
 
     Attributes:
         layers: The sequence that holds convolutions and norms.
-        places: Where each convolution is in it; its BatchNorm is the next.
+        indices: Index of each convolution in it; its BatchNorm is the next layer.
         consumer: The convolution or linear layer that takes the last map.
     """
 
     layers: nn.Sequential
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
     consumer: nn.Module
 
     @property
     def norms(self) -> list[nn.BatchNorm2d]:
         """The BatchNorm layers, in order."""
-        return [norm for norm in (self.layers[place + 1] for place in self.places) if isinstance(norm, nn.BatchNorm2d)]
+        followers = (self.layers[index + 1] for index in self.indices)
+        return [norm for norm in followers if isinstance(norm, nn.BatchNorm2d)]
 
     @property
     def widths(self) -> list[int]:
@@ -49,32 +50,32 @@ class Chain:
         return [norm.num_features for norm in self.norms]
 
 
-def chain_of(network: nn.Module, name: str) -> Chain:
-    """The chain of a network.
+def find_chain(network: nn.Module, name: str) -> Chain:
+    """Return the chain of a classifier.
 
     Args:
-        network: A classifier.
-        name: What it is called in a message.
+        network: The classifier.
+        name: Its name in a message.
 
     Raises:
         StudentError: If it is no chain, or has a convolution without BatchNorm.
     """
-    layers, consumer = _parts(network)
-    found = list(layers.children())
-    places = tuple(place for place, layer in enumerate(found) if isinstance(layer, nn.Conv2d))
+    features, consumer = _parts(network)
+    layers = list(features.children())
+    indices = tuple(index for index, layer in enumerate(layers) if isinstance(layer, nn.Conv2d))
     kinds = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d)
-    followers = [found[place + 1] if place + 1 < len(found) else None for place in places]
-    is_chain = all(isinstance(layer, kinds) for layer in found)
-    if not places or not is_chain or not all(isinstance(layer, nn.BatchNorm2d) for layer in followers):
+    followers = [layers[index + 1] if index + 1 < len(layers) else None for index in indices]
+    is_chain = all(isinstance(layer, kinds) for layer in layers)
+    if not indices or not is_chain or not all(isinstance(layer, nn.BatchNorm2d) for layer in followers):
         raise StudentError(
             f"student {name!r} cannot be slimmed, expected a chain of convolutions with BatchNorm such as "
             "timm/vgg11_bn, timm/vgg11_bn_small or torchvision/vgg11_bn; set --student"
         )
-    return Chain(layers, places, consumer)
+    return Chain(features, indices, consumer)
 
 
 def _parts(network: nn.Module) -> tuple[nn.Sequential, nn.Module]:
-    """The layers of a network up to its last map, and the layer that takes it; no layers of what is none of these."""
+    """Return the layers up to the last map, and the layer that takes it; no layers for any other kind of network."""
     if isinstance(network, MapClassifier):
         return network.layers, network.fc
     if isinstance(network, timm.models.vgg.VGG):
@@ -85,11 +86,11 @@ def _parts(network: nn.Module) -> tuple[nn.Sequential, nn.Module]:
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
-    """A training within slimming, as far as it is not that of an untrained network without a penalty.
+class SlimmingPhase:
+    """The difference between a training within slimming and the usual one of a new network without a penalty.
 
     Attributes:
-        network: What is trained on, which is changed; `None`: an untrained student.
+        network: The network to train, in place; `None`: a new student.
         scale_penalty: lambda, the weight of sum |gamma| in the loss; 1e-4 in the paper.
     """
 
@@ -98,21 +99,21 @@ class Stage:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What decides the trained weights, beside the protocol; nothing of the usual training."""
-        begun = () if self.network is None else (digest_of(self.network.state_dict()),)
-        return (*begun, self.scale_penalty) if self.scale_penalty else begun
+        """What decides the trained weights besides the protocol; empty for the usual training."""
+        start = () if self.network is None else (digest_of(self.network.state_dict()),)
+        return (*start, self.scale_penalty) if self.scale_penalty else start
 
     def penalise(self, optimiser: torch.optim.Optimizer, network: nn.Module, name: str) -> None:
-        """Let every step of an optimiser also follow the penalty down, by its subgradient lambda * sign(gamma).
+        """Let every step of an optimiser also descend the penalty, by its subgradient lambda * sign(gamma).
 
         Args:
             optimiser: Of the network.
-            network: A chain (`chain_of`), if there is a penalty.
-            name: What it is called in a message.
+            network: A chain (`find_chain`), if there is a penalty.
+            name: Its name in a message.
         """
         if not self.scale_penalty:
             return
-        scales = [norm.weight for norm in chain_of(network, name).norms]
+        scales = [norm.weight for norm in find_chain(network, name).norms]
 
         def add_subgradient(*_: object) -> None:
             for scale in scales:
@@ -122,49 +123,47 @@ class Stage:
         optimiser.register_step_pre_hook(add_subgradient)
 
 
-USUAL = Stage()
+NO_SLIMMING = SlimmingPhase()
 
 
 def channels_to_keep(scales: Sequence[Tensor], ratio: float) -> list[Tensor]:
-    """The channels that stay: all but the share of smallest scales of all layers together, and one of each layer.
+    """Return the channels that remain: all but a share with the smallest scales overall, and one of each layer.
 
     Args:
         scales: (c,) of each layer.
-        ratio: Share of all channels to take out, in [0, 1); of the channels of equal scale the first go first.
+        ratio: Share of all channels to remove, in [0, 1); among equal scales the first channels are removed first.
 
     Returns:
         (k,) int64 for each layer, ascending, k at least 1.
     """
     magnitudes = [scale.detach().abs().cpu() for scale in scales]
-    everything = torch.cat(magnitudes)
-    is_kept = torch.ones(len(everything), dtype=torch.bool)
-    is_kept[everything.argsort(stable=True)[: int(ratio * len(everything))]] = False
-    masks = is_kept.split([len(each) for each in magnitudes])
-    for mask, each in zip(masks, magnitudes, strict=True):
+    all_scales = torch.cat(magnitudes)
+    is_kept = torch.ones(len(all_scales), dtype=torch.bool)
+    is_kept[all_scales.argsort(stable=True)[: int(ratio * len(all_scales))]] = False
+    masks = is_kept.split([len(layer) for layer in magnitudes])
+    for mask, layer in zip(masks, magnitudes, strict=True):
         if not mask.any():
-            mask[each.argmax()] = True
+            mask[layer.argmax()] = True
     return [mask.nonzero().squeeze(1) for mask in masks]
 
 
-def slimmed(network: nn.Module, kept: Sequence[Tensor], name: str = "the network") -> nn.Module:
-    """A smaller copy of a network, without the channels that are not kept.
-
-    It gives what the network would with scale and shift of the others at zero.
+def remove_channels(network: nn.Module, kept: Sequence[Tensor], name: str = "the network") -> nn.Module:
+    """Return a smaller copy of a network, which computes the network's outputs with the other channels at zero.
 
     Args:
-        network: A chain (`chain_of`).
-        kept: (k,) int64 for each convolution.
-        name: What it is called in a message.
+        network: A chain (`find_chain`).
+        kept: (k,) int64, the remaining channels of each convolution.
+        name: Its name in a message.
 
     Raises:
-        StudentError: If it is no chain.
+        StudentError: If the network is no chain.
     """
     small: Any = copy.deepcopy(network)
-    chain = chain_of(small, name)
+    chain = find_chain(small, name)
     widths = chain.widths
-    followers = [*(chain.layers[place] for place in chain.places[1:]), chain.consumer]
-    for place, outputs, width, follower in zip(chain.places, kept, widths, followers, strict=True):
-        convolution, norm = chain.layers[place], chain.layers[place + 1]
+    followers = [*(chain.layers[index] for index in chain.indices[1:]), chain.consumer]
+    for index, outputs, width, follower in zip(chain.indices, kept, widths, followers, strict=True):
+        convolution, norm = chain.layers[index], chain.layers[index + 1]
         assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
         for parameter in ("weight", "bias"):
             _select(convolution, parameter, outputs)
@@ -182,7 +181,7 @@ def slimmed(network: nn.Module, kept: Sequence[Tensor], name: str = "the network
 
 
 def _select(layer: nn.Module, name: str, rows: Tensor) -> None:
-    """Let a layer have some rows of a parameter or buffer, if it has any."""
+    """Keep some rows of a layer's parameter or buffer, if it has it."""
     value: Tensor | None = getattr(layer, name)
     if value is not None:
         chosen = value.detach()[rows.to(value.device)].clone()
@@ -190,7 +189,7 @@ def _select(layer: nn.Module, name: str, rows: Tensor) -> None:
 
 
 def _narrow_inputs(layer: nn.Module, kept: Tensor, width: int) -> None:
-    """Let a layer take some of `width` channels of the map before it; a linear one has several values of each."""
+    """Keep some of a layer's `width` input channels; a linear layer takes several values of each."""
     assert isinstance(layer, nn.Conv2d | nn.Linear)
     weight = layer.weight.detach()
     by_channel = weight.unflatten(1, (width, -1)) if isinstance(layer, nn.Linear) else weight

@@ -34,7 +34,7 @@ from fadrm_hf.labels.relabel import Labeller, label_epoch
 from fadrm_hf.networks.model_directory import model_config, write_model_directory
 from fadrm_hf.networks.teachers import load_teacher
 from fadrm_hf.publishing.verify import verify_location
-from fadrm_hf.report.card import write_card
+from fadrm_hf.report.card.writing import write_card
 from fadrm_hf.runtime.files import load_tensors, save_tensors, sha256, write_json
 from fadrm_hf.training.loader import load_distilled
 

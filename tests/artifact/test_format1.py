@@ -15,7 +15,8 @@ from fadrm_hf.cli import main
 from fadrm_hf.config.citation import Paper
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.publishing.verify import verify_location
-from fadrm_hf.report.card import card_title, write_card
+from fadrm_hf.report.card.metadata import card_title
+from fadrm_hf.report.card.writing import write_card
 
 MADE = Path(__file__).parent.parent / "fixtures/format1"  # by commit 3efdf2c: digits, one image per class, 16 epochs
 

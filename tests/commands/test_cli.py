@@ -124,7 +124,7 @@ def test_a_list_names_one_thing_per_line(place, capsys, command):
     families = ["timm/NAME", "timm/hf-hub:ORG/NAME", "timm/local-dir:PATH", "torchvision/NAME",
                 "transformers/ORG/NAME", "squeeze/ARCHITECTURE"]  # fmt: skip
     known = {"methods": METHODS, "students": list_students(), "sources": PRESETS}
-    assert names == list(known.get(command) or [*families, *PUBLISHED_TEACHERS])
+    assert names == ["name", *(known.get(command) or [*families, *PUBLISHED_TEACHERS])]
 
 
 def listed(capsys, command: str) -> list[dict]:
@@ -327,7 +327,7 @@ def test_the_installed_program_is_the_same(tmp_path):
     program = Path(sys.executable).with_name("fadrm-hf")
     ended = subprocess.run([program, "sources"], capture_output=True, text=True, cwd=tmp_path)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert [line.split()[0] for line in ended.stdout.splitlines()] == list(PRESETS)
+    assert [line.split()[0] for line in ended.stdout.splitlines()] == ["name", *PRESETS]
 
 
 def test_an_interrupted_command_says_how_to_go_on(tmp_path):

@@ -22,13 +22,13 @@ from fadrm_hf.publishing.received_results import read_evaluation
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.protocol import (
+    apply_protocol,
     check_protocol,
-    optimiser_of,
+    create_optimiser,
     parameter_groups,
-    protocol_of,
-    remarks,
-    shown_by,
-    soft_loss_of,
+    protocol_warnings,
+    resolve_protocol,
+    soft_loss,
 )
 
 FILES = sorted((Path(__file__).parent.parent.parent / "recipes/configs/protocols").glob("*.yaml"))
@@ -41,8 +41,8 @@ def on_file(name, **changes):
 
 def resolved(artifact, name, **changes):
     distilled = load_distilled(artifact)
-    config = protocol_of(distilled, on_file(name, **changes))
-    return config, shown_by(config, distilled)
+    config = resolve_protocol(distilled, on_file(name, **changes))
+    return config, apply_protocol(config, distilled)
 
 
 def test_the_protocol_of_the_paper_is_the_default():
@@ -159,9 +159,9 @@ def test_the_squared_error_and_the_cross_entropy_by_hand():
     labels = torch.tensor([2, 0])
     squares = (1 + 0 + 4 + 9 + 1 + 0) / 6
     logarithms = (math.log(math.e + 1 + math.e**2) - 2 + math.log(2 + 1 / math.e)) / 2
-    found = soft_loss_of(StudentConfig(loss="mse", ce_weight=0.025), student, teacher, labels)
+    found = soft_loss(StudentConfig(loss="mse", ce_weight=0.025), student, teacher, labels)
     assert found.item() == pytest.approx(squares + 0.025 * logarithms, rel=1e-6)
-    assert soft_loss_of(StudentConfig(loss="mse"), student, teacher, labels).item() == pytest.approx(squares, rel=1e-6)
+    assert soft_loss(StudentConfig(loss="mse"), student, teacher, labels).item() == pytest.approx(squares, rel=1e-6)
 
 
 def test_the_square_of_the_temperature_scales_the_divergence():
@@ -170,8 +170,8 @@ def test_the_square_of_the_temperature_scales_the_divergence():
     config = StudentConfig(temperature=30.0)
     p, q = ((logits / 30).softmax(1) for logits in (teacher, student))
     expected = (p * (p.log() - q.log())).sum(1).mean()
-    torch.testing.assert_close(soft_loss_of(config, student, teacher, labels), expected)
-    scaled = soft_loss_of(replace(config, scale_by_temperature=True), student, teacher, labels)
+    torch.testing.assert_close(soft_loss(config, student, teacher, labels), expected)
+    scaled = soft_loss(replace(config, scale_by_temperature=True), student, teacher, labels)
     torch.testing.assert_close(scaled, 900 * expected)
 
 
@@ -180,7 +180,7 @@ def test_sgd_with_momentum_and_decay_by_hand():
     with torch.no_grad():
         student.weight.fill_(2.0), student.bias.fill_(3.0)
     config = StudentConfig(optimiser="sgd", lr=0.1, momentum=0.875, weight_decay=0.5)
-    optimiser, weight, bias, velocity = optimiser_of(config, student), 2.0, 3.0, [0.0, 0.0]
+    optimiser, weight, bias, velocity = create_optimiser(config, student), 2.0, 3.0, [0.0, 0.0]
     for _ in range(3):
         optimiser.zero_grad()
         student(torch.ones(1, 1)).sum().backward()
@@ -202,7 +202,9 @@ def test_a_loss_over_all_logits_is_refused_where_some_are_stored(finished, tmp_p
     check_protocol(*resolved(tmp_path / "top", "fadrm"))
 
 
-@pytest.mark.parametrize(("name", "wish"), [("rd3", "draws its own views"), ("fadrm", "needs labels made on the fly")])
+@pytest.mark.parametrize(
+    ("name", "wish"), [("rd3", "draws its own views"), ("fadrm", "needs labels made during training")]
+)
 def test_labels_on_the_fly_need_teachers(finished, tmp_path, name, wish):
     nobody = rehash(copy_artifact(finished, tmp_path), teachers=())
     config, shown = resolved(nobody, name)
@@ -219,17 +221,17 @@ def test_a_committee_larger_than_the_pool_is_refused(finished):
 
 def test_labels_that_no_longer_fit_their_batches_are_spoken_of(finished):
     """They were made in micro-batches of 6 of 12 views."""
-    (line,) = remarks(*resolved(finished, "edc"))
+    (line,) = protocol_warnings(*resolved(finished, "edc"))
     assert "statistics of 6 views at a time" in line and "'edc' shows them in batches of 25" in line
-    assert list(remarks(*resolved(finished, "fadrm"))) == []
-    assert list(remarks(*resolved(finished, "rd3"))) == []
-    assert list(remarks(*resolved(finished, "edc", labels="hard"))) == []
+    assert list(protocol_warnings(*resolved(finished, "fadrm"))) == []
+    assert list(protocol_warnings(*resolved(finished, "rd3"))) == []
+    assert list(protocol_warnings(*resolved(finished, "edc", labels="hard"))) == []
     config, shown = resolved(finished, "edc")
-    assert list(remarks(config, replace(shown, online=True))) == []
+    assert list(protocol_warnings(config, replace(shown, online=True))) == []
 
 
 def test_more_epochs_than_labels_are_refused_only_of_stored_views(finished):
-    with pytest.raises(StudentError, match=f"9 epochs are asked for.*{EPOCHS}"):
+    with pytest.raises(StudentError, match=f"9 epochs were requested.*{EPOCHS}"):
         check_protocol(*resolved(finished, "g_vbsm", epochs=9))
     check_protocol(*resolved(finished, "rded", epochs=9))
 

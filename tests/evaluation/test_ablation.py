@@ -23,7 +23,7 @@ from fadrm_hf.errors import ConfigError
 from fadrm_hf.evaluation.ablation import build_sweep, with_settings
 from fadrm_hf.evaluation.results_page import render_results_page
 from fadrm_hf.pipeline.arguments import parse_run
-from fadrm_hf.report.pictures import draw_axis
+from fadrm_hf.report.pictures.curves import draw_axis
 
 CONFIGS = Path(__file__).parent.parent.parent / "recipes/configs"
 SWEEP = {

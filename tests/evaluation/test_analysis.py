@@ -22,7 +22,7 @@ from fadrm_hf.cli import main
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.config.datasets import resolve_source
 from fadrm_hf.data.sources import load_source
-from fadrm_hf.report.card import read_results
+from fadrm_hf.report.card.results import read_results
 
 pytestmark = pytest.mark.numerical
 

@@ -18,7 +18,7 @@ from fadrm_hf.config.datasets import resolve_source
 from fadrm_hf.data.sources import load_source
 from fadrm_hf.evaluation.continual_learning import classes_seen, of_classes
 from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.training.protocol import protocol_of
+from fadrm_hf.training.protocol import resolve_protocol
 
 WORDS = ("--steps=3", "--orders=2", "--num_seeds=1", "--epochs=2")
 
@@ -60,7 +60,7 @@ def test_views_and_labels_are_of_the_seen_classes_alone(finished):
     """By running statistics a teacher says the same of a view whatever it is shown with."""
     distilled, classes = load_distilled(finished), (1, 4, 7)
     views = RelabelConfig(batch_size=6, accumulation=1, batch_statistics=False, flip_probability=0.0)
-    protocol = protocol_of(distilled, StudentConfig(student=STUDENT, epochs=2, relabel=views))
+    protocol = resolve_protocol(distilled, StudentConfig(student=STUDENT, epochs=2, relabel=views))
     part = of_classes(distilled, protocol, classes)
     (teacher,) = load_recorded_teachers(finished, read_manifest(finished), torch.device("cpu"))
     batches = list(part.batches(range(2)))

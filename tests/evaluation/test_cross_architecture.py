@@ -137,7 +137,7 @@ def test_published_numbers_stand_beside_ours(examined, tmp_path):
         (["--students=[timm/resnet19,convnext_tiny]"], ["timm/resnet19: unknown", "convnext_tiny: ", "it takes 32"]),
         (["--student=resnet18"], ["--student names one student", "--students"]),
         (["--protocol=none.yaml"], ["none.yaml"]),
-        (["--students=[convnet3]", "--epochs=9"], ["timm/convnet3: 9 epochs are asked for", "--epochs"]),
+        (["--students=[convnet3]", "--epochs=9"], ["timm/convnet3: 9 epochs were requested", "--epochs"]),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_trained(finished, place, capsys, words, expected):

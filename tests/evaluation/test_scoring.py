@@ -21,7 +21,7 @@ from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.cli import main
 from fadrm_hf.evaluation.results import record_result
 from fadrm_hf.publishing.reproduce import choose_result
-from fadrm_hf.report.card import read_results
+from fadrm_hf.report.card.results import read_results
 from fadrm_hf.report.card.scores import KINDS, read_scores
 from fadrm_hf.runtime.files import load_tensors
 
@@ -196,7 +196,7 @@ def test_a_damaged_file_of_scores_is_named_by_whoever_reads_it(finished, tmp_pat
     (artifact / "results").mkdir()
     (artifact / "results/scores.json").write_text(content)
     assert main(["train-student", str(artifact), "--num_seeds=1", "--epochs=1", "--labels=hard"]) == 2
-    assert "results/scores.json does not hold scores" in " ".join(capsys.readouterr().err.split())
+    assert "results/scores.json does not contain scores" in " ".join(capsys.readouterr().err.split())
 
 
 def test_scores_of_a_newer_version_are_left_out(scored, tmp_path):

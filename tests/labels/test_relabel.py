@@ -12,10 +12,11 @@ from torch import nn
 
 import fadrm_hf.networks.small_images  # noqa: F401 - registers the small-image architectures
 from fadrm_hf.config import RelabelConfig
-from fadrm_hf.data.sources.images import normalise
+from fadrm_hf.data.pixels import normalise
 from fadrm_hf.data.views import LabelViews, render_views
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.labels.relabel import Labeller, check_labelling, combine_logits, label_epoch, micro_batches, split_sizes
+from fadrm_hf.labels.drawing import micro_batches, split_sizes
+from fadrm_hf.labels.relabel import Labeller, check_labelling, combine_logits, label_epoch
 from fadrm_hf.networks.teachers import vote_weights
 from fadrm_hf.runtime.randomness import generator
 

@@ -18,7 +18,7 @@ from fadrm_hf.errors import ArtifactError, ConfigError, HubError
 from fadrm_hf.publishing.contribute import send_result
 from fadrm_hf.publishing.received_results import read_evaluation
 from fadrm_hf.publishing.verify import verify_artifact
-from fadrm_hf.report.card import read_results
+from fadrm_hf.report.card.results import read_results
 
 REPO = "org/digits"
 KIND = "distilled-soft-fadrm-timm_resnet10_narrow"

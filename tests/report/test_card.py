@@ -19,8 +19,10 @@ from fadrm_hf.artifact.manifest import (
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.methods.fadrm import PAPER
 from fadrm_hf.publishing.verify import verify_artifact
-from fadrm_hf.report.card import card_configs, read_results, render_card, replace_results, write_card
+from fadrm_hf.report.card.metadata import card_configs
+from fadrm_hf.report.card.results import read_results, replace_results
 from fadrm_hf.report.card.scores import Score, Scores
+from fadrm_hf.report.card.writing import render_card, write_card
 from fadrm_hf.runtime.files import write_json
 
 EXPECTED = Path(__file__).parent.parent / "fixtures/card.md"
@@ -181,7 +183,7 @@ def test_scores_in_their_units_and_what_was_not_measured():
     ]  # fmt: skip
     assert "Not measured: augmentation-robust score (ARS); entropy of features, per image." in section
     assert "\n| 500 | 100 | 6.100 | 6.200 |\n\n" in section  # and what a newer version measures is left out
-    assert "which these images were made for" in section
+    assert "a teacher of these images" in section
     assert "&lt;b>" in section and not {"<b>", "<i>", "`"} & set(re.findall(r"<\w+>|`", section))
     assert "## Scores" not in render(make_manifest(), RESULTS)
 
@@ -314,7 +316,7 @@ def test_the_size_of_labels_is_compared_with_float16():
     many = replace(make_manifest(), bytes=TableBytes(1_000, 24 * (42 + 2 * 4) // 4))
     text = render(many)
     assert "| stored as | float16, 12 bytes per view with its label |" in text
-    assert "| against float16 | 0.25 of what every logit of 3 epochs takes" in text
+    assert "| relative to float16 | 0.25 of the bytes of all logits of 3 epochs" in text
 
 
 @pytest.mark.parametrize("content", ["", "[]", "[" * 100_000, '{"images": "distilled"}', '{"top1": 3}'])

@@ -19,7 +19,8 @@ from fadrm_hf.artifact.manifest import read_manifest, refresh_files, write_manif
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES
 from fadrm_hf.data.views import LabelViews, render_views
 from fadrm_hf.pipeline.recode import recode
-from fadrm_hf.report.card import label_configs, write_card
+from fadrm_hf.report.card.metadata import label_configs
+from fadrm_hf.report.card.writing import write_card
 from fadrm_hf.runtime.files import load_tensors, save_tensors
 
 
@@ -183,6 +184,6 @@ def test_the_cards_code_decodes_the_labels_and_takes_the_loss(codec, coded):
 
 def test_the_card_of_an_artifact_without_labels(coded):
     text = (coded / "none/fadrm-trees-ipc2/README.md").read_text()
-    assert "There are no labels here to decode" in text and "no labels are stored" in text
+    assert "No labels are stored" in text and "no labels are stored" in text
     assert "statistics of the micro-batch: the rows of a step in 2 parts" in text
     assert "decode" not in code(text)[2] and "labels" not in np.load(coded / "none/found.npz")

@@ -35,9 +35,9 @@ from fadrm_hf.errors import ArtifactError
 from fadrm_hf.evaluation.results import record_result
 from fadrm_hf.pipeline.recode import recode
 from fadrm_hf.publishing.verify import verify_artifact
-from fadrm_hf.report.gallery import refresh_gallery, write_gallery
 from fadrm_hf.report.gallery.serving import served
-from fadrm_hf.report.gallery.sheets import THUMBNAIL_PIXELS, WHOLE_PIXELS, Pictures, read_record
+from fadrm_hf.report.gallery.sheets import THUMBNAIL_PIXELS, WHOLE_PIXELS, Pictures, read_pictures
+from fadrm_hf.report.gallery.writing import refresh_gallery, write_gallery
 from fadrm_hf.runtime.files import load_tensors
 
 pytestmark = pytest.mark.numerical
@@ -72,7 +72,7 @@ def gallery_of(folder: Path) -> dict[str, bytes]:
 def test_a_run_ends_with_a_gallery_whose_images_are_its_own(finished):
     """Twenty images of ten classes on one sheet: class after class, five to a line."""
     assert verify_artifact(finished, 0) == []
-    record = read_record(finished / "gallery")
+    record = read_pictures(finished / "gallery")
     assert record is not None and record.is_whole and [stage.name for stage in record.stages] == ["start", "recovered"]
     recovered, _ = read_images(finished)
     starts = torch.empty_like(recovered)
@@ -88,7 +88,7 @@ def test_a_run_ends_with_a_gallery_whose_images_are_its_own(finished):
 
 
 def test_stages_follow_the_optimisation(made):
-    record = read_record(made / "gallery")
+    record = read_pictures(made / "gallery")
     assert record is not None
     assert [stage.title for stage in record.stages] == [
         "real patch",
@@ -160,7 +160,7 @@ def test_thumbnails_are_small_pictures_of_the_same_images(artifact, monkeypatch)
     monkeypatch.setattr("fadrm_hf.report.gallery.sheets.THUMBNAIL_PIXELS", NUM_IMAGES * 2 * 4**2)
     shutil.rmtree(artifact / "gallery")
     write_gallery(artifact, read_manifest(artifact))
-    record = read_record(artifact / "gallery")
+    record = read_pictures(artifact / "gallery")
     assert record is not None and (record.side, record.is_whole) == (4, False)
     shown = sheet(artifact / "gallery/recovered-00000.webp")
     for row, image in enumerate(pixels(all_images())):
@@ -192,7 +192,7 @@ def test_a_gallery_made_again_is_the_same_with_and_without_the_work_folder(made,
 def test_without_patches_the_artifact_alone_is_shown(artifact):
     shutil.rmtree(artifact / "gallery")
     write_gallery(artifact, read_manifest(artifact))
-    record = read_record(artifact / "gallery")
+    record = read_pictures(artifact / "gallery")
     assert record is not None and [stage.name for stage in record.stages] == ["recovered"]
 
 
@@ -249,7 +249,7 @@ def test_a_record_cannot_name_files_of_its_own(artifact):
     for stage in record["stages"]:
         stage |= {"name": "../../../etc/passwd", "files": ["/etc/passwd"], "columns": 10**9}
     path.write_text(json.dumps(record))
-    found = read_record(artifact / "gallery")
+    found = read_pictures(artifact / "gallery")
     assert found is not None
     assert all(file.startswith(("recovered-", "snapshot0")) for stage in found.stages for file in stage.files)
 
@@ -257,7 +257,7 @@ def test_a_record_cannot_name_files_of_its_own(artifact):
 @pytest.mark.parametrize("content", ["", "[]", "[" * 100_000, '{"side": 8}', '{"side": 0, "ipc": 1}'])
 def test_a_damaged_record_is_named_with_the_remedy(artifact, content):
     (artifact / "gallery/pictures.json").write_text(content)
-    with pytest.raises(ArtifactError, match=r"gallery/pictures\.json does not say .* fadrm-hf gallery"):
+    with pytest.raises(ArtifactError, match=r"gallery/pictures\.json is not a list of pictures .* fadrm-hf gallery"):
         write_gallery(artifact, read_manifest(artifact))
 
 

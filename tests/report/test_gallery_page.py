@@ -177,7 +177,7 @@ def test_tiles_show_their_own_image_at_every_stage(made, visit):
             assert found.page.evaluate(PIXEL, [tile, x, y]) == images[2, :, y, x].tolist()
             assert found.page.evaluate(PIXEL, [origin, x, y]) == (255 - images[2, :, y, x]).tolist()
         slide(found.page, "#stage", 2)
-        assert found.text("#stage-name") == "iteration 500, after the residual (kept of 4 images)"
+        assert found.text("#stage-name") == "iteration 500, after the residual (available for 4 images)"
         assert found.page.evaluate(PIXEL, [tile, 1, 1]) == snapshot_images(2)[2, :, 1, 1].tolist()
         assert found.page.locator(".tile.unknown").count() == 4  # of the second images nothing was kept
         slide(found.page, "#stage", 0)

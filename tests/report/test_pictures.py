@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fadrm_hf.report.pictures import Series, StoredLabels, draw_images_per_class, draw_information, draw_label_bytes
+from fadrm_hf.report.pictures.curves import Series, StoredLabels, draw_images_per_class, draw_label_bytes
+from fadrm_hf.report.pictures.images import draw_information
 from fadrm_hf.report.pictures.style import GREY, SERIES, label_ends, label_points, new_figure, to_png
 
 pytestmark = pytest.mark.numerical

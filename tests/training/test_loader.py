@@ -16,7 +16,7 @@ from fixtures.tables import LABELS, groups_of, rehash, split_labels, train_longe
 from fadrm_hf.artifact import read_manifest, read_soft_labels
 from fadrm_hf.artifact.recorded_teachers import load_recorded_teachers, recorded_labeller
 from fadrm_hf.config import RelabelConfig
-from fadrm_hf.data.sources.images import normalise
+from fadrm_hf.data.pixels import normalise
 from fadrm_hf.data.views import LabelViews, render_views
 from fadrm_hf.errors import ArtifactError, StudentError
 from fadrm_hf.labels.relabel import Labeller, label_epoch
@@ -143,7 +143,7 @@ def test_mixed_views_without_labels(distilled):
 
 
 def test_more_epochs_than_labels_are_refused_with_the_remedy(distilled):
-    with pytest.raises(StudentError, match=r"5 epochs are asked for.*labels for 4.*--relabel\.epochs 5"):
+    with pytest.raises(StudentError, match=r"5 epochs were requested.*labels for 4.*--relabel\.epochs 5"):
         distilled.batches(range(EPOCHS + 1))
 
 
@@ -346,7 +346,7 @@ def test_a_pass_over_drawn_views_goes_on_where_it_was(distilled):
 def test_drawn_views_have_no_stored_labels(distilled):
     with pytest.raises(ArtifactError, match=r"stores no labels of these views.*'online'"):
         distilled.redrawn(OWN_VIEWS).batches(range(1), labels="stored")
-    with pytest.raises(StudentError, match="10 epochs are asked for"):
+    with pytest.raises(StudentError, match="10 epochs were requested"):
         distilled.redrawn(OWN_VIEWS).batches(range(10))
     alone = next(distilled.redrawn(OWN_VIEWS).batches(range(1), mixed=False))
     assert alone.logits.shape == (6, 0) and not alone.mix_shares.any()

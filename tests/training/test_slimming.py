@@ -20,7 +20,7 @@ import fadrm_hf.networks.small_images  # noqa: F401 (registers the small VGGs)
 from fadrm_hf.cli import main
 from fadrm_hf.errors import StudentError
 from fadrm_hf.evaluation.network_slimming import multiply_adds, usual_student
-from fadrm_hf.training.slimming import Stage, chain_of, channels_to_keep, slimmed
+from fadrm_hf.training.slimming import SlimmingPhase, channels_to_keep, find_chain, remove_channels
 
 pytestmark = pytest.mark.numerical
 
@@ -52,7 +52,7 @@ def network(request) -> nn.Module:
     """In float64, as if it had been trained: no norm does nothing."""
     torch.manual_seed(0)
     made = NETWORKS[request.param]().double().eval()
-    for norm in chain_of(made, request.param).norms:
+    for norm in find_chain(made, request.param).norms:
         for values, least in ((norm.weight, -1.0), (norm.bias, -1.0), (norm.running_mean, -0.3)):
             nn.init.uniform_(values, least, 1.0)
         nn.init.uniform_(norm.running_var, 0.2, 2.0)
@@ -72,10 +72,10 @@ def masked(network: nn.Module, kept: list[torch.Tensor]) -> nn.Module:
 
 @pytest.mark.parametrize("ratio", [0.3, 0.5, 0.95])
 def test_a_smaller_network_gives_what_the_masked_one_gives(network, ratio):
-    kept = channels_to_keep([norm.weight for norm in chain_of(network, "it").norms], ratio)
-    small = slimmed(network, kept)
+    kept = channels_to_keep([norm.weight for norm in find_chain(network, "it").norms], ratio)
+    small = remove_channels(network, kept)
     widths = [len(rows) for rows in kept]
-    assert chain_of(small, "it").widths == widths and sum(widths) < sum(chain_of(network, "it").widths)
+    assert find_chain(small, "it").widths == widths and sum(widths) < sum(find_chain(network, "it").widths)
     images = torch.randn((4, 3, 16, 16), dtype=torch.float64)
     with torch.no_grad():
         given, whole = small(images), network(images)
@@ -90,7 +90,7 @@ def test_a_smaller_network_gives_what_the_masked_one_gives(network, ratio):
 
 def test_nothing_is_taken_out_of_the_network_itself(network):
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    slimmed(network, channels_to_keep([norm.weight for norm in chain_of(network, "it").norms], 0.5))
+    remove_channels(network, channels_to_keep([norm.weight for norm in find_chain(network, "it").norms], 0.5))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
@@ -100,14 +100,16 @@ def test_parameters_are_those_of_the_channels_that_are_left():
     widths = [3, *(len(rows) for rows in kept)]
     pairs = pairwise(widths)
     expected = sum(9 * before * after + 3 * after for before, after in pairs) + 9 * 10 + 10
-    small = slimmed(network, kept)
+    small = remove_channels(network, kept)
     assert sum(parameter.numel() for parameter in small.parameters()) == expected
     assert (small.num_features, small.head_hidden_size) == (9, 9)
 
 
 def test_multiply_adds_are_those_of_every_place_of_every_map(network):
     """A multiplication for each weight at each place, counted by hand from what each layer gives."""
-    small = slimmed(network, channels_to_keep([norm.weight for norm in chain_of(network, "it").norms], 0.5)).eval()
+    small = remove_channels(
+        network, channels_to_keep([norm.weight for norm in find_chain(network, "it").norms], 0.5)
+    ).eval()
     for module in (network, small):
         counted = []
 
@@ -150,7 +152,7 @@ def test_the_penalty_is_that_of_the_loss_once_a_step():
         network = timm.create_model("vgg11_bn_narrow", num_classes=3).double().eval()  # images do not see each other
         optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
         if not is_reference:
-            Stage(scale_penalty=0.2).penalise(optimiser, network, "it")
+            SlimmingPhase(scale_penalty=0.2).penalise(optimiser, network, "it")
         for _ in range(3):
             optimiser.zero_grad()
             if is_reference:
@@ -171,13 +173,13 @@ def test_the_penalty_is_that_of_the_loss_once_a_step():
 @pytest.mark.parametrize("name", ["resnet10_narrow", "alexnet_small", "convnet3"])
 def test_what_is_no_chain_with_batchnorm_is_refused(name):
     with pytest.raises(StudentError, match="cannot be slimmed, expected a chain of convolutions with BatchNorm"):
-        chain_of(timm.create_model(name, num_classes=3), f"timm/{name}")
+        find_chain(timm.create_model(name, num_classes=3), f"timm/{name}")
 
 
 def test_the_usual_student_is_the_papers_where_images_are_large():
     assert usual_student(224) == "timm/vgg11_bn" and usual_student(32) == "timm/vgg11_bn_small"
     with torch.device("meta"):
-        assert len(chain_of(timm.create_model("vgg11_bn"), "it").widths) == 8
+        assert len(find_chain(timm.create_model("vgg11_bn"), "it").widths) == 8
 
 
 # On an artifact
@@ -250,7 +252,7 @@ def test_a_control_is_slimmed_alike_and_the_table_says_what_the_images_are_worth
     (own,), (held_against,), (again,) = values["seeds"], values["control"]["seeds"], alone
     assert {**held_against, "seconds": 0} == {**again, "seconds": 0}
     worth = own["top1"]["tuned"] - again["top1"]["tuned"]  # of one seed no spread is known
-    assert f"these images are worth {100 * worth:+.1f} points" in text
+    assert f"differs from the control's by {100 * worth:+.1f} points" in text
     before = Path(f"{table(artifact)}.json").read_text()
     assert main(["slim", str(artifact), *words, f"--control={control}"]) == 0
     after = Path(f"{table(artifact)}.json").read_text()
@@ -278,7 +280,7 @@ def test_killed_in_the_second_training_it_goes_on_and_ends_alike(slim_run, finis
         (["--ratio=1"], ["ratio must be a share of the channels in [0, 1), got 1"]),
         (["--scale_penalty=-0.1"], ["scale_penalty must be in [0, 1), got -0.1"]),
         (["--tuning_epochs=0"], ["tuning_epochs must be at least 1, got 0"]),
-        (["--tuning_epochs=9"], ["9 epochs are asked for", "labels for 4"]),
+        (["--tuning_epochs=9"], ["9 epochs were requested", "labels for 4"]),
         (["--control=nowhere"], ["nowhere"]),
         (["--student=resnet10_narrow"], ["'timm/resnet10_narrow' cannot be slimmed", "--student"]),
         (["--student=timm/vgg11_bm"], ["unknown student 'timm/vgg11_bm'", "vgg11_bn"]),

@@ -69,7 +69,7 @@ def test_processes_without_company_train_students_of_their_own():
     for state in launched(2):
         with student_group(state, 3) as group:
             found.append(list(range(3)[group.index :: group.count]))
-            assert group.leads and group.size == 1
+            assert group.is_leader and group.size == 1
     assert found == [[0, 2], [1]]
 
 

@@ -11,9 +11,9 @@ from torch import nn
 import fadrm_hf.networks.small_images  # noqa: F401 - registers the small-image architectures
 from fadrm_hf.config import StudentConfig
 from fadrm_hf.runtime.randomness import generator
-from fadrm_hf.training.loader import Batch
-from fadrm_hf.training.protocol import optimiser_of, set_learning_rate, soft_label_loss
-from fadrm_hf.training.student_step import CapturedStep, StudentStep, by_micro_batch, can_join, joined, on_device
+from fadrm_hf.training.batch import Batch, to_device
+from fadrm_hf.training.protocol import create_optimiser, set_learning_rate, soft_label_loss
+from fadrm_hf.training.student_step import CapturedStep, StudentStep, by_micro_batch, can_join, group_passes
 
 pytestmark = pytest.mark.numerical
 
@@ -77,10 +77,10 @@ def test_a_network_is_itself_again_afterwards_also_after_an_error():
 
 
 def test_passes_are_as_large_as_memory_allows():
-    assert joined([8, 8], 32 * 32) == [[8, 8]]
-    assert joined([16, 16, 16, 16], 224 * 224) == [[16, 16], [16, 16]]
-    assert joined([50, 50, 7], 224 * 224) == [[50], [50], [7]]  # each above the limit: as if nothing were joined
-    assert joined([20, 20, 20, 3], 224 * 224) == [[20, 20], [20, 3]]
+    assert group_passes([8, 8], 32 * 32) == [[8, 8]]
+    assert group_passes([16, 16, 16, 16], 224 * 224) == [[16, 16], [16, 16]]
+    assert group_passes([50, 50, 7], 224 * 224) == [[50], [50], [7]]  # each above the limit: as if nothing were joined
+    assert group_passes([20, 20, 20, 3], 224 * 224) == [[20, 20], [20, 3]]
 
 
 def test_what_else_sees_its_neighbours_is_not_joined():
@@ -94,7 +94,7 @@ def test_a_step_is_the_mean_gradient_of_its_micro_batches(name, is_hard):
     """Of 6, 6 and 4 views; each micro-batch through the network by itself, weighted by its share."""
     student, plain = network(name), network(name)
     batch, sizes = batch_of(16), [6, 6, 4]
-    loss = StudentStep(student, optimiser_of(CONFIG, student), None, CONFIG)(batch, sizes, is_hard)
+    loss = StudentStep(student, create_optimiser(CONFIG, student), CONFIG)(batch, sizes, is_hard)
     total = torch.zeros((), dtype=torch.float64)
     for rows in torch.arange(16).split(sizes):
         predicted = plain(batch.images[rows])
@@ -120,7 +120,7 @@ def test_half_the_bits_point_the_same_way():
     for precision in ("fp32", "bf16"):
         student, config = network().float(), replace(CONFIG, precision=precision)
         batch = Batch(*(x.float() if x.is_floating_point() else x for x in vars(batch_of(16)).values()))
-        loss = StudentStep(student, optimiser_of(config, student), None, config)(batch, [8, 8], False)
+        loss = StudentStep(student, create_optimiser(config, student), config)(batch, [8, 8], False)
         assert {loss.dtype, *(tensor.dtype for tensor in gradients(student))} == {torch.float32}
         results.append((loss, torch.cat([tensor.flatten() for tensor in gradients(student)])))
     (exact, expected), (reduced, found) = results
@@ -141,7 +141,7 @@ def test_the_learning_rate_is_set_as_a_number_and_as_a_tensor():
 
 def test_a_batch_is_brought_to_the_student_as_it_is():
     batch = batch_of(4)
-    brought = on_device(batch, torch.device("cpu"))
+    brought = to_device(batch, torch.device("cpu"))
     assert all(torch.equal(x, y) for x, y in zip(vars(batch).values(), vars(brought).values(), strict=True))
     assert brought.images.is_contiguous(memory_format=torch.channels_last)
 
@@ -150,11 +150,11 @@ def test_a_batch_is_brought_to_the_student_as_it_is():
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 def test_captured_steps_are_the_steps_that_were_written(optimiser):
     device, config = torch.device("cuda"), StudentConfig(lr=0.01, eta=1.0, optimiser=optimiser)
-    batches = [on_device(batch_of(num), device) for num in (16, 16, 12) * 6]
+    batches = [to_device(batch_of(num), device) for num in (16, 16, 12) * 6]
     trained = []
     for captured in (False, True):
         student = network().to(device)
-        adaptive = optimiser_of(config, student)
+        adaptive = create_optimiser(config, student)
         written = StudentStep(student, adaptive, None, config)
         step = CapturedStep(written, device) if captured else written
         losses = []

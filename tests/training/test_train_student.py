@@ -19,9 +19,10 @@ from fadrm_hf.runtime.progress import Reporter, Task
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.training.accuracy import predict, topk_accuracy
 from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.training.protocol import parameter_groups, protocol_of, soft_label_loss
-from fadrm_hf.training.train_student import StudentTraining, train_students
-from fadrm_hf.training.train_student import TestImages as HeldOutImages  # pytest collects what begins with Test
+from fadrm_hf.training.one_student import StudentTraining
+from fadrm_hf.training.one_student import TestImages as HeldOutImages
+from fadrm_hf.training.protocol import parameter_groups, resolve_protocol, soft_label_loss
+from fadrm_hf.training.train_student import train_students
 
 pytestmark = pytest.mark.numerical
 
@@ -136,9 +137,9 @@ def test_a_training_step_by_step_against_the_formulas_in_float64(finished_random
 def test_what_the_protocol_leaves_open_is_the_artifacts(finished):
     distilled = load_distilled(finished)
     own = distilled.manifest.config["student"]
-    resolved = protocol_of(distilled, StudentConfig(student=STUDENT))
+    resolved = resolve_protocol(distilled, StudentConfig(student=STUDENT))
     assert (resolved.epochs, resolved.lr, resolved.eta) == (EPOCHS, own["lr"], own["eta"])
-    assert protocol_of(distilled, StudentConfig(epochs=2, lr=0.5, eta=1.0)).lr == 0.5
+    assert resolve_protocol(distilled, StudentConfig(epochs=2, lr=0.5, eta=1.0)).lr == 0.5
 
 
 def test_the_result_says_everything(trained):
@@ -263,7 +264,7 @@ def test_hard_labels_train_on_the_class_of_unmixed_views(finished, tmp_path):
     log = [json.loads(line) for line in (work_of(artifact) / "log.jsonl").read_text().splitlines()]
     (loss,) = [line["loss"] for line in log if line["stage"] == "student hard" and "loss" in line]
     distilled = load_distilled(artifact)
-    config = protocol_of(distilled, StudentConfig(student=STUDENT, labels="hard", epochs=1, lr=1e-9))
+    config = resolve_protocol(distilled, StudentConfig(student=STUDENT, labels="hard", epochs=1, lr=1e-9))
     test = HeldOutImages(load_source(SourceConfig(name="digits", size=16)), CPU)
     checkpoint = tmp_path / "student.safetensors"
     task = Keeping(checkpoint)
@@ -281,7 +282,7 @@ def test_hard_labels_train_on_the_class_of_unmixed_views(finished, tmp_path):
 
 def test_more_epochs_than_labels_are_refused_before_training(trained, capsys):
     assert main(["train-student", str(trained[0]), "--student", STUDENT, "--epochs=99"]) == 2
-    assert "99 epochs are asked for" in " ".join(capsys.readouterr().err.split())
+    assert "99 epochs were requested" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_diverging_student_is_refused_with_a_remedy(finished_random_real, tmp_path):

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from fixtures.runs import EPOCHS, STUDENT
+from torch.optim.swa_utils import update_bn
 
 from fadrm_hf.config import SourceConfig, StudentConfig
 from fadrm_hf.data.sources import load_source
@@ -13,10 +14,9 @@ from fadrm_hf.runtime.files import load_tensors
 from fadrm_hf.runtime.progress import Task
 from fadrm_hf.training.accuracy import predict, topk_accuracy
 from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.training.protocol import protocol_of
-from fadrm_hf.training.train_student import StudentTraining
-from fadrm_hf.training.train_student import TestImages as HeldOutImages  # pytest collects what begins with Test
-from fadrm_hf.training.weight_average import WeightAverage
+from fadrm_hf.training.one_student import StudentTraining, average_weights
+from fadrm_hf.training.one_student import TestImages as HeldOutImages
+from fadrm_hf.training.protocol import resolve_protocol
 
 pytestmark = pytest.mark.numerical
 
@@ -48,7 +48,7 @@ def parts(finished_random_real):
 
 
 def trained(parts, checkpoint, stop_after=None, **settings):
-    config = protocol_of(parts[0], StudentConfig(student=STUDENT, lr=0.01, ema=DECAY, **settings))
+    config = resolve_protocol(parts[0], StudentConfig(student=STUDENT, lr=0.01, ema=DECAY, **settings))
     task, training = Watching(checkpoint, stop_after), StudentTraining(*parts, config, 0, CPU)
     initial = {name: value.clone() for name, value in training.student.named_parameters()}
     try:
@@ -142,11 +142,11 @@ def test_an_average_of_one_weight():
     student = torch.nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         student.weight.fill_(1.0)
-    average = WeightAverage(student, 0.75)
+    average = average_weights(student, 0.75)
     with torch.no_grad():
         student.weight.fill_(5.0)
-    average.update(student)
+    average.update_parameters(student)
     assert average.module.weight.item() == pytest.approx(0.75 * 1 + 0.25 * 5)
     before = copy.deepcopy(average.module.state_dict())
-    average.estimate_buffers(iter([]))  # no BatchNorm: nothing to estimate
+    update_bn(iter([]), average.module)  # no BatchNorm: nothing to estimate
     assert torch.equal(before["weight"], average.module.weight) and student.weight.item() == 5.0

@@ -14,11 +14,8 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
-from fadrm_hf.config import Colour
 from fadrm_hf.config.checks import Interval
 from fadrm_hf.data.sources.tiff import TIFF_SIGNATURES, bits_per_band, num_bands, read_tiff, rgb_bands, tiff_size
 from fadrm_hf.errors import SourceError
@@ -228,18 +225,6 @@ def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
         said = None
     turn = _TRANSPOSED.get(said) if isinstance(said, int) else None
     return pixels.transpose(Image.Transpose[turn]) if turn else pixels
-
-
-def normalise(pixels: Tensor, mean: Colour, std: Colour) -> Tensor:
-    """Return what networks see: (..., 3, H, W) pixels in [0, 255] -> (pixels / 255 - mean) / std, float32."""
-    centre, scale = torch.tensor([mean, std], device=pixels.device)[:, :, None, None]
-    return (pixels.float() / 255 - centre) / scale
-
-
-def to_pixels(images: Tensor, mean: Colour, std: Colour) -> Tensor:
-    """Return the inverse of `normalise`, uint8, of (..., 3, H, W), rounded half to even: truncation darkens images."""
-    centre, scale = torch.tensor([mean, std], device=images.device)[:, :, None, None]
-    return ((images * scale + centre) * 255.0).round().clamp(0, 255).to(torch.uint8)
 
 
 def square(image: Image.Image, size: int) -> Image.Image:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.data.class_map import ClassMap
+from fadrm_hf.data.pixels import normalise, to_pixels
 from fadrm_hf.data.sources import encoded, images
 from fadrm_hf.data.sources.report import SourceReport
 from fadrm_hf.data.sources.splits import TEST_SPLITS
@@ -134,7 +135,7 @@ class Source:
     ) -> Tensor:  # (..., 3, H, W) float32, normalised
         """Return what networks see: pixels in [0, 1], less the mean, over the standard deviation."""
         assert self.config.mean is not None and self.config.std is not None
-        return images.normalise(pixels, self.config.mean, self.config.std)
+        return normalise(pixels, self.config.mean, self.config.std)
 
     def to_pixels(
         self,
@@ -142,7 +143,7 @@ class Source:
     ) -> Tensor:  # (..., 3, H, W) uint8
         """Return the pixels of what networks see, rounded to the nearest; what lies outside them is clamped."""
         assert self.config.mean is not None and self.config.std is not None
-        return images.to_pixels(normalised, self.config.mean, self.config.std)
+        return to_pixels(normalised, self.config.mean, self.config.std)
 
     def hold_out(self, fraction: float, seed: int) -> "Source":
         """Divide the training images: some of each class take the place of test images, the others train.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import ArtifactError
-from fadrm_hf.labels.relabel import split_sizes
+from fadrm_hf.labels.drawing import split_sizes
 from fadrm_hf.pipeline.legacy.image_folder import find_images, read_pixels
 from fadrm_hf.pipeline.legacy.label_files import LabelBatch, batch_files, epoch_folders, read_batch, sampler_orders
 

@@ -1,10 +1,10 @@
-"""The YAML header of a card: what the Hub shows, searches, loads and asks consent by.
+"""The YAML header of a card, by which the Hub shows, searches, loads and gates a dataset.
 
-The Hub makes the Croissant description of a dataset by itself. Where its fields come from: `name`, `url` and `creator`
-from the repository, `alternateName` from `pretty_name`, `description` from the card's opening paragraph, `keywords`
-from `tags` and the task and size categories, `license` from `license` or `license_link`, `distribution` from
-`configs`, and `recordSet`, with the names of the classes, from the schema that each parquet file carries.
-So there is no `dataset_info`: it could only repeat that schema, and its `splits` would break `filters=`.
+The Hub derives its Croissant description from it: `name`, `url` and `creator` from the repository, `alternateName`
+from `pretty_name`, `description` from the card's opening paragraph, `keywords` from `tags` and the task and size
+categories, `license` from `license` or `license_link`, `distribution` from `configs`, and `recordSet`, with the names
+of the classes, from the schema in each parquet file. So there is no `dataset_info`: it could only repeat that schema,
+and its `splits` would break `filters=`.
 """
 
 import re
@@ -21,7 +21,7 @@ from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER
 
 NESTED_IPC = (1, 2, 5, 10, 20, 50, 100, 200)
 # Licences that the Hub knows by these names; all others are "other" with a name and a link.
-_KNOWN_LICENCES = (
+_HUB_LICENCES = {
     "apache-2.0",
     "bsd-3-clause",
     "cc-by-4.0",
@@ -30,11 +30,11 @@ _KNOWN_LICENCES = (
     "cc0-1.0",
     "mit",
     "unknown",
-)
+}
 
 
 def card_metadata(manifest: Manifest) -> DatasetCardData:
-    """The card's YAML header."""
+    """Return the card's YAML header."""
     source = manifest.source
     return DatasetCardData(
         pretty_name=card_title(manifest),
@@ -51,10 +51,10 @@ def card_metadata(manifest: Manifest) -> DatasetCardData:
 
 
 def card_configs(manifest: Manifest) -> list[dict[str, Any]]:
-    """What `load_dataset(name, CONFIG)` offers; all are views of the same parquet files, which are stored once.
+    """Return the configurations of `load_dataset(name, CONFIG)`, all of them views of the same parquet files.
 
-    `default` is the images, `ipcK` those of the first K indices, which are an IPC K dataset of their own; for the
-    others see `label_configs`. A repository cannot offer what lies in another one (`datasets` refuses it).
+    `default` is the images, `ipcK` the images of the first K indices, which are an IPC K dataset of their own; for the
+    others see `label_configs`. A repository cannot offer files of another one (`datasets` refuses it).
     """
     return [
         {"config_name": "default", "default": True, "data_files": _train_files(IMAGES_FOLDER)},
@@ -67,7 +67,7 @@ def card_configs(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def label_configs() -> list[dict[str, Any]]:
-    """What the repository with the soft labels offers: `soft_labels`, and `views`, the same without the labels."""
+    """Return the configurations of the soft labels: `soft_labels`, and `views`, the same without the labels."""
     return [
         {"config_name": "soft_labels", "data_files": _train_files(LABELS_FOLDER)},
         {"config_name": "views", "data_files": _train_files(LABELS_FOLDER), "columns": list(VIEW_FEATURES)},
@@ -75,14 +75,14 @@ def label_configs() -> list[dict[str, Any]]:
 
 
 def nested_ipc(manifest: Manifest) -> list[int]:
-    """The images per class of the smaller datasets that an artifact holds."""
+    """Return the images per class of the smaller datasets that an artifact contains."""
     return [ipc for ipc in NESTED_IPC if ipc < manifest.ipc]
 
 
 def licence_fields(source: SourceRecord) -> dict[str, Any]:
-    """The licence as a card's header spells it: one that the Hub does not know is "other", with name and link."""
+    """Return the licence for a card's header: one that the Hub does not know is "other", with name and link."""
     licence = (source.licence or "unknown").lower()
-    if licence in _KNOWN_LICENCES:
+    if licence in _HUB_LICENCES:
         return {"license": licence}
     name = licence if licence != "other" else f"terms-of-{public_source(source.name)}"
     fields = {"license": "other", "license_name": _slug(name)}
@@ -91,18 +91,18 @@ def licence_fields(source: SourceRecord) -> dict[str, Any]:
 
 
 def method_name(manifest: Manifest) -> str:
-    """The method as papers spell it."""
+    """Return the method's name as papers spell it."""
     return manifest.method_title
 
 
 def card_title(manifest: Manifest) -> str:
-    """Method, source and images per class."""
+    """Return a title of method, source and images per class."""
     source = public_source(manifest.source.name).rpartition("/")[2]
     return f"{method_name(manifest)} {source}, {manifest.ipc} image{'s' if manifest.ipc > 1 else ''} per class"
 
 
 def public_source(name: str) -> str:
-    """A source's name for readers elsewhere: a Hub id as it is; of a local path, the last part."""
+    """Return a source's name for other readers: a Hub id as it is, a local path without its folders."""
     path = PurePath(name)
     return path.name if path.is_absolute() or name.startswith((".", "~")) else name
 
@@ -124,15 +124,15 @@ def _tags(manifest: Manifest) -> list[str]:
 
 
 def _consent(source: SourceRecord) -> dict[str, Any]:
-    """What the Hub asks of those who want a dataset whose source has terms to agree to."""
+    """Return the fields by which the Hub asks for consent to the terms of a gated source."""
     if not source.gated:
         return {}
     name, address = cell(public_source(source.name)), link(source.licence_link)
     where = f" ({address})" if address else ""
     return {
         "extra_gated_heading": "Agree to the terms of the source dataset",
-        "extra_gated_prompt": f"These images and labels are derived from {name}, and its terms{where} hold for them"
-        " too: non-commercial research and education only, unless they say otherwise.",
+        "extra_gated_prompt": f"These images and labels are derived from {name}, and its terms{where} apply to them,"
+        " too: non-commercial research and education only, unless the terms permit more.",
         "extra_gated_fields": {f"I agree to the terms of {name}": "checkbox"},
     }
 
@@ -142,7 +142,7 @@ def _train_files(folder: str) -> list[dict[str, str]]:
 
 
 def _below(ipc: int) -> list[list[list[Any]]]:
-    """Rows of the first `ipc` indices, as `datasets` takes it from YAML: one of (all of (column, relation, value))."""
+    """Return the filter for the first `ipc` indices as `datasets` expects it: any of (all of (column, op, value))."""
     return [[["ipc_index", "<", ipc]]]
 
 

@@ -1,4 +1,4 @@
-"""The results of a card: a table of every evaluation in `results/`, which can be brought up to date by itself."""
+"""The results of a card: a table of every evaluation in `results/`, which can be updated by itself."""
 
 import json
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from fadrm_hf.runtime.run_folder import ANALYSIS, RESULTS, RunFolder
 
 Result = dict[str, Any]
 ANALYSIS_NAME = ANALYSIS.removeprefix(RESULTS)
-NO_EVALUATIONS = (SCORES_NAME, ANALYSIS_NAME)  # of `results/`
+NO_EVALUATIONS = (SCORES_NAME, ANALYSIS_NAME)  # the other files of `results/`
 
-# What every card compares, in the order of its table.
+# What every card compares, in the order of its table; by images and labels.
 ROWS: dict[tuple[str, str], str] = {
     ("distilled", "soft"): "distilled images + soft labels",
     ("distilled", "hard"): "distilled images + hard labels",
@@ -26,15 +26,15 @@ _BEGIN, _END = "<!-- results -->", "<!-- /results -->"
 
 
 def result_files(folder: Path) -> list[Path]:
-    """The files of an artifact's evaluations, sorted by name: all of `results/` but scores and analysis."""
+    """Return the files of an artifact's evaluations, sorted by name: `results/` without scores and analysis."""
     return RunFolder(folder).results()
 
 
 def read_results(folder: Path) -> list[Result]:
-    """All evaluations of an artifact, sorted by file name.
+    """Read all evaluations of an artifact, sorted by file name.
 
     Raises:
-        ArtifactError: If a file in `results/` is none.
+        ArtifactError: If a file in `results/` is not an evaluation.
     """
     results = []
     for path in result_files(folder):
@@ -51,15 +51,15 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def render_results(results: Sequence[Result]) -> str:
-    """The table of a card, between the two marks by which `replace_results` finds it again."""
-    rows = [_row(result) for result in _in_order(results)]
+    """Render the table of a card, between the two marks by which `replace_results` finds it again."""
+    rows = [_row(result) for result in in_order(results)]
     missing = ROWS.keys() - {_kind(result) for result in results}
     rows += [[ROWS[kind], "", "", "", "", NOT_MEASURED, "", "", "", ""] for kind in ROWS if kind in missing]
     return f"{_BEGIN}\n{render('results.md', rows=rows)}{_END}"
 
 
 def tabled_results(card_text: str) -> list[dict[str, str]]:
-    """The lines of a card's table of results that have been measured, by column; none if there is no such table."""
+    """Return the measured rows of a card's table of results, by column; none if there is no such table."""
     _, begin, rest = card_text.partition(_BEGIN)
     table, end, _ = rest.partition(_END)
     if not begin or not end:
@@ -71,13 +71,13 @@ def tabled_results(card_text: str) -> list[dict[str, str]]:
 
 
 def replace_results(card_text: str, results: Sequence[Result]) -> str:
-    """A card with its table of results brought up to date, and nothing else changed.
+    """Return a card with its table of results replaced and nothing else changed.
 
-    So who sends an evaluation to a dataset needs its README.md and `results/`, and no table.
+    So an evaluation can be contributed with a dataset's README.md and `results/` alone.
 
     Args:
         card_text: README.md of an artifact.
-        results: All evaluations that the table shall list.
+        results: All evaluations that the table should list.
 
     Raises:
         ArtifactError: If the card has no table of results, or more than one.
@@ -86,50 +86,39 @@ def replace_results(card_text: str, results: Sequence[Result]) -> str:
     _, end, after = rest.partition(_END)
     if not begin or not end or _BEGIN in rest:
         raise ArtifactError(
-            f"README.md does not hold one table of results between {_BEGIN} and {_END}; fetch the card again, or write"
-            " it anew with fadrm-hf train-student on a local copy of the artifact"
+            f"README.md does not have exactly one table of results between {_BEGIN} and {_END}; fetch the card again,"
+            " or rewrite it with fadrm-hf train-student on a local copy of the artifact"
         )
     return before + render_results(results) + after
 
 
 def accuracy_bars(results: Sequence[Result]) -> list[tuple[str, float, float]]:
-    """(text, mean, standard deviation) of the top-1 accuracies that the authors measured, in the table's order.
+    """Return (text, mean, standard deviation) of the authors' top-1 accuracies, in the table's order.
 
-    Texts name students and protocols where there are several.
+    Texts name students and protocols if there are several.
     """
-    shown = [result for result in _in_order(results) if not result.get("contributed")]
-    several = [key for key in ("student", "protocol") if len({result[key] for result in shown}) > 1]
+    own = [result for result in in_order(results) if not result.get("contributed")]
+    several = [key for key in ("student", "protocol") if len({result[key] for result in own}) > 1]
     return [
         (
-            _kind_name(result) + (f" ({', '.join(str(result[key]) for key in several)})" if several else ""),
+            kind_title(result) + (f" ({', '.join(str(result[key]) for key in several)})" if several else ""),
             float(result["top1"]["mean"]),
             float(result["top1"]["std"]),
         )
-        for result in shown
+        for result in own
     ]
 
 
-def _in_order(results: Sequence[Result]) -> list[Result]:
-    """Results in the order of `ROWS`, unknown kinds last; of one kind, the authors' before those of others."""
-    kinds = list(ROWS)
-
-    def place(result: Result) -> tuple[int, bool]:
-        kind = _kind(result)
-        return (kinds.index(kind) if kind in ROWS else len(ROWS)), bool(result.get("contributed"))
-
-    return sorted(results, key=place)
+def in_order(results: Sequence[Result]) -> list[Result]:
+    """Sort results in the order of `ROWS`, unknown kinds last; within a kind, the authors' come first."""
+    ranks = {kind: rank for rank, kind in enumerate(ROWS)}
+    return sorted(results, key=lambda result: (ranks.get(_kind(result), len(ranks)), bool(result.get("contributed"))))
 
 
 def _row(result: Result) -> list[str]:
-    texts = [
-        _kind_name(result),
-        result["student"],
-        result["protocol"],
-        str(result["epochs"]),
-        str(result["num_seeds"]),
-    ]
+    texts = [result["student"], result["protocol"], str(result["epochs"]), str(result["num_seeds"])]
     accuracies = [_accuracy(result.get(key), result["num_seeds"]) for key in ("top1", "top5", "best_epoch_top1")]
-    return [*texts, *accuracies, result.get("label_codec") or "–", _measured_by(result)]
+    return [kind_title(result), *texts, *accuracies, result.get("label_codec") or "–", _measured_by(result)]
 
 
 def _measured_by(result: Result) -> str:
@@ -144,7 +133,8 @@ def _kind(result: Result) -> tuple[str, str]:
     return result["images"], result["labels"]
 
 
-def _kind_name(result: Result) -> str:
+def kind_title(result: Result) -> str:
+    """Return the name of a result's images and labels."""
     return ROWS.get(_kind(result), f"{result['images']} images + {result['labels']} labels")
 
 

@@ -1,4 +1,4 @@
-"""The scores of an artifact on file, `results/scores.json`, and how they are shown: on the card and in a terminal."""
+"""The scores of an artifact on file, `results/scores.json`, and their form on the card and in a terminal."""
 
 import json
 import math
@@ -11,17 +11,17 @@ from fadrm_hf.errors import ArtifactError
 from fadrm_hf.runtime.run_folder import RESULTS, SCORES, RunFolder
 
 SCORES_NAME = SCORES.removeprefix(RESULTS)
-_LOOK = {"iteration": ".0f", "num_images": ".0f", "pixel_entropy": ".3f", "feature_entropy": ".3f"}
+_POINT_FORMATS = {"iteration": ".0f", "num_images": ".0f", "pixel_entropy": ".3f", "feature_entropy": ".3f"}
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a score is called.
+    """The name and unit of a score.
 
     Attributes:
         title: In words, with its abbreviation.
         unit: "percent", "points" (of percent, with a sign), "times", "bits", "count", or "" for a plain number.
-        better: "more", "less", or "" where neither is.
+        better: "more", "less", or "" if neither is.
     """
 
     title: str
@@ -29,7 +29,7 @@ class Kind:
     better: str
 
 
-# Every score, in the order in which they are shown; `fadrm_hf.evaluation.scores` defines them.
+# Every score, in the order of display; `fadrm_hf.evaluation.scores` defines them.
 KINDS: dict[str, Kind] = {
     "hard_label_accuracy": Kind("accuracy with hard labels", "percent", "more"),
     "hard_label_recovery": Kind("lost against the whole dataset, hard labels (HLR)", "points", "less"),
@@ -54,7 +54,7 @@ class Score:
 
     Attributes:
         value: Accuracies and their differences as fractions.
-        std: Sample standard deviation: over seeds of what students reached, over images of entropies. `None`: none.
+        std: Sample standard deviation, over seeds for accuracies, over images for entropies; `None` if unknown.
     """
 
     value: float
@@ -63,15 +63,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Scores:
-    """All that `fadrm-hf score` found.
+    """The results of `fadrm-hf score`.
 
     Attributes:
         scores: By their names in `KINDS`.
-        missing: Names of the others, each with what gives it.
-        course: Mean entropies along the optimisation: "iteration", "num_images", "pixel_entropy" and "feature_entropy"
-            of each look. Two looks at one iteration are before and after real patches were mixed in.
+        missing: Names of the others, each with the command that measures it.
+        course: Mean entropies along the optimisation: points of "iteration", "num_images", "pixel_entropy" and
+            "feature_entropy". Two points at one iteration are before and after real patches were mixed in.
         settings: How they were computed.
-        command: What was typed.
+        command: The command line.
     """
 
     scores: Mapping[str, Score]
@@ -81,39 +81,40 @@ class Scores:
     command: str = ""
 
     def as_plain(self) -> dict[str, Any]:
-        """As the file holds it."""
+        """Return the content of the file."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 def read_scores(folder: Path) -> Scores | None:
-    """The scores on file with an artifact, if there are any; those that this version does not know are left out.
+    """Read the scores of an artifact, if it has any; scores that this version does not know are left out.
 
     Raises:
-        ArtifactError: If the file holds none.
+        ArtifactError: If the file does not contain scores.
     """
     path = RunFolder(folder).scores
     return read_scores_file(path) if path.is_file() else None
 
 
 def read_scores_file(path: Path) -> Scores:
-    """The scores in a file; see `read_scores`."""
+    """Read the scores in a file; see `read_scores`."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         return Scores(
             scores={name: _score(found) for name, found in document["scores"].items() if name in KINDS},
             missing={name: str(remedy) for name, remedy in document["missing"].items() if name in KINDS},
-            course=tuple({name: _finite(value) for name, value in look.items()} for look in document["course"]),
+            course=tuple({name: _finite(value) for name, value in point.items()} for point in document["course"]),
             settings=dict(document["settings"]),
             command=str(document["command"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(
-            f"{path.parent.name}/{path.name} does not hold scores ({error!r}); remove it, or run fadrm-hf score again"
+            f"{path.parent.name}/{path.name} does not contain scores ({error!r}); remove it, or run fadrm-hf score"
+            " again"
         ) from error
 
 
 def score_rows(scores: Scores) -> list[tuple[str, str, str]]:
-    """(title, value with deviation and unit, what is better) of every score there is."""
+    """Return (title, value with deviation and unit, which is better) of every score that was measured."""
     return [
         (kind.title, _text(scores.scores[name], kind.unit), kind.better)
         for name, kind in KINDS.items()
@@ -121,14 +122,16 @@ def score_rows(scores: Scores) -> list[tuple[str, str, str]]:
     ]
 
 
-def course_rows(scores: Scores) -> list[tuple[str, ...]]:
-    """(iteration, images, entropy of pixels, entropy of features) of every look at the optimisation."""
-    return [tuple(format(look[name], shown) for name, shown in _LOOK.items()) for look in whole_looks(scores)]
+def trajectory_rows(scores: Scores) -> list[tuple[str, ...]]:
+    """Return (iteration, images, entropy of pixels, entropy of features) of every point of the optimisation."""
+    return [
+        tuple(format(point[name], spec) for name, spec in _POINT_FORMATS.items()) for point in complete_points(scores)
+    ]
 
 
-def whole_looks(scores: Scores) -> list[Mapping[str, float]]:
-    """The looks at the optimisation that have all values."""
-    return [look for look in scores.course if _LOOK.keys() <= look.keys()]
+def complete_points(scores: Scores) -> list[Mapping[str, float]]:
+    """Return the points of the optimisation that have all values."""
+    return [point for point in scores.course if _POINT_FORMATS.keys() <= point.keys()]
 
 
 def _score(found: Mapping[str, Any]) -> Score:
@@ -137,7 +140,7 @@ def _score(found: Mapping[str, Any]) -> Score:
 
 def _finite(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no finite number")
+        raise ValueError(f"{value!r} is not a finite number")
     return float(value)
 
 

@@ -1,4 +1,4 @@
-"""How cards are rendered: templates, and filters that print numbers and keep foreign text in its place."""
+"""Rendering of cards: templates, and filters that format numbers and escape foreign text."""
 
 import json
 import shlex
@@ -10,13 +10,11 @@ import jinja2
 
 from fadrm_hf.runtime.terminal import duration
 
-__all__ = ["NOT_MEASURED", "card_environment", "cell", "duration", "link", "percent", "quoted", "render", "size"]
-
 NOT_MEASURED = "not measured"
 
 
 def render(template: str, **values: Any) -> str:
-    """The text of a template in `cards/`."""
+    """Render a template of `cards/`."""
     return _compiled(template).render(values)
 
 
@@ -26,7 +24,7 @@ def _compiled(template: str) -> jinja2.Template:
 
 
 def card_environment() -> jinja2.Environment:
-    """In which all cards are rendered; its filters keep text in its table cell and print numbers."""
+    """Return the environment of all cards, whose filters escape table cells and format numbers."""
     environment = jinja2.Environment(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     )
@@ -36,33 +34,43 @@ def card_environment() -> jinja2.Environment:
 
 
 def cell(text: Any) -> str:
-    """Text that cannot leave its table cell, nor be taken for markup."""
+    """Escape text so that it stays in its table cell and is not read as markup."""
     plain = " ".join(str(text).split())
     return plain.replace("&", "&amp;").replace("<", "&lt;").replace("|", r"\|").replace("`", "'")
 
 
 def quoted(text: Any) -> str:
-    """Text as a string of Python that cannot leave its quotes nor its fence, nor be taken for markup."""
+    """Return text as a Python string that stays in its quotes and its fence and is not read as markup."""
     return json.dumps(str(text), ensure_ascii=False).replace("`", r"\u0060").replace("<", r"\u003c")
 
 
 def link(address: str | None) -> str | None:
-    """An address that may stand between the brackets of a Markdown link; `None` for anything but the web's."""
+    """Return an address that is safe in a Markdown link; `None` for anything but a web address."""
     if address is None or not address.startswith(("https://", "http://")):
         return None
     return "".join(letter if letter.isalnum() or letter in "-._~:/?#@!&+,;=%" else "" for letter in address)
 
 
 def percent(fraction: float | None) -> str:
-    """A fraction in percent."""
+    """Format a fraction in percent."""
     return NOT_MEASURED if fraction is None else f"{100 * fraction:.1f} %"
 
 
 def size(num_bytes: float | None) -> str:
-    """Bytes in the unit that leaves the fewest digits."""
+    """Format bytes in the unit that leaves the fewest digits."""
     if num_bytes is None:
         return NOT_MEASURED
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if num_bytes >= scale:
             return f"{num_bytes / scale:.1f} {unit}"
     return f"{num_bytes:.0f} bytes"
+
+
+def machine_line(machine: dict[str, Any]) -> str:
+    """Describe a recorded machine in one line."""
+    memory = machine.get("memory_bytes")
+    cpu, capability = machine.get("cpu"), machine.get("capability")
+    cpu = f"{cpu} ({capability})" if cpu and capability else cpu
+    parts = [machine.get("gpu"), cpu, f"{machine['cores']} cores" if machine.get("cores") else None]
+    parts.append(f"{size(memory)} of memory" if memory else None)
+    return ", ".join(str(part) for part in parts if part) or "not recorded"

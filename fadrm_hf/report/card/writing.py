@@ -1,7 +1,7 @@
 """README.md and its pictures, made from the manifest, the tables and the results.
 
-Nothing on it is typed by hand, and what was not measured says so. The manifest and the results of an artifact that
-was downloaded are other people's words: they are escaped wherever they stand.
+Nothing on a card is typed by hand, and missing measurements are named as such. The manifest and the results of a
+downloaded artifact are foreign text, which is escaped everywhere.
 """
 
 import json
@@ -11,20 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
-from datasets import List
 
 from fadrm_hf.artifact.manifest import Manifest, TableBytes, table_bytes
 from fadrm_hf.artifact.reading import reading, table_files
-from fadrm_hf.builders.soft_labels import label_features
+from fadrm_hf.builders.soft_labels import label_features, row_bytes
 from fadrm_hf.labels.codecs import find_codec
-from fadrm_hf.methods import METHODS
+from fadrm_hf.methods import recorded_setting
 from fadrm_hf.report.card.metadata import card_metadata, card_title, method_name, nested_ipc, public_source
 from fadrm_hf.report.card.results import Result, accuracy_bars, read_results, render_results
-from fadrm_hf.report.card.scores import KINDS, Scores, course_rows, read_scores, score_rows, whole_looks
-from fadrm_hf.report.card.text import quoted, render, size
-from fadrm_hf.report.pictures import write_pictures
+from fadrm_hf.report.card.scores import KINDS, Scores, complete_points, read_scores, score_rows, trajectory_rows
+from fadrm_hf.report.card.text import machine_line, quoted, render
+from fadrm_hf.report.pictures.card import write_pictures
 from fadrm_hf.runtime.files import write_bytes
 from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER, RunFolder
 
@@ -38,13 +36,12 @@ def write_card(folder: Path, manifest: Manifest, work: Path | None = None, name:
     Args:
         folder: The artifact, with its tables.
         manifest: Its manifest; sizes are taken from the tables.
-        work: The run's folder of shards, from which pictures of the recovery are drawn.
-        name: Repository id that the card's examples load. `None`: the one that the card there already names, else
-            the folder's name.
+        work: The run's work folder, for pictures of the recovery.
+        name: Repository id for the card's examples, by default that of the card it replaces, else the folder's name.
     """
     results, scores = read_results(folder), read_scores(folder)
-    course = whole_looks(scores) if scores else []
-    write_pictures(folder, manifest.classes.names, accuracy_bars(results), course, work)
+    trajectory = complete_points(scores) if scores else []
+    write_pictures(folder, manifest.classes.names, accuracy_bars(results), trajectory, work)
     run = RunFolder(folder)
     manifest = replace(manifest, bytes=_sizes(folder, manifest))
     rows = _first_row(folder, IMAGES_FOLDER), _first_label_row(folder, manifest)
@@ -61,15 +58,15 @@ def render_card(
     name: str,
     scores: Scores | None = None,
 ) -> str:
-    """The text of the card.
+    """Render the text of the card.
 
     Args:
-        manifest: What the artifact is and how it was made.
+        manifest: The artifact's manifest.
         results: Its evaluations.
         rows: A row of the images table and one of the soft-label table, as text; an empty one is left out.
-        pictures: Which of "grid", "recovery", "accuracy" and "information" there are.
-        name: What the examples load: a repository id, or the name of a folder.
-        scores: What `fadrm-hf score` found, if it was run.
+        pictures: Which of "grid", "recovery", "accuracy" and "information" exist.
+        name: Repository id or name of a folder, for the examples.
+        scores: The results of `fadrm-hf score`, if it was run.
     """
     values = vars(manifest) | _facts(manifest) | _label_facts(manifest, name)
     return render(
@@ -88,7 +85,7 @@ def render_card(
 
 
 def _facts(manifest: Manifest) -> dict[str, Any]:
-    """What the template says about images, method and source."""
+    """Return the template's values about images, method and source."""
     return {
         "title": card_title(manifest),
         "method": method_name(manifest),
@@ -109,12 +106,12 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
 
 
 def _label_facts(manifest: Manifest, name: str) -> dict[str, Any]:
-    """What the template says about the soft labels; `name` is what the examples load."""
+    """Return the template's values about the soft labels; `name` is loaded by the examples."""
     codec = find_codec(manifest.label_codec)
     relabel = manifest.config.get("relabel", {})
     epochs = relabel.get("epochs") or manifest.label_epochs
     num_views = max(1, manifest.num_images * manifest.label_epochs)
-    in_float16 = manifest.num_images * epochs * _row_bytes("float16", len(manifest.classes.ids))
+    in_float16 = manifest.num_images * epochs * row_bytes(label_features("float16", len(manifest.classes.ids)))
     repository, _, commit = (manifest.label_repository or name).partition("@")
     pin = f"revision={quoted(commit)}, " if commit else ""
     return {
@@ -136,26 +133,19 @@ def _label_facts(manifest: Manifest, name: str) -> dict[str, Any]:
 
 
 def _score_facts(scores: Scores | None) -> dict[str, Any]:
-    """What the template says about the scores; nothing where there are none."""
+    """Return the template's values about the scores, empty if there are none."""
     if scores is None:
-        return {"score_rows": [], "course_rows": [], "unscored": [], "scored_by": {}}
+        return {"score_rows": [], "trajectory_rows": [], "missing_scores": [], "scored_by": {}}
     return {
         "score_rows": score_rows(scores),
-        "course_rows": course_rows(scores),
-        "unscored": [KINDS[name].title for name in KINDS if name in scores.missing],
+        "trajectory_rows": trajectory_rows(scores),
+        "missing_scores": [KINDS[name].title for name in KINDS if name in scores.missing],
         "scored_by": {"student": "?", "network": None, "has_taught": False} | dict(scores.settings),
     }
 
 
-def _row_bytes(codec: str, num_classes: int) -> int:
-    """Bytes of a row of the soft-label table before compression, view and label."""
-    features = label_features(codec, num_classes).values()
-    parts = [(f.feature.dtype, f.length) if isinstance(f, List) else (f.dtype, 1) for f in features]
-    return sum(np.dtype(dtype).itemsize * length for dtype, length in parts)
-
-
 def _sizes(folder: Path, manifest: Manifest) -> TableBytes:
-    """Bytes of the tables; labels that lie in a repository of their own are as large as their records say."""
+    """Return the bytes of the tables; for labels in a repository of their own, by their records."""
     sizes = table_bytes(folder)
     if manifest.label_repository is None:
         return sizes
@@ -164,20 +154,16 @@ def _sizes(folder: Path, manifest: Manifest) -> TableBytes:
 
 
 def published_name(card: Path) -> str | None:
-    """The repository id that the examples of an earlier card load."""
+    """Return the repository id that the examples of an earlier card load."""
     found = _LOADED_FROM_THE_HUB.search(card.read_text(encoding="utf-8")) if card.exists() else None
     return found[1] if found else None
 
 
 def _settings(config: dict[str, Any]) -> list[tuple[str, str, Any]]:
-    """The settings that had an effect: noise is chosen by no rule, and no steps recover nothing."""
-    method = config.get("method", {})
-    known = METHODS.get(method.get("name", ""))
-    starts_from, iterations = (
-        method.get(name, known and getattr(known, name)) for name in ("starts_from", "iterations")
-    )
-    idle = {"patches"} if starts_from == "noise" else set()
-    idle |= {"recover"} if iterations == 0 else set()
+    """Return the settings that had an effect: none of patches for noise, none of recovery without iterations."""
+    method = config.get("method", {}).get("name", "")
+    idle = {"patches"} if recorded_setting(method, config, "starts_from", None) == "noise" else set()
+    idle |= {"recover"} if recorded_setting(method, config, "iterations", None) == 0 else set()
     shown = [section for section in _SECTIONS if section not in idle]
     return [(section, key, value) for section in shown for key, value in config.get(section, {}).items()]
 
@@ -186,24 +172,14 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def machine_line(machine: dict[str, Any]) -> str:
-    """What `describe_machine` recorded, in one line."""
-    memory = machine.get("memory_bytes")
-    cpu, capability = machine.get("cpu"), machine.get("capability")
-    cpu = f"{cpu} ({capability})" if cpu and capability else cpu
-    parts = [machine.get("gpu"), cpu, f"{machine['cores']} cores" if machine.get("cores") else None]
-    parts.append(f"{size(memory)} of memory" if memory else None)
-    return ", ".join(str(part) for part in parts if part) or "not recorded"
-
-
 def _first_label_row(folder: Path, manifest: Manifest) -> str:
-    """As `_first_row`; empty where the labels lie in a repository of their own and not here."""
+    """Return `_first_row` of the labels, or "" if they are in a repository of their own."""
     apart = manifest.label_repository is not None and not (folder / LABELS_FOLDER).exists()
     return "" if apart else _first_row(folder, LABELS_FOLDER)
 
 
 def _first_row(folder: Path, table: str) -> str:
-    """The first row of a table as JSON, an entry a line; pictures described, long lists shortened."""
+    """Return the first row of a table as JSON, an entry per line, with pictures described and long lists shortened."""
     file = table_files(folder, table)[0]
     with reading(file):
         row = next(pq.ParquetFile(file).iter_batches(1)).to_pylist()[0]

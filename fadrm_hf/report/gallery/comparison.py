@@ -1,4 +1,4 @@
-"""Several artifacts on one page: the same classes beside one another, accuracies and scores as plots."""
+"""Several artifacts on one page: the same classes side by side, accuracies and scores as plots."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,35 +21,35 @@ def write_comparison(
     Args:
         locations: At least two artifacts that have classes in common.
         output: Its folder.
-        works: The folder of shards of each, or `None`; see `write_gallery`.
-        reporter: Where progress goes.
+        works: The work folder of each, or `None`; see `write_gallery`.
+        reporter: Shows progress.
 
     Returns:
         The page.
 
     Raises:
-        ConfigError: If no class is in all of them.
+        ConfigError: If they have no class in common.
         ArtifactError: If one is damaged.
     """
     shared = _shared_classes(locations)
     artifacts: list[dict[str, Any]] = []
     for index, (location, work) in enumerate(zip(locations, works, strict=True)):
-        given = fetch_for_gallery(location)
-        folder, manifest, place = given["folder"], given["manifest"], f"{index:02d}"
-        pictures = draw_pictures(folder, manifest, output / place, work, reporter)
+        fetch_for_gallery(location)
+        folder, manifest, subfolder = location.folder, location.manifest, f"{index:02d}"
+        pictures = draw_pictures(folder, manifest, output / subfolder, work, reporter)
         name = None if location.name == str(folder) else location.name.partition("@")[0]
-        artifacts.append(facts_of(folder, manifest, pictures, name) | {"folder": place})
+        artifacts.append(facts_of(folder, manifest, pictures, name) | {"folder": subfolder})
     write_bytes(output / DATA, as_script("COMPARISON", {"ids": shared, "artifacts": artifacts}))
     return write_page(output, "compare", f"{len(locations)} distilled datasets compared")
 
 
 def _shared_classes(locations: Sequence[Location]) -> list[str]:
-    """The ids of the classes that all have, in the order of the first."""
+    """Return the ids of the common classes, in the order of the first artifact."""
     ids = [location.manifest.classes.ids for location in locations]
     shared = set(ids[0]).intersection(*ids[1:])
     if not shared:
         raise ConfigError(
             f"{', '.join(location.name for location in locations)} have no class in common (by id), expected "
-            "artifacts of one source; compare others"
+            "artifacts of one source; choose others"
         )
     return [label for label in ids[0] if label in shared]

@@ -1,4 +1,4 @@
-"""What the pages know besides their pictures: plain data, which they read as scripts, as a page from disk must."""
+"""The data of the pages besides their pictures, written as scripts, since a page from disk can read nothing else."""
 
 import json
 import math
@@ -13,7 +13,8 @@ from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.tables import label_names
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.labels.codecs import find_codec
-from fadrm_hf.report.card import ROWS, Result, card_title, method_name, public_source, read_results
+from fadrm_hf.report.card.metadata import card_title, method_name, public_source
+from fadrm_hf.report.card.results import Result, in_order, kind_title, read_results
 from fadrm_hf.report.card.scores import KINDS, read_scores, score_rows
 from fadrm_hf.report.card.text import quoted
 from fadrm_hf.report.card.writing import published_name
@@ -22,13 +23,13 @@ from fadrm_hf.runtime.run_folder import RunFolder
 
 
 def facts_of(folder: Path, manifest: Manifest, pictures: Pictures, name: str | None = None) -> dict[str, Any]:
-    """Everything a page says about an artifact.
+    """Collect everything that a page shows of an artifact.
 
     Args:
         folder: The artifact, with its card and its results.
         manifest: Its manifest.
-        pictures: What the sheets hold.
-        name: What the examples load; the name on the card if not given.
+        pictures: The contents of the sheets.
+        name: Name of the artifact in the examples, by default that on the card.
 
     Raises:
         ArtifactError: If a file in `results/` is no result.
@@ -57,25 +58,22 @@ def facts_of(folder: Path, manifest: Manifest, pictures: Pictures, name: str | N
         "results": _result_rows(read_results(folder)),
         "scores": [] if scores is None else [list(row) for row in score_rows(scores)],
         "scoreValues": {} if scores is None else {KINDS[key].title: s.value for key, s in scores.scores.items()},
-        "course": [] if scores is None else [dict(look) for look in scores.course],
+        "course": [] if scores is None else [dict(point) for point in scores.course],
         "howTo": _how_to(name),
     }
 
 
 def as_script(variable: str, value: Any) -> bytes:
-    """A script that defines one variable, in which no text can end the script or begin markup."""
+    """Return a script that defines one variable, in which no text can end the script or begin markup."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     safe = re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
     return f'"use strict";\nconst {variable} = {safe};\n'.encode()
 
 
 def _result_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """The evaluations, in the order of the card's table; accuracies as fractions."""
-    kinds = list(ROWS)
-    known = {kind: place for place, kind in enumerate(kinds)}
-    ordered = sorted(results, key=lambda result: known.get((result["images"], result["labels"]), len(kinds)))
+    """Return the evaluations in the order of the card's table, with accuracies as fractions."""
     try:
-        return [_result_row(result) for result in ordered]
+        return [_result_row(result) for result in in_order(results)]
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ArtifactError(
             f"a file in results/ is not an evaluation ({error!r}); remove it, or run fadrm-hf train-student again"
@@ -83,9 +81,8 @@ def _result_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def _result_row(result: Result) -> dict[str, Any]:
-    kind = (result["images"], result["labels"])
     return {
-        "kind": ROWS.get(kind, f"{kind[0]} images + {kind[1]} labels"),
+        "kind": kind_title(result),
         "own": result["images"] == "distilled",
         "student": str(result["student"]),
         "protocol": str(result["protocol"]),
@@ -102,29 +99,29 @@ def _summary(found: Mapping[str, float] | None) -> dict[str, float] | None:
         return None
     summary = {name: float(found[name]) for name in ("mean", "std")}
     if not all(map(math.isfinite, summary.values())):
-        raise ValueError(f"{summary} is no accuracy")
+        raise ValueError(f"{summary} is not an accuracy")
     return summary
 
 
 def _how_to(name: str) -> list[dict[str, str]]:
-    """How the artifact is used, each with what to copy."""
-    shown, typed = quoted(name), shlex.quote(name)
+    """Return examples of the artifact's use, each with code to copy."""
+    in_python, in_shell = quoted(name), shlex.quote(name)
     return [
         {
             "title": "Images, with datasets alone",
             "language": "Python",
-            "code": f'from datasets import load_dataset\n\nimages = load_dataset({shown}, split="train")',
+            "code": f'from datasets import load_dataset\n\nimages = load_dataset({in_python}, split="train")',
         },
         {
-            "title": "Training batches, every view as the teachers saw it",
+            "title": "Training batches, with every view as the teachers saw it",
             "language": "Python",
             "code": "from fadrm_hf import load_distilled\n\n"
-            f"for batch in load_distilled({shown}).batches(range(1)):\n"
+            f"for batch in load_distilled({in_python}).batches(range(1)):\n"
             "    batch.images, batch.labels, batch.logits",
         },
         {
-            "title": "A student, trained as the results above",
+            "title": "A student, trained like those above",
             "language": "Shell",
-            "code": f"fadrm-hf train-student {typed} --student timm/resnet18",
+            "code": f"fadrm-hf train-student {in_shell} --student timm/resnet18",
         },
     ]

@@ -1,4 +1,4 @@
-"""A page served to the browsers of this machine, for those that show nothing from disk."""
+"""A page served to browsers of this machine, for those that open no pages from disk."""
 
 import threading
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from pathlib import Path
 
 @contextmanager
 def served(folder: Path, port: int = 0) -> Iterator[str]:
-    """Answer this machine, and nobody else, while the block lasts.
+    """Serve a folder to this machine alone while the block lasts.
 
     Args:
-        folder: What is served.
-        port: Where; 0 for any that is free.
+        folder: The folder.
+        port: The port; 0 for any that is free.
 
     Yields:
         The address.
@@ -33,7 +33,7 @@ def served(folder: Path, port: int = 0) -> Iterator[str]:
 
 
 class _Quiet(SimpleHTTPRequestHandler):
-    """Serves files without telling of each."""
+    """A handler that does not log each request."""
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
+        """Log nothing."""

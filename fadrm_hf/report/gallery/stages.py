@@ -1,7 +1,6 @@
-"""Which images a gallery shows: those of the artifact, and what the run's work folder still knows of their making.
+"""The images of a gallery: those of the artifact, and earlier stages of them from the run's work folder.
 
-A published artifact has no work folder. So what came from one is kept in the gallery's own sheets, which a gallery
-that is made again takes over.
+A published artifact has no work folder, so a regenerated gallery copies the earlier stages from the previous one.
 """
 
 import shutil
@@ -26,7 +25,7 @@ from fadrm_hf.report.gallery.sheets import (
     Stage,
     draw_part,
     draw_whole,
-    read_record,
+    read_pictures,
     snapshot_name,
 )
 from fadrm_hf.runtime.files import load_tensors
@@ -55,36 +54,37 @@ class Snapshot:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Its title on the page."""
         return f"iteration {self.iteration:,}, {'after' if self.is_injected else 'before'} the residual"
 
 
 def draw_pictures(artifact: Path, manifest: Manifest, output: Path, work: Path | None, reporter: Reporter) -> Pictures:
-    """Draw every stage there is, or take it over.
+    """Draw the sheets of every stage, or copy them from an earlier gallery.
 
     Args:
         artifact: Folder with the images table, and perhaps an earlier gallery.
         manifest: Its manifest.
         output: The gallery's folder.
-        work: The run's folder of shards, or `None`.
-        reporter: Where progress goes.
+        work: The run's work folder, if there is one.
+        reporter: Shows progress.
     """
     shards = _start_shards(work, manifest)
     snapshots = _snapshots(work, manifest) if shards else []
     earlier = None if shards else _earlier(artifact / GALLERY, manifest)
     if earlier is not None:
-        return _take_over(artifact, manifest, output, earlier, reporter)
+        return _copy_earlier(artifact, manifest, output, earlier, reporter)
     has_start = bool(shards) and recorded_setting(manifest.method, manifest.config, "iterations", 0) > 0
-    num_images = manifest.num_images * (1 + has_start) + sum(len(look.rows) for look in snapshots)
+    num_images = manifest.num_images * (1 + has_start) + sum(len(snapshot.rows) for snapshot in snapshots)
     pictures = Pictures.plan(manifest, num_images)
     stages = []
     with reporter.stage("gallery", pictures.ipc * (1 + has_start)) as task:
         if has_start:
             stages.append(pictures.whole_stage(START, _STARTS.get(_starts_from(manifest), "real image"), 0))
             draw_whole(output, pictures, stages[0], task.counting(_patches(shards, manifest), pictures.num_classes))
-        for look in snapshots:
-            stage = pictures.part_stage(snapshot_name(len(stages)), look.title, look.iteration, look.rows)
-            draw_part(output, pictures, stage, look.images)
+        for snapshot in snapshots:
+            name = snapshot_name(len(stages))
+            stage = pictures.part_stage(name, snapshot.title, snapshot.iteration, snapshot.rows)
+            draw_part(output, pictures, stage, snapshot.images)
             stages.append(stage)
         return pictures.with_stages([*stages, _draw_recovered(artifact, manifest, output, pictures, task)])
 
@@ -97,21 +97,21 @@ def _draw_recovered(artifact: Path, manifest: Manifest, output: Path, pictures: 
 
 
 def _earlier(gallery: Path, manifest: Manifest) -> Pictures | None:
-    """What an earlier gallery of this artifact shows, if it shows more than the artifact's own images."""
-    pictures = read_record(gallery)
+    """Return the contents of an earlier gallery, if it has more than the artifact's own images."""
+    pictures = read_pictures(gallery)
     if pictures is None or all(stage.name == RECOVERED for stage in pictures.stages):
         return None
     num_images = sum(len(stage.rows) if stage.rows else manifest.num_images for stage in pictures.stages)
     if not pictures.has_same_sheets(Pictures.plan(manifest, num_images)):
         raise ArtifactError(
-            f"{gallery.name}/ shows images of another artifact or version; remove that folder, and make it again with "
+            f"{gallery.name}/ has images of another artifact or version; remove that folder, and regenerate it with "
             "fadrm-hf gallery"
         )
     return pictures
 
 
-def _take_over(artifact: Path, manifest: Manifest, output: Path, earlier: Pictures, reporter: Reporter) -> Pictures:
-    """The earlier gallery's stages, but for the images themselves, which are drawn from the artifact."""
+def _copy_earlier(artifact: Path, manifest: Manifest, output: Path, earlier: Pictures, reporter: Reporter) -> Pictures:
+    """Copy the earlier gallery's stages, and draw the images themselves from the artifact."""
     kept = [stage for stage in earlier.stages if stage.name != RECOVERED]
     for file in (file for stage in kept for file in stage.files):
         if not (artifact / GALLERY / file).is_file():
@@ -124,36 +124,36 @@ def _take_over(artifact: Path, manifest: Manifest, output: Path, earlier: Pictur
 
 
 def _start_shards(work: Path | None, manifest: Manifest) -> list[Path]:
-    """The files of starting images; none unless they are all there."""
+    """Return the files of starting images; none unless they are complete."""
     files = sorted((work / PATCHES).glob("*.safetensors")) if work else []
     return files if sum(len(load_tensors(file)["label"]) for file in files) == manifest.num_images else []
 
 
 def _patches(shards: Sequence[Path], manifest: Manifest) -> Iterator[Tensor]:
-    """The starting images in the order of the images table; classes are in the shards as they follow each other."""
+    """Yield the starting images in the order of the images table."""
     tables = [load_tensors(file) for file in shards]  # mapped, not read
     rows = torch.cat([table["ipc_index"] * len(manifest.classes.ids) + table["label"] for table in tables])
-    place = {row: position for position, row in enumerate(rows.tolist())}
+    positions = {row: position for position, row in enumerate(rows.tolist())}
     ends = torch.tensor([len(table["label"]) for table in tables]).cumsum(0).tolist()
     for row in range(manifest.num_images):
-        index = bisect_right(ends, place[row])
-        yield tables[index]["images"][place[row] - (ends[index - 1] if index else 0)]
+        index = bisect_right(ends, positions[row])
+        yield tables[index]["images"][positions[row] - (ends[index - 1] if index else 0)]
 
 
 def _snapshots(work: Path | None, manifest: Manifest) -> list[Snapshot]:
-    """What was kept between the beginning and the end, which the other stages show."""
-    looks = [load_tensors(file) for file in sorted((work / SNAPSHOTS).glob("*.safetensors"))] if work else []
-    if len(looks) < 3 or work is None:
+    """Return the snapshots between the beginning and the end, which the other stages show."""
+    shards = [load_tensors(file) for file in sorted((work / SNAPSHOTS).glob("*.safetensors"))] if work else []
+    if len(shards) < 3 or work is None:
         return []
     rows = _rows_of_first_shard(work, manifest)
     return [
-        Snapshot(int(look["iteration"]), int(look["iteration"]) == int(before["iteration"]), rows, look["images"])
-        for before, look in pairwise(looks[:-1])
+        Snapshot(int(shard["iteration"]), int(shard["iteration"]) == int(before["iteration"]), rows, shard["images"])
+        for before, shard in pairwise(shards[:-1])
     ]
 
 
 def _rows_of_first_shard(work: Path, manifest: Manifest) -> tuple[int, ...]:
-    """The rows of the images that snapshots are kept of, in their order."""
+    """Return the rows of the images in the snapshots, in their order."""
     num_classes = len(manifest.classes.ids)
     shard = recovery_shards(num_classes, manifest.ipc, manifest.settings("recover", RecoverConfig))[0]
     start = load_tensors(work / PATCHES / f"{range_name(shard.classes)}.safetensors")

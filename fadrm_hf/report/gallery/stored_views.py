@@ -1,4 +1,4 @@
-"""A sample of the stored views: how the teachers saw an image, and what they said of it."""
+"""A sample of the stored views: each image as the teachers saw it, with their predictions."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,20 +13,20 @@ from fadrm_hf.labels.codecs import find_codec
 
 _VIEWS_PER_IMAGE = 4  # at most: the first epochs
 _MOST_VIEWS = 4000  # about 120 bytes each
-_TOP = 5  # classes that are named; the page says what is left to the others
+_TOP = 5  # classes that are named; the page shows the rest as one number
 
 
 def sample_views(tables: Iterable[tuple[Path, pq.ParquetFile]], manifest: Manifest) -> dict[int, list[dict[str, Any]]]:
-    """Stored views of all images if they are few, else of the first of every class; one of each of the first epochs.
+    """Return stored views of all images if they are few, else of the first of every class, from the first epochs.
 
     Args:
-        tables: The files of soft labels, in row order; no more are opened than are needed.
+        tables: The files of soft labels, in row order; only those needed are opened.
         manifest: The artifact's.
 
     Returns:
-        By row of the images table its views, each with its "epoch", "crop" (top, left, height, width), "flip", "mix"
-        (row, crop, flip and box of what is mixed in, or `None`) and "top": the most probable classes with their
-        probabilities, by softmax at temperature 1, as the codec keeps them; empty if no labels are stored.
+        The views by row of the images table, each with its "epoch", "crop" (top, left, height, width), "flip", "mix"
+        (row, crop, flip and box of the image mixed in, or `None`) and "top": the most probable classes with their
+        probabilities, by softmax at temperature 1, as the codec stores them; empty if no labels are stored.
 
     Raises:
         ArtifactError: If a file is damaged.
@@ -67,7 +67,7 @@ def _view(rows: Arrays, index: int, epoch: int, top: list[list[float]]) -> dict[
 
 
 def _top_classes(rows: Arrays, manifest: Manifest) -> list[list[list[float]]]:
-    """Of each row the most probable classes, the first of equal ones first, with their probabilities."""
+    """Return the most probable classes of each row with their probabilities, equal ones in class order."""
     codec, num_classes = find_codec(manifest.label_codec), len(manifest.classes.ids)
     if not codec.has_logits:
         return [[] for _ in rows["image"]]
@@ -81,7 +81,7 @@ def _top_classes(rows: Arrays, manifest: Manifest) -> list[list[list[float]]]:
 
 
 def _softmax(logits: Array) -> Array:
-    """(n, C) probabilities."""
+    """Return (n, C) probabilities."""
     exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     shares: Array = exponentials / exponentials.sum(axis=1, keepdims=True)
     return shares

@@ -1,4 +1,4 @@
-"""Accuracies beside one another: what an artifact is compared with, methods and their cost, architectures."""
+"""Accuracies side by side: an artifact and its baselines, methods and their cost, architectures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ _BAR: dict[str, Any] = {"height": 0.62, "error_kw": {"capsize": 2.5, "lw": 1}}
 
 
 def draw_accuracy(bars: Sequence[tuple[str, float, float]]) -> bytes:
-    """Horizontal bars with error bars; (text, mean, standard deviation), as fractions."""
+    """Draw horizontal bars with error bars from (text, mean, standard deviation), as fractions."""
     with new_figure(7, 0.36 * len(bars) + 0.75) as figure:
         axes = figure.subplots()
         colours = [BLUE if text.startswith("distilled") else GREY for text, _, _ in bars]
@@ -33,7 +33,7 @@ def draw_accuracy(bars: Sequence[tuple[str, float, float]]) -> bytes:
 
 
 def draw_comparison(rows: Sequence[dict[str, Any]]) -> bytes:
-    """Methods beside one another: accuracy with its standard deviation; the same against the time of distillation.
+    """Draw the accuracy of methods with its standard deviation, by itself and against the time of distillation.
 
     Args:
         rows: Each with "method", "title", "top1_mean" and "top1_std" as fractions, and "distillation_seconds".
@@ -50,7 +50,7 @@ def draw_comparison(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 def draw_ranking(rows: Sequence[dict[str, Any]]) -> bytes:
-    """Architectures by their accuracy after training on everything, and after training on a distilled dataset.
+    """Draw the accuracy of architectures trained on the whole dataset against that on a distilled one.
 
     Args:
         rows: Each with "title", and "whole_mean", "whole_std", "distilled_mean" and "distilled_std" as fractions.
@@ -69,15 +69,15 @@ def draw_ranking(rows: Sequence[dict[str, Any]]) -> bytes:
 def _draw_bars(
     axes: Any, texts: Sequence[str], means: Sequence[float], errors: Sequence[float], colours: Sequence[str]
 ) -> None:
-    """Bars from the top down, each with its value at its end."""
-    places = range(len(texts))
-    axes.barh(places, means, xerr=errors, color=colours, **_BAR)
-    axes.set_yticks(places, texts)
+    """Draw bars from top to bottom, each with its value at its end."""
+    positions = range(len(texts))
+    axes.barh(positions, means, xerr=errors, color=colours, **_BAR)
+    axes.set_yticks(positions, texts)
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
     axes.invert_yaxis()
-    for place, mean, error in zip(places, means, errors, strict=True):
-        axes.annotate(f"{mean:.1f}", (mean + error, place), (5, 0), textcoords="offset points", va="center")
+    for position, mean, error in zip(positions, means, errors, strict=True):
+        axes.annotate(f"{mean:.1f}", (mean + error, position), (5, 0), textcoords="offset points", va="center")
 
 
 def _draw_costs(
@@ -87,7 +87,7 @@ def _draw_costs(
     errors: Sequence[float],
     colours: Sequence[str],
 ) -> None:
-    """Each method at what it takes and what it gives."""
+    """Draw the accuracy of each method against its time of distillation."""
     seconds = [row["distillation_seconds"] for row in rows]
     for x, y, error, colour in zip(seconds, means, errors, colours, strict=True):
         axes.errorbar([x], [y], yerr=[error], fmt="o", color=colour, **ERRORS)

@@ -19,20 +19,19 @@ def write_pictures(
     folder: Path,
     class_names: Sequence[str],
     bars: Sequence[tuple[str, float, float]],
-    course: Sequence[Mapping[str, float]] = (),
+    trajectory: Sequence[Mapping[str, float]] = (),
     work: Path | None = None,
 ) -> None:
-    """Draw what there is to show into `assets/`; pictures of the recovery need its shards and log.
+    """Draw the pictures of an artifact into `assets/`, as far as there is data for them.
 
     Args:
         folder: The artifact.
         class_names: Names in label order.
         bars: (text, mean, standard deviation) of each accuracy, as fractions.
-        course: Looks at the information in the images along their optimisation (`draw_information`); start and end
-            alone are no course.
-        work: The run's folder of shards; without it, the pictures of the recovery stay as they are.
+        trajectory: Information in the images along their optimisation (`draw_information`), if it has more points
+            than start and end.
+        work: The run's work folder; without it, the pictures of the recovery stay as they are.
     """
-    run = RunFolder(folder)
     run = RunFolder(folder)
     if work is not None:
         patches, recovered = (_first_images(work / stage) for stage in (PATCHES, RECOVERED))
@@ -44,14 +43,14 @@ def write_pictures(
     if bars:
         write_bytes(run.picture("accuracy"), draw_accuracy(bars))
     information = run.picture("information")
-    if len(course) > 2:
-        write_bytes(information, draw_information(course))
+    if len(trajectory) > 2:
+        write_bytes(information, draw_information(trajectory))
     else:
-        information.unlink(missing_ok=True)  # of scores that are no more
+        information.unlink(missing_ok=True)  # of earlier scores
 
 
 def _first_images(shards: Path) -> dict[int, Tensor]:
-    """Label -> the image of ipc index 0, of the first classes."""
+    """Return label -> the image of ipc index 0, of the first classes."""
     found: dict[int, Tensor] = {}
     for file in sorted(shards.glob("*.safetensors")):
         if len(found) >= _GRID_CLASSES:
@@ -65,6 +64,6 @@ def _first_images(shards: Path) -> dict[int, Tensor]:
 def _recovery_records(log: Path) -> list[dict[str, float]]:
     if not log.exists():
         return []
-    # A machine that lost power leaves a line half written.
+    # After a power failure the last line may be incomplete.
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
     return [line for line in lines if line.get("stage") == "recover" and "iteration" in line and CURVES.keys() & line]

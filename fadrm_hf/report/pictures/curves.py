@@ -1,4 +1,4 @@
-"""Accuracy along something: an axis of an ablation, images per class, bytes of labels."""
+"""Accuracy as a function of an ablated setting, of images per class, or of label bytes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ from fadrm_hf.report.pictures.style import (
 
 @dataclass(frozen=True)
 class Series:
-    """What one method reaches at several numbers of images per class.
+    """The accuracy of one method at several numbers of images per class.
 
     Attributes:
-        title: What it is called.
+        title: The method's name.
         points: (images per class, mean, standard deviation) as fractions, ascending.
-        is_baseline: Whether the others are held against it.
+        is_baseline: Whether the others are compared with it.
     """
 
     title: str
@@ -41,13 +41,13 @@ class Series:
 
 @dataclass(frozen=True)
 class StoredLabels:
-    """Labels stored in one way, and what students reach with them.
+    """Labels stored by one codec, and the accuracy of students trained with them.
 
     Attributes:
-        title: Of the codec.
-        num_bytes: Of the label table.
+        title: Title of the codec.
+        num_bytes: Bytes of the label table.
         mean: Top-1 accuracy as a fraction.
-        std: Its deviation over seeds; `None` of one seed.
+        std: Its deviation over seeds; `None` for a single seed.
         is_whole: Whether every epoch is stored.
     """
 
@@ -59,23 +59,23 @@ class StoredLabels:
 
 
 def draw_axis(name: str, points: Sequence[tuple[Any, float, float]], lines: Sequence[Line]) -> bytes:
-    """Accuracy along an axis with its standard deviation; what it is held against as lines with theirs.
+    """Draw accuracy along an axis with its standard deviation, and baselines as horizontal lines.
 
     Args:
-        name: Of the axis.
+        name: Name of the axis.
         points: (value, mean, standard deviation) as fractions; values that are all numbers are drawn to scale.
-        lines: (text, mean, standard deviation) likewise.
+        lines: (text, mean, standard deviation) of the baselines.
     """
     values = [value for value, _, _ in points]
     is_scale = len(values) > 1 and all(type(value) in (int, float) for value in values)
     ordered = sorted(points, key=lambda point: point[0]) if is_scale else points
-    places = [value for value, _, _ in ordered] if is_scale else list(range(len(ordered)))
+    positions = [value for value, _, _ in ordered] if is_scale else list(range(len(ordered)))
     means, errors = (percent([point[part] for point in ordered]) for part in (1, 2))
     with new_figure(5.2, 3.2) as figure:
         axes = figure.subplots()
         ends = draw_lines(axes, lines)
-        axes.errorbar(places, means, yerr=errors, fmt="o-" if is_scale else "o", color=BLUE, **ERRORS)
-        axes.set_xticks(places, [plain(str(value), 24) for value, _, _ in ordered])
+        axes.errorbar(positions, means, yerr=errors, fmt="o-" if is_scale else "o", color=BLUE, **ERRORS)
+        axes.set_xticks(positions, [plain(str(value), 24) for value, _, _ in ordered])
         axes.tick_params(axis="x", rotation=0 if is_scale else 20)
         axes.grid(False, axis="x")
         axes.set(xlabel=plain(name, 60), ylabel=TOP1)
@@ -85,11 +85,11 @@ def draw_axis(name: str, points: Sequence[tuple[Any, float, float]], lines: Sequ
 
 
 def draw_images_per_class(series: Sequence[Series], lines: Sequence[Line]) -> bytes:
-    """Accuracy of several methods against images per class, which are drawn by their logarithm.
+    """Draw the accuracy of several methods against images per class, on a logarithmic axis.
 
     Args:
         series: The methods; baselines are grey.
-        lines: What does not depend on the images per class, such as the whole dataset.
+        lines: Accuracies that do not depend on images per class, such as that of the whole dataset.
     """
     counts = sorted({ipc for each in series for ipc, _, _ in each.points})
     with new_figure(6.5, 4.2) as figure:
@@ -110,28 +110,22 @@ def draw_images_per_class(series: Sequence[Series], lines: Sequence[Line]) -> by
 
 
 def draw_label_bytes(stored: Sequence[StoredLabels]) -> bytes:
-    """Accuracy against the bytes of the soft labels, drawn by their logarithm; of one seed no error bar is known."""
+    """Draw accuracy against the bytes of the soft labels, on a logarithmic axis; a single seed has no error bar."""
     with new_figure(6.5, 4) as figure:
         axes = figure.subplots()
         for is_whole, colour, marker, text in (
             (True, BLUE, "o", "every epoch stored"),
-            (False, ORANGE, "s", "some epochs stored, read again"),
+            (False, ORANGE, "s", "some epochs stored and reused"),
         ):
-            shown = [each for each in stored if each.is_whole == is_whole]
-            for number, each in enumerate(shown):
-                error = None if each.std is None else [100 * each.std]
-                axes.errorbar([each.num_bytes / 1e6], [100 * each.mean], yerr=error, fmt=marker, color=colour,
+            for number, labels in enumerate(labels for labels in stored if labels.is_whole == is_whole):
+                error = None if labels.std is None else [100 * labels.std]
+                axes.errorbar([labels.num_bytes / 1e6], [100 * labels.mean], yerr=error, fmt=marker, color=colour,
                               mfc="white" if error is None else colour,
                               label=text if number == 0 else None, **ERRORS)  # fmt: skip
         scale_by_logarithm(axes.xaxis)
         axes.set(xlabel="soft labels (MB)", ylabel=TOP1)
         axes.margins(x=0.14, y=0.12)
         axes.legend(frameon=False, loc="lower right")
-        label_points(
-            axes,
-            [
-                (each.num_bytes / 1e6, 100 * each.mean, 100 * (each.std or 0.0), plain(each.title, 30))
-                for each in stored
-            ],
-        )
+        points = ((each.num_bytes / 1e6, 100 * each.mean, 100 * (each.std or 0.0), each.title) for each in stored)
+        label_points(axes, [(x, y, error, plain(title, 30)) for x, y, error, title in points])
         return to_png(figure)

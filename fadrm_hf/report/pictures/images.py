@@ -1,4 +1,4 @@
-"""What becomes of images while they are distilled: to the eye, to the losses, to their information."""
+"""Images in the course of their distillation: before and after, their losses, their information."""
 
 import itertools
 from collections import defaultdict
@@ -14,7 +14,7 @@ _ENTROPIES = {"pixel_entropy": "entropy of pixels (bits)", "feature_entropy": "e
 
 
 def draw_grid(class_names: Sequence[str], patches: dict[int, Tensor], recovered: dict[int, Tensor]) -> bytes:
-    """One column per class: the starting image above, what became of it below.
+    """Draw one column per class: the starting image above, the distilled image below.
 
     Args:
         class_names: Names in label order.
@@ -36,7 +36,7 @@ def draw_grid(class_names: Sequence[str], patches: dict[int, Tensor], recovered:
 
 
 def draw_recovery(records: Sequence[dict[str, float]]) -> bytes:
-    """The losses over the iterations, each the mean over shards; a residual shows as a jump.
+    """Draw the mean losses of all shards over the iterations; a residual is visible as a jump.
 
     Args:
         records: Each with "iteration" and any of "ce" and "bn".
@@ -54,25 +54,26 @@ def draw_recovery(records: Sequence[dict[str, float]]) -> bytes:
         return to_png(figure)
 
 
-def draw_information(course: Sequence[Mapping[str, float]]) -> bytes:
-    """Information density over the iterations (FADRM, Fig. 3): optimising is drawn through, mixing in is dashed.
+def draw_information(trajectory: Sequence[Mapping[str, float]]) -> bytes:
+    """Draw information density over the iterations (FADRM, Fig. 3): solid while optimised, dashed where mixed in.
 
-    A bit is as long on both axes, so that what hardly moves looks so.
+    Both axes have the same scale, so that small changes look small.
 
     Args:
-        course: Looks in order, as `fadrm_hf.report.card.scores.Scores` holds them; two at one iteration are before
-            and after real patches were mixed in.
+        trajectory: Points in order (`fadrm_hf.report.card.scores.Scores`); two points at one iteration are before and
+            after real patches were mixed in.
     """
-    span = 1.25 * max(_range([look[name] for look in course]) for name in _ENTROPIES) or 1.0
+    ranges = [sorted(point[name] for point in trajectory) for name in _ENTROPIES]
+    span = 1.25 * max(values[-1] - values[0] for values in ranges) or 1.0
     with new_figure(7.4, 2.8) as figure:
         for axes, (name, title) in zip(figure.subplots(1, 2), _ENTROPIES.items(), strict=True):
-            for before, after in itertools.pairwise(course):
+            for before, after in itertools.pairwise(trajectory):
                 _draw_step(axes, before, after, name)
-            axes.plot([look["iteration"] for look in course], [look[name] for look in course], "o", color=BLUE, ms=3.5)
-            axes.set(xlabel="iteration", title=title)
-            axes.set_ylim(*_limits([look[name] for look in course], span))
+            values = [point[name] for point in trajectory]
+            axes.plot([point["iteration"] for point in trajectory], values, "o", color=BLUE, ms=3.5)
+            axes.set(xlabel="iteration", title=title, ylim=_limits(values, span))
             axes.margins(x=0.06)
-        if _num_residuals(course):
+        if any(before["iteration"] == after["iteration"] for before, after in itertools.pairwise(trajectory)):
             figure.legend(handles=_handles(), loc="outside lower center", ncols=2, frameon=False)
         return to_png(figure)
 
@@ -83,18 +84,10 @@ def _draw_step(axes: Any, before: Mapping[str, float], after: Mapping[str, float
               color=ORANGE if is_residual else BLUE, ls=(0, (3, 1.5)) if is_residual else "-")  # fmt: skip
 
 
-def _range(values: Sequence[float]) -> float:
-    return max(values) - min(values)
-
-
 def _limits(values: Sequence[float], span: float) -> tuple[float, float]:
-    """An interval of a length around values."""
+    """Return an interval of a given length around the middle of some values."""
     middle = (max(values) + min(values)) / 2
     return middle - span / 2, middle + span / 2
-
-
-def _num_residuals(course: Sequence[Mapping[str, float]]) -> int:
-    return sum(a["iteration"] == b["iteration"] for a, b in itertools.pairwise(course))
 
 
 def _handles() -> list[Any]:

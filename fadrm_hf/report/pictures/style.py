@@ -1,7 +1,7 @@
-"""The one style of all pictures: colours, figures of one look, labels beside what they name, bytes of a PNG file.
+"""The style of all pictures: colours, figures, labels next to what they name, bytes of a PNG file.
 
-The colours are those of Okabe and Ito, which people who see fewer colours tell apart, but for the purple, which some
-of them see as grey. What is distilled is blue, what it is held against grey. Error bars are one standard deviation.
+The colours are those of Okabe and Ito, which colour-blind people can tell apart, except for the purple, which some of
+them see as grey. Distilled data is blue, baselines are grey. Error bars are one standard deviation.
 """
 
 import io
@@ -37,7 +37,7 @@ _STYLE: Any = {
     "axes.titlesize": 9.5,
     "figure.dpi": 140,
     "figure.facecolor": "white",
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is on every machine
+    "font.family": "DejaVu Sans",  # part of matplotlib, so every machine has it
     "font.size": 8.5,
     "grid.color": FAINT,
     "grid.linewidth": 0.8,
@@ -47,7 +47,7 @@ _STYLE: Any = {
     "xtick.color": _AXIS,
     "xtick.labelcolor": _INK,
     "xtick.labelsize": 8.5,
-    "xtick.minor.pad": 5,  # so that 2 and 5 of a decade stand in line with 1 and 10
+    "xtick.minor.pad": 5,  # so that 2 and 5 of a decade are in line with 1 and 10
     "ytick.color": _AXIS,
     "ytick.labelcolor": _INK,
     "ytick.labelsize": 8.5,
@@ -55,15 +55,15 @@ _STYLE: Any = {
 ERRORS: Mapping[str, Any] = {"capsize": 2.5, "elinewidth": 1, "capthick": 1}
 TOP1 = "top-1 accuracy at the last epoch (%)"
 _LINE = 11.0  # points from one line of text to the next
-_AWAY = (7, 11, 16, 22, 30, 40)  # points from a mark to its name, of which the nearest that is free is taken
-_LEADER_FROM = 16  # points from which on a thin line joins the two
+_AWAY = (7, 11, 16, 22, 30, 40)  # points from a mark to its name; the nearest free distance is taken
+_LEADER_FROM = 16  # points from which a thin line joins the two
 _DIRECTIONS = ((1, 0), (1, 1), (1, -1), (-1, 0), (0, 1), (0, -1), (-1, 1), (-1, -1))
 
 
 @contextmanager
 def new_figure(width: float, height: float) -> Iterator["Figure"]:
-    """An empty figure of a size in inches, and the style of all pictures while it is drawn."""
-    import matplotlib  # takes a third of a second, which a mistake in the input need not wait for
+    """Yield an empty figure of a size in inches, with the style of all pictures while it is drawn."""
+    import matplotlib  # takes a third of a second, which an error in the input need not wait for
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
@@ -71,7 +71,7 @@ def new_figure(width: float, height: float) -> Iterator["Figure"]:
 
 
 def to_png(figure: "Figure") -> bytes:
-    """The figure as a file, the same bytes each time."""
+    """Return the figure as a file, the same bytes each time."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings(
@@ -82,71 +82,66 @@ def to_png(figure: "Figure") -> bytes:
 
 
 def plain(text: str, length: int) -> str:
-    """`text`, shortened; matplotlib would take dollar signs for mathematics."""
+    """Shorten text and escape dollar signs, which matplotlib reads as mathematics."""
     short = text if len(text) <= length else text[: length - 1] + "…"
     return short.replace("$", r"\$")
 
 
 def percent(fractions: Sequence[float]) -> list[float]:
-    """Fractions as they are drawn."""
+    """Convert fractions to percent."""
     return [100 * fraction for fraction in fractions]
 
 
 def scale_by_logarithm(axis: Any) -> None:
-    """Let an axis of a picture (`axes.xaxis`) grow by factors, with plain numbers at 1, 2 and 5 of every decade."""
+    """Make an axis (`axes.xaxis`) logarithmic, with plain numbers at 1, 2 and 5 of every decade."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     axis.set_major_formatter(lambda value, _: f"{value:,g}")
     axis.set_minor_formatter(lambda value, _: f"{value:,g}" if f"{value:e}"[0] in "25" else "")
 
 
 def draw_lines(axes: "Axes", lines: Sequence[Line]) -> list[tuple[float, str, str]]:
-    """Draw what is held against across the whole width; its names, for `label_ends`."""
+    """Draw baselines across the whole width; return their names for `label_ends`."""
     for style, (_, mean, error) in zip(itertools.cycle(("--", ":", "-.")), lines, strict=False):
         axes.axhline(100 * mean, color=GREY, ls=style, lw=1.2, zorder=1)
         axes.axhspan(100 * (mean - error), 100 * (mean + error), color=GREY, alpha=0.13, lw=0, zorder=0)
     return [(100 * mean, text, _AXIS) for text, mean, _ in lines]
 
 
-def label_ends(axes: "Axes", ends: Sequence[tuple[float, str, str]]) -> None:
-    """Names right of the frame, (y, text, colour), moved apart where they would overlap; when all else is drawn."""
-    _lay_out(axes)
+def label_ends(axes: Any, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Write names, (y, text, colour), to the right of a finished frame, moved apart where they would overlap."""
+    axes.figure.draw_without_rendering()  # decides where everything will be
     heights = [axes.transData.transform((1, y))[1] * 72 / axes.figure.dpi for y, _, _ in ends]
-    order = sorted(range(len(ends)), key=lambda place: heights[place])
-    moved = _apart([heights[place] for place in order])
-    for place, height in zip(order, moved, strict=True):
-        y, text, colour = ends[place]
-        axes.annotate(plain(text, 30), (1, y), (5, height - heights[place]), axes.get_yaxis_transform(),
+    order = sorted(range(len(ends)), key=lambda index: heights[index])
+    moved = _move_apart([heights[index] for index in order])
+    for index, height in zip(order, moved, strict=True):
+        y, text, colour = ends[index]
+        axes.annotate(plain(text, 30), (1, y), (5, height - heights[index]), axes.get_yaxis_transform(),
                       "offset points", va="center", color=colour, annotation_clip=False)  # fmt: skip
 
 
-def _lay_out(axes: Any) -> None:
-    """Find out where everything will be."""
-    axes.figure.draw_without_rendering()
-
-
-def _apart(heights: Sequence[float]) -> list[float]:
-    """Ascending heights, those that are nearer to each other than a line of text moved around their middle."""
+def _move_apart(heights: Sequence[float]) -> list[float]:
+    """Move ascending heights that are closer than a line of text apart, around their middle."""
     groups: list[list[float]] = []
     for height in heights:
         groups.append([height])
-        while len(groups) > 1 and _places(groups[-1])[0] - _places(groups[-2])[-1] < _LINE:
+        while len(groups) > 1 and _spread(groups[-1])[0] - _spread(groups[-2])[-1] < _LINE:
             last = groups.pop()
             groups[-1] += last
-    return [place for group in groups for place in _places(group)]
+    return [height for group in groups for height in _spread(group)]
 
 
-def _places(group: Sequence[float]) -> list[float]:
-    """Heights of a group, a line apart."""
+def _spread(group: Sequence[float]) -> list[float]:
+    """Return heights a line apart, around the middle of a group."""
     first = sum(group) / len(group) - _LINE * (len(group) - 1) / 2
     return [first + _LINE * number for number in range(len(group))]
 
 
-def label_points(axes: "Axes", points: Sequence[tuple[float, float, float, str]]) -> None:
-    """Names beside points, (x, y, error, text): each at the nearest place that no mark, bar or other name takes.
+def label_points(axes: Any, points: Sequence[tuple[float, float, float, str]]) -> None:
+    """Write names next to points, (x, y, error, text), each at the nearest position free of marks, bars and names.
 
-    What decides about the frame, limits and labels of axes, must be set before.
+    The limits and labels of the axes must be set before.
     """
-    _lay_out(axes)
+    axes.figure.draw_without_rendering()  # decides where everything will be
     taken = [_mark(axes, x, y, error) for x, y, error, _ in points]
     for x, y, _, text in points:
         for away, direction in itertools.product(_AWAY, _DIRECTIONS):
@@ -155,7 +150,7 @@ def label_points(axes: "Axes", points: Sequence[tuple[float, float, float, str]]
             if _is_free(box, taken, axes.bbox):
                 break
             note.remove()
-        else:  # everything is full: beside its mark, over what is there
+        else:  # no free position: next to its mark, over whatever is there
             away, box = _AWAY[0], _beside(axes, (x, y), _AWAY[0], _DIRECTIONS[0], text).get_window_extent()
         if away >= _LEADER_FROM:
             _join(axes, (x, y), box)
@@ -163,7 +158,7 @@ def label_points(axes: "Axes", points: Sequence[tuple[float, float, float, str]]
 
 
 def _mark(axes: "Axes", x: float, y: float, error: float) -> "Bbox":
-    """What a point with its error bar takes, in pixels."""
+    """Return the box of a point with its error bar, in pixels."""
     from matplotlib.transforms import Bbox
 
     (left, bottom), (right, top) = (axes.transData.transform((x, y + sign * error)) for sign in (-1, 1))
@@ -171,20 +166,20 @@ def _mark(axes: "Axes", x: float, y: float, error: float) -> "Bbox":
 
 
 def _beside(
-    axes: "Axes", place: tuple[float, float], away: float, direction: tuple[int, int], text: str
+    axes: "Axes", point: tuple[float, float], away: float, direction: tuple[int, int], text: str
 ) -> "Annotation":
     right, up = direction
-    note = axes.annotate(text, place, (away * right, away * up * 0.8), textcoords="offset points",
+    note = axes.annotate(text, point, (away * right, away * up * 0.8), textcoords="offset points",
                          ha=("center", "left", "right")[right], va=("center", "bottom", "top")[up])  # fmt: skip
     note.set_in_layout(False)
     return note
 
 
-def _join(axes: "Axes", place: tuple[float, float], box: "Bbox") -> None:
-    """A thin line from a mark to a name that stands apart."""
-    x, y = axes.transData.transform(place)
+def _join(axes: "Axes", point: tuple[float, float], box: "Bbox") -> None:
+    """Draw a thin line from a mark to a distant name."""
+    x, y = axes.transData.transform(point)
     nearest = (min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1))
-    axes.annotate("", place, nearest, textcoords="figure pixels",
+    axes.annotate("", point, nearest, textcoords="figure pixels",
                   arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.7, "shrinkA": 1, "shrinkB": 3})  # fmt: skip
 
 

@@ -10,7 +10,7 @@ function shape(tag, attributes, ...children) {
   return made;
 }
 
-// A bar from 0 to `share` of its room, perhaps with a whisker of one deviation to both sides.
+// A bar from 0 to `share` of its width, optionally with a whisker of one deviation to both sides.
 function bar(share, deviation = 0, kind = "") {
   const whisker = node("span", { class: "whisker" });
   const filled = node("span", { class: `filled ${kind}` });
@@ -31,7 +31,7 @@ function ticks(low, high) {
   return found;
 }
 
-// A curve through points [x, y] in their order, with its axes; `label` tells it to those who do not see it.
+// A curve through points [x, y] in their order, with its axes; screen readers read `label`.
 function curve(points, { label, xTitle, yTitle }) {
   const [width, height, left, right, top, bottom] = [420, 220, 44, 12, 14, 36];
   const range = (values) => {

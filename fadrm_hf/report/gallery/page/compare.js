@@ -1,7 +1,7 @@
-// Several artifacts beside one another: COMPARISON is in data.js.
+// Several artifacts side by side; COMPARISON is in data.js.
 "use strict";
 
-const MOST_IMAGES = 20; // of a class and an artifact: what fits into a glance
+const MOST_IMAGES = 20; // per class and artifact, as many as one takes in at a glance
 const element = (id) => document.getElementById(id);
 const artifacts = COMPARISON.artifacts.map((facts, index) => ({
   facts,
@@ -19,8 +19,8 @@ function introduce() {
     element("artifacts").append(node("li", {}, keyOf(artifact), node("strong", {}, name), ` – ${title}, ${size} pixels`));
   }
   const most = Math.max(...artifacts.map(({ facts }) => facts.ipc));
-  const part = most > MOST_IMAGES ? ` The first ${MOST_IMAGES} images of each are shown.` : "";
-  element("explained").textContent = `The same class in each of them.${part}`;
+  const part = most > MOST_IMAGES ? ` The first ${MOST_IMAGES} images of each class are shown.` : "";
+  element("explained").textContent = `Each class in every dataset.${part}`;
 }
 
 // Images
@@ -44,7 +44,7 @@ function fill(section) {
   if (section.childElementCount === 1) section.append(...artifacts.map((artifact) => stripOf(artifact, section.dataset.id)));
 }
 
-// Its height stays, so that nothing jumps while images come and go.
+// The height stays, so that nothing jumps while images come and go.
 function drain(section) {
   if (section.childElementCount === 1) return;
   section.style.minHeight = `${section.offsetHeight}px`;
@@ -81,10 +81,10 @@ function showAccuracy() {
   const plots = [...groups].map(([title, lines]) => plotOf(title, lines));
   element("accuracy").append(node("h3", {}, "Top-1 accuracy of students at the last epoch"), plots.length
     ? node("div", { class: "plots" }, ...plots)
-    : node("p", { class: "note" }, "No student was trained yet: fadrm-hf train-student, fadrm-hf baselines."));
+    : node("p", { class: "note" }, "No student has been trained yet: fadrm-hf train-student, fadrm-hf baselines."));
 }
 
-// Each score is drawn against the greatest of its kind; one that can be negative has no bar to compare by length.
+// Each score is drawn relative to the largest of its kind; negative scores have no bar.
 function showScores() {
   const titles = [...new Set(artifacts.flatMap(({ facts }) => facts.scores.map(([title]) => title)))];
   const plots = titles.map((title) => {

@@ -14,11 +14,11 @@ function introduce() {
   if (FACTS.paper) lede.append(" (", node("a", { href: FACTS.paper.url }, `arXiv ${FACTS.paper.arxiv}`), ")");
   lede.append(FACTS.hasLabels ? `, with soft labels for ${counted(FACTS.labelEpochs, "view")} of each.` : ".");
   const beside = sheets.first >= 0
-    ? `Each recovered image stands beside the ${sheets.stages[sheets.first].title} that it came from. ` : "";
-  const small = FACTS.pictures.is_whole ? "" : ` Shown are thumbnails of ${sheets.side} pixels.`;
+    ? `Each recovered image is next to the ${sheets.stages[sheets.first].title} it started from. ` : "";
+  const small = FACTS.pictures.is_whole ? "" : ` Thumbnails of ${sheets.side} pixels are shown.`;
   element("explained").textContent =
-    `${beside}Choose one to see how it changed, and what the teachers said of it.${small}`;
-  element("made").textContent = "Made with fadrm_hf from the artifact's own files. Nothing on this page is fetched from elsewhere.";
+    `${beside}Select one to see how it changed, and what the teachers predicted.${small}`;
+  element("made").textContent = "Made with fadrm_hf from the files of the artifact. Nothing on this page is fetched from elsewhere.";
 }
 
 // Classes
@@ -59,7 +59,7 @@ function sectionOf(name, label) {
 
 // The height of a class is known before its images are there: nothing jumps while they come and go.
 function reserve(area) {
-  const tile = sheets.scaledTo(area.clientWidth < 500 ? 56 : 72); // two pairs beside each other on a phone
+  const tile = sheets.scaledTo(area.clientWidth < 500 ? 56 : 72); // two pairs side by side on a phone
   const width = tile * (isPaired ? 2 : 1) + (isPaired ? 3 : 0);
   const gap = 10;
   const perLine = Math.max(1, Math.floor((area.clientWidth + gap) / (width + gap)));
@@ -69,7 +69,7 @@ function reserve(area) {
   area.style.setProperty("--pairs", `${lines * (tile + gap) - gap}px`);
 }
 
-// One stop of the tabulator for each class; within it, arrows move.
+// The Tab key stops once per class; arrow keys move within a class.
 function moveFocus(event) {
   const pair = event.target.closest(".pair");
   const pairs = pair ? [...pair.parentElement.children] : [];
@@ -101,10 +101,10 @@ function prepareClasses() {
 
 // Stages
 
-// Put a slider to a stage, and name it; returns the name.
-function tell(slider, value) {
+// Set a slider to a stage and name it; returns the name.
+function setSlider(slider, value) {
   const { title, rows } = sheets.stages[value];
-  const name = rows ? `${title} (kept of ${counted(rows.length, "image")})` : title;
+  const name = rows ? `${title} (available for ${counted(rows.length, "image")})` : title;
   slider.value = String(value);
   slider.setAttribute("aria-valuetext", name);
   return name;
@@ -115,10 +115,10 @@ function prepareStages() {
   for (const each of [slider, element("detail-stage")]) each.max = String(sheets.last);
   element("course-field").hidden = element("detail-field").hidden = sheets.last === 0;
   sheets.stages.forEach((_, index) => element("stops").append(node("option", { value: index })));
-  element("stage-name").textContent = tell(slider, stage);
+  element("stage-name").textContent = setSlider(slider, stage);
   slider.addEventListener("input", () => {
     stage = Number(slider.value);
-    element("stage-name").textContent = tell(slider, stage);
+    element("stage-name").textContent = setSlider(slider, stage);
     for (const pair of element("classes").querySelectorAll(".pair")) {
       sheets.paint(pair.lastElementChild, stage, Number(pair.dataset.row));
     }
@@ -153,27 +153,27 @@ function show() {
 function showStage(value) {
   const figure = element("stages").lastElementChild;
   const known = sheets.place(value, chosen) !== null;
-  const title = known ? sheets.stages[value].title : `${sheets.stages[value].title}: not kept of this image`;
+  const title = known ? sheets.stages[value].title : `${sheets.stages[value].title}: not available for this image`;
   sheets.paint(figure.firstElementChild, value, chosen);
   figure.firstElementChild.setAttribute("aria-label", title);
   figure.lastElementChild.textContent = title;
-  tell(element("detail-stage"), value);
+  setSlider(element("detail-stage"), value);
 }
 
 function step(by) {
   const num = FACTS.ipc * numClasses;
   const [label, index] = [chosen % numClasses, Math.floor(chosen / numClasses)];
-  const place = (label * FACTS.ipc + index + by + num) % num; // class after class, as they stand on the page
+  const place = (label * FACTS.ipc + index + by + num) % num; // class after class, as on the page
   open(rowOf(Math.floor(place / FACTS.ipc), place % FACTS.ipc));
 }
 
 function showViews() {
   const views = (typeof VIEWS === "undefined" ? {} : VIEWS)[chosen] ?? [];
-  const sizes = "The frame is what was cropped from it; beside it stands the view as the teachers saw it.";
+  const frames = "The frame marks the crop; next to it is the view as the teachers saw it.";
   const mixed = views.some((view) => view.mix) ? " A part of another image may be mixed in." : "";
-  const none = FACTS.hasLabels ? "" : " Labels are not stored: the teachers give them while a student trains.";
-  element("views-note").textContent = views.length ? `${sizes}${mixed}${none}`
-    : "Of this image no views are in the gallery; views of the first images of every class are.";
+  const none = FACTS.hasLabels ? "" : " Labels are not stored: the teachers make them while a student trains.";
+  element("views-note").textContent = views.length ? `${frames}${mixed}${none}`
+    : "The gallery has no views of this image, but of the first images of every class.";
   element("views").replaceChildren(...views.map(viewOf));
 }
 
@@ -226,7 +226,7 @@ function drawCrop(context, image, [top, left, height, width], isFlipped, scale) 
   context.restore();
 }
 
-// The border of a crop; one that goes on at the opposite side is drawn there too.
+// The border of a crop; a crop that continues at the opposite side is drawn there, too.
 function frame(context, [top, left, height, width], scale) {
   const side = context.canvas.width;
   const inset = 1.5;
@@ -250,7 +250,7 @@ function prepareDetail() {
     if (by && event.target.type !== "range") step(by);
   });
   element("detail").addEventListener("click", (event) => {
-    if (event.target === element("detail")) element("detail").close(); // beside it
+    if (event.target === element("detail")) element("detail").close(); // a click outside it
   });
   element("detail").addEventListener("close", () => {
     element("classes").querySelector(`.pair[data-row="${chosen}"]`)?.focus();
@@ -267,10 +267,10 @@ function showAccuracy() {
   const area = element("accuracy");
   area.append(node("h3", {}, "Accuracy of students on real test images"));
   if (!FACTS.results.length) {
-    area.append(node("p", { class: "note" }, "No student was trained yet: fadrm-hf train-student, fadrm-hf baselines."));
+    area.append(node("p", { class: "note" }, "No student has been trained yet: fadrm-hf train-student, fadrm-hf baselines."));
     return;
   }
-  // With roles, for the table stays one where a narrow screen breaks its rows.
+  // With roles, so that it remains a table where a narrow screen breaks its rows.
   const titles = ["Trained on", "Top-1 (%)", "Top-5 (%)"];
   const head = node("tr", { role: "row" }, ...titles.map((title) => node("th", { scope: "col", role: "columnheader" }, title)));
   const caption = node("caption", {}, "At the last epoch, mean ± standard deviation over seeds");
@@ -280,7 +280,7 @@ function showAccuracy() {
 
 function resultRow(result) {
   const details = [result.student, `${result.protocol} protocol`, counted(result.epochs, "epoch"), counted(result.seeds, "seed"),
-    ...(result.contributed ? ["sent by others"] : [])].join(" · ");
+    ...(result.contributed ? ["contributed by others"] : [])].join(" · ");
   const first = node("th", { scope: "row", role: "rowheader" }, result.kind, node("small", {}, details));
   const top1 = node("td", { class: "measure", role: "cell" }, accuracyText(result.top1, result.seeds),
     bar(result.top1.mean, result.seeds > 1 ? result.top1.std : 0, result.own ? "own" : ""));
@@ -291,21 +291,21 @@ function resultRow(result) {
 const CURVES = [["feature_entropy", "Entropy of features (bits)"], ["pixel_entropy", "Entropy of pixels (bits)"]];
 
 function showCourse() {
-  const looks = FACTS.course;
+  const trajectory = FACTS.course;
   const area = element("course");
   area.append(node("h3", {}, "Information density along the optimisation"));
-  if (looks.length < 2) {
+  if (trajectory.length < 2) {
     area.append(node("p", { class: "note" }, "Not measured yet: ", node("code", {}, "fadrm-hf score"), ". A run with ",
       node("code", {}, "--snapshots"), " shows every residual."));
     return;
   }
   const plots = CURVES.map(([key, title]) => {
-    const points = looks.map((look) => [look.iteration, look[key]]);
+    const points = trajectory.map((point) => [point.iteration, point[key]]);
     const [from, to] = [points[0][1], points.at(-1)[1]].map((value) => value.toFixed(3));
     const label = `${title}: ${from} at the start, ${to} at the end`;
     return node("figure", {}, curve(points, { label, xTitle: "iteration", yTitle: title }));
   });
-  const note = `Mean over ${counted(looks[0].num_images, "image")}. Two values at one iteration are before and after real patches were mixed in.`;
+  const note = `Mean over ${counted(trajectory[0].num_images, "image")}. Two values at one iteration are before and after real patches were mixed in.`;
   area.append(node("div", { class: "curves" }, ...plots), node("p", { class: "note" }, note));
 }
 
@@ -313,7 +313,7 @@ function showScores() {
   if (!FACTS.scores.length) return;
   const rows = FACTS.scores.map(([title, value, better]) => node("tr", {}, node("th", { scope: "row" }, title),
     node("td", {}, value), node("td", {}, better || "–")));
-  const head = node("tr", {}, ...["Score", "Value", "Better is"].map((title) => node("th", { scope: "col" }, title)));
+  const head = node("tr", {}, ...["Score", "Value", "Better"].map((title) => node("th", { scope: "col" }, title)));
   element("scores").append(node("h3", {}, "Scores"),
     node("table", {}, node("thead", {}, head), node("tbody", {}, ...rows)));
 }

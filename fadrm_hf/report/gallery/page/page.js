@@ -1,4 +1,4 @@
-// What all pages share: elements made of text alone, the theme, copying.
+// Shared by all pages: elements made of text alone, the theme, copying.
 "use strict";
 
 // An element; children are elements or text, which is never read as markup.
@@ -18,7 +18,7 @@ function remembered() {
   try {
     return localStorage.getItem("fadrm-theme");
   } catch {
-    return null; // a page in a frame, or from disk, may keep nothing
+    return null; // a page in a frame, or from disk, may have no storage
   }
 }
 
@@ -37,7 +37,7 @@ function prepareTheme() {
     try {
       localStorage.setItem("fadrm-theme", theme);
     } catch {
-      // it lasts as long as the page
+      // the choice lasts as long as the page
     }
   });
 }
@@ -46,7 +46,7 @@ async function copy(block) {
   try {
     await navigator.clipboard.writeText(block.textContent);
   } catch {
-    // Not allowed here: select it, as a hand would.
+    // Not allowed here: select the text instead.
     getSelection().selectAllChildren(block);
     document.execCommand("copy");
   }
@@ -69,7 +69,7 @@ function recipe({ title, language, code }) {
   return node("article", { class: "recipe" }, head, node("pre", { "data-language": language }, block));
 }
 
-// Show only those classes whose name or id holds what is searched for, or the one that is chosen.
+// Show only the classes whose name or id contains the search text, or the selected class.
 function prepareFilter(ids, names, sections, changed) {
   const search = document.getElementById("search");
   const choice = document.getElementById("class");

@@ -1,10 +1,10 @@
-// Where an image lies on its sheet, and how it is shown from there; see pictures.json.
+// The position of an image on its sheet, and how it is drawn from there; see pictures.json.
 "use strict";
 
 class Sheets {
   #images = new Map();
 
-  // `pictures` as data.js has them; `folder` is where the sheets lie.
+  // `pictures` as data.js has them; `folder` contains the sheets.
   constructor(pictures, folder = "") {
     Object.assign(this, { side: pictures.side, stages: pictures.stages, folder });
     this.ipc = pictures.ipc;
@@ -15,12 +15,12 @@ class Sheets {
     this.last = this.stages.length - 1;
   }
 
-  // On the page images of few pixels are enlarged by whole numbers, so that each pixel stays square.
+  // Small images are enlarged by whole numbers, so that each pixel stays square.
   scaledTo(wished) {
     return this.side >= wished ? wished : this.side * Math.max(1, Math.round(wished / this.side));
   }
 
-  // The place of a row of the images table at a stage; null where the stage does not show it.
+  // The position of a row of the images table at a stage; null if the stage does not have it.
   place(stage, row) {
     const { files, columns, rows } = this.stages[stage];
     const label = row % this.numClasses;
@@ -38,7 +38,7 @@ class Sheets {
     };
   }
 
-  // Show an image as the background of an element; where the stage does not know it, its end, faded.
+  // Show an image as the background of an element; if the stage does not have it, the last stage, faded.
   paint(element, stage, row) {
     const known = this.place(stage, row);
     const { url, column, line, columns, lines } = known ?? this.place(this.last, row);
@@ -59,7 +59,7 @@ class Sheets {
     return this.#images.get(url);
   }
 
-  // A canvas with four copies of an image, so that crops may go on at the opposite border.
+  // A canvas with four copies of an image, so that crops may continue at the opposite border.
   async tiled(row) {
     const { url, column, line } = this.place(this.last, row);
     const image = await this.#sheet(url);
