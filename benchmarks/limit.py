@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fadrm_hf.config import RecoverConfig, SourceConfig
 from fadrm_hf.config.datasets import resolve_source
 from fadrm_hf.data.sources import load_source
-from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.matcher import open_matchers
 from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 
@@ -151,7 +151,7 @@ def main() -> None:
         def stepper(form: str, images: Tensor) -> Callable[[], None]:
             config = RecoverConfig(flip_probability=0.5, max_roll=4, precision=asked.precision, form=form)
             return partial(
-                Stepper(stack.enter_context(matching([teacher], config, device)), images, config, source).run, 1
+                Stepper(stack.enter_context(open_matchers([teacher], config, device)), images, config, source).run, 1
             )
 
         few = 2  # operations and traffic are in proportion to the batch

@@ -26,7 +26,7 @@ from fadrm_hf.config import RecoverConfig, SourceConfig
 from fadrm_hf.config.datasets import resolve_source
 from fadrm_hf.data.sources import Source, load_source
 from fadrm_hf.networks.teachers import Teacher
-from fadrm_hf.recovery.matcher import Matcher, matching
+from fadrm_hf.recovery.matcher import Matcher, open_matchers
 from fadrm_hf.recovery.memory import peak_tensor_bytes
 from fadrm_hf.recovery.recover import Recovery
 from fadrm_hf.runtime.files import write_json
@@ -85,7 +85,7 @@ def measure(arguments: argparse.Namespace, variants: list[Variant], device: torc
     try:
         for form, precision in variants:
             config = RecoverConfig(flip_probability=0.5, max_roll=4, form=form, precision=precision)
-            contexts.append(matching(teachers, config, device))
+            contexts.append(open_matchers(teachers, config, device))
             steppers[form, precision] = Stepper(contexts[-1].__enter__(), images, config, source)
         for variant, stepper in steppers.items():
             started = time.perf_counter()

@@ -24,7 +24,7 @@ from fadrm_hf.config.datasets import resolve_source
 from fadrm_hf.data.sources import Source, load_source
 from fadrm_hf.methods import find_method
 from fadrm_hf.networks.teachers import Teacher
-from fadrm_hf.recovery.matcher import Matcher, matching
+from fadrm_hf.recovery.matcher import Matcher, open_matchers
 from fadrm_hf.recovery.memory import peak_tensor_bytes
 from fadrm_hf.recovery.trial import try_recovery
 from fadrm_hf.runtime.files import write_json
@@ -71,7 +71,7 @@ def main() -> None:
     first = RunConfig("benchmark", asked.ipc[0], method, recover=config, teachers=TeacherConfig((teacher.name,)))
     cases = [(ipc, asked.steps) for ipc in asked.ipc] + [(asked.ipc[0], factor * asked.steps) for factor in (2, 4)]
     rows = []
-    with matching([teacher], config, device) as matchers:
+    with open_matchers([teacher], config, device) as matchers:
         works = [partial(recover, replace(first, ipc=ipc), matchers, source, device, steps) for ipc, steps in cases]
         rounds = [[timed(work) for work in works] for _ in range(asked.pairs + 1)][1:]
         peaks = [peak_tensor_bytes(work, device) for work in works]

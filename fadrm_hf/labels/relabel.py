@@ -27,7 +27,7 @@ from fadrm_hf.data.views import LabelViews, render_views, require_tiles
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.labels.drawing import draw_epoch, micro_batches, split_sizes
 from fadrm_hf.labels.grouped_norm import Grouping, use_group_statistics
-from fadrm_hf.networks.fused import freeze
+from fadrm_hf.networks.fused.tracing import freeze
 from fadrm_hf.networks.teachers import Teacher, require_finite, vote_weights
 from fadrm_hf.runtime.number_format import DTYPES, is_native
 from fadrm_hf.runtime.retry import in_halves

@@ -1,4 +1,4 @@
-"""The networks of the small-image literature, registered with timm when this module is imported.
+"""The networks of the small-image literature.
 
 ConvNets are a few blocks of convolution, normalisation, ReLU and average pooling with one linear layer on the last
 map: the networks of dataset condensation (arXiv 2006.05929; VICO-UoE/DatasetCondensation), of G-VBSM and EDC
@@ -11,13 +11,15 @@ their last map being averaged to that size: recovery at several resolutions reli
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch.nn.functional as F
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-Norm = Callable[[int], nn.Module]
+Norm = Callable[[int], nn.Module]  # makes the normalisation of so many channels
+
+
+def _instance_norm(channels: int) -> nn.Module:
+    return nn.InstanceNorm2d(channels, affine=True)
 
 
 class MapClassifier(nn.Module):
@@ -39,7 +41,7 @@ class MapClassifier(nn.Module):
         self.reset_classifier(num_classes)
 
     def get_classifier(self) -> nn.Module:
-        """The layer that gives the logits."""
+        """Return the layer that gives the logits."""
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
@@ -51,7 +53,7 @@ class MapClassifier(nn.Module):
         self,
         x: Tensor,  # (B, in_chans, H, W) normalised
     ) -> Tensor:  # (B, num_features, h, w)
-        """The last feature map."""
+        """Return the last feature map."""
         return self.layers(x)
 
     def forward_head(
@@ -59,7 +61,7 @@ class MapClassifier(nn.Module):
         x: Tensor,  # (B, num_features, h, w)
         pre_logits: bool = False,
     ) -> Tensor:  # (B, C) logits, or (B, num_features * grid * grid) with `pre_logits`
-        """The map at the size that the linear layer expects, and its logits."""
+        """Return the logits of a map, or the map as the linear layer takes it."""
         features = F.adaptive_avg_pool2d(x, self.grid).flatten(1)  # at the network's own size this changes nothing
         return features if pre_logits else self.fc(features)
 
@@ -67,7 +69,7 @@ class MapClassifier(nn.Module):
         self,
         x: Tensor,  # (B, in_chans, H, W) normalised
     ) -> Tensor:  # (B, C) logits
-        """Logits of a batch."""
+        """Return the logits of a batch."""
         return self.forward_head(self.forward_features(x))
 
 
@@ -77,7 +79,7 @@ class ConvNet(MapClassifier):
     Args:
         depth: Number of blocks.
         width: Channels of each.
-        norm: Makes the normalisation of a number of channels.
+        norm: Makes the normalisation of each block.
         num_classes: Number of logits.
         in_chans: Channels of the input.
         img_size: Side of the images that the linear layer is made for, 2 ** depth pixels or more.
@@ -85,9 +87,9 @@ class ConvNet(MapClassifier):
 
     def __init__(
         self,
-        depth: int,
-        width: int,
-        norm: Norm,
+        depth: int = 3,
+        width: int = 128,
+        norm: Norm = _instance_norm,
         num_classes: int = 1000,
         in_chans: int = 3,
         img_size: int | tuple[int, int] = 32,
@@ -136,7 +138,7 @@ class SmallVGG(MapClassifier):
         layers: list[nn.Module] = []
         channels = in_chans
         for stage in ((64,), (128,), (256, 256), (512, 512), (512, 512)):
-            for width in (round(each * factor) for each in stage):
+            for width in (round(whole * factor) for whole in stage):
                 layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
                 channels = width
             layers.append(nn.MaxPool2d(2, ceil_mode=True))  # a map of one pixel stays one: 16 px are taken too
@@ -165,10 +167,10 @@ class WideBlock(nn.Module):
         self,
         x: Tensor,  # (B, channels, H, W)
     ) -> Tensor:  # (B, width, H / stride, W / stride)
-        """The input, or its projection, plus what the convolutions make of it."""
+        """Return the input, or its projection, plus the output of the convolutions."""
         active = F.relu(self.norm1(x))
-        kept = x if self.shortcut is None else self.shortcut(active)
-        return kept + self.conv2(F.relu(self.norm2(self.conv1(active))))
+        shortcut = x if self.shortcut is None else self.shortcut(active)
+        return shortcut + self.conv2(F.relu(self.norm2(self.conv1(active))))
 
 
 class WideResNet(MapClassifier):
@@ -196,115 +198,6 @@ class WideResNet(MapClassifier):
 
 
 def _grid(img_size: int | tuple[int, int], halvings: int) -> int:
-    """Side of the last map of an image of `img_size` pixels."""
+    """Return the side of the last map of an image of `img_size` pixels."""
     side = img_size if isinstance(img_size, int) else img_size[0]
-    return max(1, side // 2**halvings)  # what is too small for the poolings is refused by them
-
-
-def _instance_norm(channels: int) -> nn.Module:
-    return nn.InstanceNorm2d(channels, affine=True)
-
-
-def _defaults(first_conv: str, size: int = 32, is_fixed: bool = True) -> dict[str, Any]:
-    """What timm wants to know of an architecture; weights carry their own normalisation, so ImageNet's is nominal."""
-    return {
-        "url": "",
-        "num_classes": 1000,
-        "input_size": (3, size, size),
-        "fixed_input_size": is_fixed,
-        "pool_size": None,
-        "crop_pct": 1.0,
-        "interpolation": "bilinear",
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "first_conv": first_conv,
-        "classifier": "fc",
-    }
-
-
-default_cfgs = generate_default_cfgs(
-    {
-        "convnet1": _defaults("layers.0"),
-        "convnet2": _defaults("layers.0"),
-        "convnet3": _defaults("layers.0"),
-        "convnet3_narrow": _defaults("layers.0"),
-        "convnet3_bn": _defaults("layers.0"),
-        "convnet4_bn": _defaults("layers.0", size=64),
-        "alexnet_small": _defaults("layers.0"),
-        "vgg11_bn_small": _defaults("layers.0", is_fixed=False),
-        "vgg11_bn_narrow": _defaults("layers.0", is_fixed=False),
-        "wrn16_2": _defaults("layers.0", is_fixed=False),
-    }
-)
-
-
-def _convnet(
-    variant: str,
-    pretrained: bool,
-    given: dict[str, Any],
-    depth: int = 3,
-    width: int = 128,
-    norm: Norm = _instance_norm,
-) -> nn.Module:
-    fixed = {"depth": depth, "width": width, "norm": norm}
-    return build_model_with_cfg(ConvNet, variant, pretrained, **{**fixed, **given})
-
-
-@register_model
-def convnet1(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ConvNet of one block of 128 channels with InstanceNorm ("ConvNetD1"), 0.3 M parameters."""
-    return _convnet("convnet1", pretrained, kwargs, depth=1)
-
-
-@register_model
-def convnet2(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ConvNet of two blocks of 128 channels with InstanceNorm ("ConvNetD2"), 0.2 M parameters."""
-    return _convnet("convnet2", pretrained, kwargs, depth=2)
-
-
-@register_model
-def convnet3(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ConvNet of three blocks of 128 channels with InstanceNorm ("ConvNet", "ConvNetW128"), 0.3 M parameters."""
-    return _convnet("convnet3", pretrained, kwargs)
-
-
-@register_model
-def convnet3_narrow(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ConvNet of three blocks of 32 channels with InstanceNorm ("ConvNetW32"), 0.02 M parameters."""
-    return _convnet("convnet3_narrow", pretrained, kwargs, width=32)
-
-
-@register_model
-def convnet3_bn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ConvNet of three blocks of 128 channels with BatchNorm (RDED's "Conv3", for 32 px), 0.3 M parameters."""
-    return _convnet("convnet3_bn", pretrained, kwargs, norm=nn.BatchNorm2d)
-
-
-@register_model
-def convnet4_bn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ConvNet of four blocks of 128 channels with BatchNorm (RDED's "Conv4", for 64 px), 0.5 M parameters."""
-    return _convnet("convnet4_bn", pretrained, kwargs, depth=4, norm=nn.BatchNorm2d)
-
-
-@register_model
-def alexnet_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """AlexNet for small images, without normalisation layers, 1.9 M parameters."""
-    return build_model_with_cfg(SmallAlexNet, "alexnet_small", pretrained, **kwargs)
-
-
-@register_model
-def vgg11_bn_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """VGG-11 with BatchNorm and one linear layer for small images, 9.2 M parameters."""
-    return build_model_with_cfg(SmallVGG, "vgg11_bn_small", pretrained, **kwargs)
-
-
-@register_model
-def vgg11_bn_narrow(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """The same with an eighth of its channels, 8 to 64, 0.1 M parameters."""
-    return build_model_with_cfg(SmallVGG, "vgg11_bn_narrow", pretrained, **{"factor": 1 / 8, **kwargs})
-
-
-@register_model
-def wrn16_2(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """WRN-16-2: wide residual network of 16 convolutions and double width, 0.7 M parameters."""
-    return build_model_with_cfg(WideResNet, "wrn16_2", pretrained, **{"depth": 16, "factor": 2, **kwargs})
+    return max(1, side // 2**halvings)  # the poolings refuse an image that is too small for them

@@ -8,38 +8,33 @@ from torch import Tensor
 
 
 class JointNorms:
-    """Remembers how vectors lie one behind the other.
+    """Sum over k of w_k || v_k - goal_k || of vectors v_k that are laid end to end.
 
     Args:
-        goals: Vectors that are subtracted first, float32 or float64.
-        weights: Weight of the norm of each difference.
+        goals: The vectors that are subtracted first, float32 or float64.
+        weights: Weight of each norm.
     """
 
     def __init__(self, goals: Sequence[Tensor], weights: Sequence[float]) -> None:
-        self._goals, lengths = torch.cat(list(goals)), [len(goal) for goal in goals]
-        self._weights = torch.tensor(weights, dtype=self._goals.dtype, device=self._goals.device)
-        self._lengths = torch.tensor(lengths, device=self._goals.device)
-        self._places = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)).to(self._goals.device)
+        self._goals = torch.cat(list(goals))  # (n,), n elements of all K vectors
+        device = self._goals.device
+        lengths = torch.tensor([len(goal) for goal in goals])
+        self._weights = torch.tensor(weights, dtype=self._goals.dtype, device=device)  # (K,)
+        self._lengths = lengths.to(device)  # (K,)
+        self._vector_of = torch.arange(len(lengths)).repeat_interleave(lengths).to(device)  # (n,) k of each element
 
     def __call__(self, vectors: Sequence[Tensor]) -> Tensor:
-        """sum_k w_k || v_k - goal_k ||; the gradient at a norm of 0 is 0.
-
-        Args:
-            vectors: Like the goals.
-
-        Returns:
-            Scalar.
-        """
+        """Return the sum, a scalar, for vectors like the goals; the gradient at a norm of 0 is 0."""
         gaps = torch.cat(list(vectors)) - self._goals
-        return cast(Tensor, _SumOfNorms.apply(gaps, self._weights, self._lengths, self._places))
+        return cast(Tensor, _SumOfNorms.apply(gaps, self._weights, self._lengths, self._vector_of))
 
 
 class _SumOfNorms(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gaps: Tensor, weights: Tensor, lengths: Tensor, places: Tensor) -> Tensor:
+    def forward(ctx: Any, gaps: Tensor, weights: Tensor, lengths: Tensor, vector_of: Tensor) -> Tensor:
         # Unchecked: a check of the lengths would make the host wait for the device.
         norms = torch.segment_reduce(gaps.square(), "sum", lengths=lengths, unsafe=True).sqrt_()
-        ctx.save_for_backward(gaps, torch.where(norms > 0, weights / norms, 0.0)[places])
+        ctx.save_for_backward(gaps, torch.where(norms > 0, weights / norms, 0.0)[vector_of])
         return weights @ norms
 
     @staticmethod

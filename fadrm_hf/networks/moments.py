@@ -1,4 +1,9 @@
-"""Means and variances of feature maps, per channel and per block of positions, with closed-form gradients."""
+"""Means and variances of feature maps, per channel and per block of positions, with closed-form gradients.
+
+Shapes: N images, G groups of N / G consecutive ones; maps (N, C, H, W); P blocks of side x side positions. Moments are
+fp32 (or float64) whatever the type of the maps. Their gradient with respect to a map is affine in it, a + b x with
+coefficients of the channel or block, so nothing but the map is kept and the backward pass reads it once.
+"""
 
 from typing import Any, cast
 
@@ -8,18 +13,12 @@ from torch import Tensor
 
 
 class _ChannelMoments(torch.autograd.Function):
-    """Mean minus a centre, and biased variance, of each channel of each group of images.
-
-    The gradient with respect to the map is affine per channel, a_c + b_c x, so nothing but the map itself is kept and
-    the backward pass reads it once. Moments are fp32 (or float64) whatever the map's type.
-    """
-
     @staticmethod
     def forward(ctx: Any, maps: Tensor, centre: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
         # Moments about the targets' mean do not cancel; two plain means are 4 to 6 times faster than `torch.var_mean`.
-        grouped = maps.unflatten(0, (num_groups, -1))
+        grouped = maps.unflatten(0, (num_groups, -1))  # (G, N / G, C, H, W)
         shifted = grouped.to(centre.dtype) - centre.view(1, 1, -1, 1, 1)
-        gap = shifted.mean((1, 3, 4))
+        gap = shifted.mean((1, 3, 4))  # (G, C)
         var = shifted.square_().mean((1, 3, 4)) - gap.square()
         ctx.save_for_backward(maps, gap + centre)
         return gap, var
@@ -35,28 +34,28 @@ class _ChannelMoments(torch.autograd.Function):
 
 
 def affine_gradient(grad_gap: Tensor, grad_var: Tensor, mean: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """a and b of the gradient a + b x, from those of a mean and a biased variance over `count` values x each."""
+    """Return a and b of the gradient a + b x, from those of a mean and a biased variance over `count` values x."""
     slope = grad_var * (2.0 / count)
     return grad_gap * (1.0 / count) - slope * mean, slope
 
 
 def channel_moments(maps: Tensor, centre: Tensor, num_groups: int = 1) -> tuple[Tensor, Tensor]:
-    """Channel statistics of consecutive groups of images.
+    """Return the channel statistics of consecutive groups of images.
 
     Args:
         maps: (N, C, H, W), any floating type; N is a multiple of `num_groups`.
         centre: (C,) float32 or float64, subtracted from the means; the nearer to them, the less is lost to rounding.
-        num_groups: How many groups of N / `num_groups` consecutive images.
+        num_groups: G.
 
     Returns:
-        Means minus `centre` and biased variances, each (num_groups, C) in `centre`'s type, differentiable with respect
-        to `maps`.
+        Means minus `centre` and biased variances, each (G, C) in `centre`'s type, differentiable with respect to
+        `maps`.
     """
     return cast(tuple[Tensor, Tensor], _ChannelMoments.apply(maps, centre, num_groups))
 
 
 def block_view(maps: Tensor, side: int) -> Tensor:
-    """Maps cut into square blocks of positions.
+    """Cut maps into square blocks of positions.
 
     Args:
         maps: (N, C, H, W); first enlarged (bilinear) to the next multiples of `side` where H and W are none.
@@ -69,7 +68,6 @@ def block_view(maps: Tensor, side: int) -> Tensor:
 
 
 def _enlarged(maps: Tensor, side: int) -> Tensor:
-    """(N, C, H, W), bilinear to the next multiples of `side` where H and W are none."""
     height, width = (-(-length // side) * side for length in maps.shape[2:])
     if (height, width) == maps.shape[2:]:
         return maps
@@ -77,18 +75,13 @@ def _enlarged(maps: Tensor, side: int) -> Tensor:
 
 
 class _BlockMoments(torch.autograd.Function):
-    """Mean minus a centre, and biased variance, of each block of positions in each group of images.
-
-    As of channels, the gradient is affine in the map, now with coefficients of the block.
-    """
-
     @staticmethod
     def forward(ctx: Any, maps: Tensor, centre: Tensor, side: int, num_groups: int) -> tuple[Tensor, Tensor]:
         grouped = maps.unflatten(0, (num_groups, -1))
         shifted = grouped.to(centre.dtype) - _at_positions(centre[None], maps, side)
         # Of each position over channels, then over images: 4 to 8 times faster than over all that a block holds.
-        gap = _of_blocks(shifted.mean(2).mean(1), side)
-        var = _of_blocks(shifted.square_().mean(2).mean(1), side) - gap.square()
+        gap = _block_means(shifted.mean(2).mean(1), side)  # (G, P)
+        var = _block_means(shifted.square_().mean(2).mean(1), side) - gap.square()
         ctx.save_for_backward(maps, gap + centre)
         ctx.side = side
         return gap, var
@@ -98,12 +91,11 @@ class _BlockMoments(torch.autograd.Function):
         maps, mean = ctx.saved_tensors
         grouped = maps.unflatten(0, (len(mean), -1))
         offset, slope = affine_gradient(grad_outputs[0], grad_outputs[1], mean, grouped[0].numel() // mean.shape[1])
-        at = [_at_positions(coefficient, maps, ctx.side) for coefficient in (offset, slope)]
-        gradient = torch.addcmul(at[0], grouped, at[1])
+        gradient = torch.addcmul(_at_positions(offset, maps, ctx.side), grouped, _at_positions(slope, maps, ctx.side))
         return gradient.flatten(0, 1).to(maps.dtype), None, None, None
 
 
-def _of_blocks(positions: Tensor, side: int) -> Tensor:
+def _block_means(positions: Tensor, side: int) -> Tensor:
     """(G, H, W) values of positions -> (G, P) their means over blocks."""
     return positions.unflatten(2, (-1, side)).unflatten(1, (-1, side)).mean((2, 4)).flatten(1)
 
@@ -115,30 +107,25 @@ def _at_positions(blocks: Tensor, maps: Tensor, side: int) -> Tensor:
 
 
 def block_moments(maps: Tensor, centre: Tensor, side: int, num_groups: int = 1) -> tuple[Tensor, Tensor]:
-    """Statistics of each block of positions, over images, channels and positions (G-VBSM's patch statistics).
+    """Return the statistics of each block of positions, over images, channels and positions (G-VBSM's patches).
 
     Args:
         maps: (N, C, H, W), any floating type; N is a multiple of `num_groups`. Enlarged as by `block_view`.
-        centre: (P,) float32 or float64, subtracted from the means; P is the number of blocks of a map.
+        centre: (P,) float32 or float64, subtracted from the means.
         side: Side of a block.
-        num_groups: How many groups of N / `num_groups` consecutive images.
+        num_groups: G.
 
     Returns:
-        Means minus `centre` and biased variances, each (num_groups, P) in `centre`'s type, differentiable with respect
-        to `maps`.
+        Means minus `centre` and biased variances, each (G, P) in `centre`'s type, differentiable with respect to
+        `maps`.
     """
     return cast(tuple[Tensor, Tensor], _BlockMoments.apply(_enlarged(maps, side), centre, side, num_groups))
 
 
 def pool_groups(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of the union of equally large groups.
+    """Return mean and variance, (C,) each, of the union of equally large groups with these, (G, C) each.
 
-    Args:
-        mean: (G, C) means of the groups.
-        var: (G, C) their biased variances.
-
-    Returns:
-        (C,) each: within-group variance plus variance of the group means.
+    The variance is that within groups plus that of the group means.
     """
     between, pooled = torch.var_mean(mean, dim=0, correction=0)
     return pooled, var.mean(dim=0) + between

@@ -11,10 +11,11 @@ from fadrm_hf.networks.small_images import architecture_for, size_arguments, sma
 
 _USUAL_SIZES = (16, 32, 64, 96, 128, 160, 224)  # pixels; those that a refusal names
 _REFUSALS = (RuntimeError, ValueError, AssertionError, ArithmeticError)  # of networks that a size does not fit
+_CHOOSE = "choose another with --student.student (fadrm-hf students lists those of the papers)"
 
 
 def create_student(name: str, num_classes: int, size: int) -> nn.Module:
-    """An untrained student; its weights come from torch's global random state.
+    """Create an untrained student; its weights come from torch's global random state.
 
     Args:
         name: `timm/ARCHITECTURE`, `torchvision/ARCHITECTURE`, or a short name (`fadrm_hf.config.students`).
@@ -37,11 +38,6 @@ def create_student(name: str, num_classes: int, size: int) -> nn.Module:
 def check_student(name: str, num_classes: int, size: int) -> None:
     """Refuse a student that cannot be trained, before anything long is started.
 
-    Args:
-        name: `timm/ARCHITECTURE`, `torchvision/ARCHITECTURE`, or a short name (`fadrm_hf.config.students`).
-        num_classes: Number of logits.
-        size: Side of the images.
-
     Raises:
         StudentError: unknown name, or an architecture that does not turn images of this size into that many logits.
     """
@@ -55,22 +51,17 @@ def check_student(name: str, num_classes: int, size: int) -> None:
     if shape != (1, num_classes):
         raise StudentError(
             f"student {name!r} is no classifier: for one image it returns {shape}, expected (1, {num_classes}); "
-            "choose another with --student.student (fadrm-hf students lists those of the papers)"
+            f"{_CHOOSE}"
         )
 
 
 def architecture_of_student(name: str, size: int) -> str:
-    """The timm architecture that a student's name stands for at `size` pixels."""
+    """Return the timm architecture that a student's name stands for at `size` pixels."""
     return architecture_for(_split(name)[1], size)
 
 
 def count_parameters(name: str, num_classes: int, size: int) -> int:
-    """How many parameters a student has; no memory is taken for them.
-
-    Args:
-        name: As for `create_student`.
-        num_classes: Number of logits.
-        size: Side of the images.
+    """Count the parameters of a student; no memory is taken for them.
 
     Raises:
         StudentError: unknown name, or an architecture that cannot take images of this size.
@@ -80,11 +71,7 @@ def count_parameters(name: str, num_classes: int, size: int) -> int:
 
 
 def sizes_of(name: str, num_classes: int = 10) -> list[int]:
-    """The usual sizes of images, from 16 to 224 px, that an architecture takes; nothing is computed for it.
-
-    Args:
-        name: As for `create_student`.
-        num_classes: Number of logits.
+    """Return the usual sizes of images, from 16 to 224 px, that a student takes; nothing is computed for it.
 
     Raises:
         StudentError: unknown name.
@@ -114,25 +101,23 @@ def _unfit(name: str, num_classes: int, size: int, error: Exception) -> StudentE
     sizes = ", ".join(map(str, sizes_of(name, num_classes)))
     return StudentError(
         f"student {name!r} cannot take images of {size}x{size} pixels ({reason}); of the usual sizes it takes "
-        f"{sizes or 'none'}: set --source.size to one of them, or choose another with --student.student (fadrm-hf "
-        "students lists those of the papers)"
+        f"{sizes or 'none'}: set --source.size to one of them, or {_CHOOSE}"
     )
 
 
 def _split(name: str) -> tuple[str, str]:
+    """Return the library and the architecture of a student's name; refuse an unknown one."""
     library, _, architecture = full_name(name).partition("/")
-    catalogues = {"timm": timm.list_models, "torchvision": _torchvision_models}
-    if library not in catalogues:
+    if library == "timm":
+        architectures = timm.list_models()
+    elif library == "torchvision":
+        architectures = torchvision.models.list_models(module=torchvision.models)
+    else:
         raise StudentError(
             f"student {name!r} must be 'timm/ARCHITECTURE' or 'torchvision/ARCHITECTURE', e.g. 'timm/resnet18', or "
             f"a short name, of {', '.join(ARCHITECTURES)}; set --student.student"
         )
-    known = catalogues[library]()
-    if architecture not in known:
-        message = unknown("student", name, [f"{library}/{entry}" for entry in known])
+    if architecture not in architectures:
+        message = unknown("student", name, [f"{library}/{entry}" for entry in architectures])
         raise StudentError(f"{message}; set --student.student")
     return library, architecture
-
-
-def _torchvision_models() -> list[str]:
-    return list(torchvision.models.list_models(module=torchvision.models))

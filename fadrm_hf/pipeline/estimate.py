@@ -32,9 +32,10 @@ from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.networks.teachers.squeeze import new_network
 from fadrm_hf.networks.teachers.teacher import split_name
 from fadrm_hf.pipeline.stand_ins import teachers_like, untrained_names
-from fadrm_hf.recovery.matcher import matching
-from fadrm_hf.recovery.matching import Targets, needs_measuring
-from fadrm_hf.recovery.matching.gathering import block_side, gather_statistics
+from fadrm_hf.recovery.matcher import open_matchers
+from fadrm_hf.recovery.matching.gathering import StatisticsPass, block_side
+from fadrm_hf.recovery.matching.matching import needs_measuring
+from fadrm_hf.recovery.matching.targets import Targets
 from fadrm_hf.recovery.memory import MemoryLaw, measure_recovery, peak_tensor_bytes, share_of_memory
 from fadrm_hf.recovery.patches import images_needed, starting_images
 from fadrm_hf.recovery.trial import cycle_of, largest_shard, try_recovery
@@ -285,17 +286,9 @@ def _gather(case: _Case, teachers: list[Teacher]) -> tuple[StageEstimate, Measur
     few, started = replace(run.statistics, images_per_class=1), time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         for place, teacher in enumerate(teachers):
-            gather = partial(gather_statistics, source=case.source, config=few, squeeze=run.squeeze, seed=run.seed)
-            measured.append(
-                gather(
-                    replace(teacher, sha256=f"{place}"),
-                    convolutions=wanted.convolutions,
-                    classes=wanted.category > 0,
-                    folder=Path(name),
-                    state=PartialState(),
-                    reporter=QUIET,
-                )
-            )
+            named = replace(teacher, sha256=f"{place}")
+            statistics = StatisticsPass(named, case.source, few, run.squeeze, wanted, run.seed)
+            measured.append(statistics.gather(Path(name), PartialState(), QUIET))
         disk = sum(file.stat().st_size for file in Path(name).rglob("*") if file.is_file())
     each = run.statistics.images_per_class
     num = len(case.source.train) if each is None else min(len(case.source.train), each * case.num_classes)
@@ -330,7 +323,7 @@ def _recover(case: _Case, teachers: list[Teacher], measured: Measured) -> tuple[
     run, source, device = case.run, case.source, case.device
     whole, cycle = largest_shard(run, case.num_classes).num_images, cycle_of(run)
     side = block_side(run.statistics, source.size)
-    with matching(teachers, run.recover, device, run.method.matching, measured, side) as matchers:
+    with open_matchers(teachers, run.recover, device, run.method.matching, measured, side) as matchers:
 
         def step(batch: int) -> int:
             shard = largest_shard(run, case.num_classes, batch)

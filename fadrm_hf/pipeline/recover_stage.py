@@ -8,12 +8,12 @@ import torch
 from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.pipeline.job import Job
 from fadrm_hf.pipeline.patch_stage import patches_of, retriever
-from fadrm_hf.recovery.matcher import matching
-from fadrm_hf.recovery.matching import Targets
+from fadrm_hf.recovery.matcher import open_matchers
 from fadrm_hf.recovery.matching.gathering import block_side
+from fadrm_hf.recovery.matching.targets import Targets
 from fadrm_hf.recovery.memory import require_memory
 from fadrm_hf.recovery.patches import Patches, noise_start
-from fadrm_hf.recovery.recover import Recovery
+from fadrm_hf.recovery.recover import Recovery, ShardContext
 from fadrm_hf.recovery.snapshots import Snapshots
 from fadrm_hf.runtime.progress import Task
 from fadrm_hf.runtime.randomness import generator
@@ -34,7 +34,7 @@ def recover_images(job: Job, teachers: list[Teacher], measured: Measured) -> Non
         return
     matched, known = (teachers, measured) if run.method.iterations else ([], [])
     side = block_side(run.statistics, job.source.size)
-    with matching(matched, run.recover, job.device, run.method.matching, known, side) as matchers:
+    with open_matchers(matched, run.recover, job.device, run.method.matching, known, side) as matchers:
         require_memory(run, matchers, job.source, job.device, job.state)
         units = job.units("recover", shards, is_done, lambda _: run.method.iterations, lambda s: s.num_images)
         for shard, task in units:
@@ -47,11 +47,13 @@ def recover_images(job: Job, teachers: list[Teacher], measured: Measured) -> Non
                 run.method.iterations,
                 generator(run.seed, "recover", shard.name),
                 _report_to(job, task),
-                _turns_before(job, shard),
-                patches.ipc_index,
-                [teacher.vote for teacher in teachers],
-                retriever(job, teachers[0], patches.label),
-                Snapshots(job.work, job.source) if job.snapshots and shard == job.shards[0] else None,
+                ShardContext(
+                    ipc_indices=patches.ipc_index,
+                    votes=[teacher.vote for teacher in teachers],
+                    retrieve=retriever(job, teachers[0], patches.label),
+                    turn=_turns_before(job, shard),
+                    callback=Snapshots(job.work, job.source) if job.snapshots and shard == job.shards[0] else None,
+                ),
             )
             images = run.method.recover(_start_of(job, patches), recovery)
             _save_images(job, shard, replace(patches, images=job.source.to_pixels(images.cpu())))

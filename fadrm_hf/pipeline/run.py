@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from fadrm_hf.pipeline.patch_stage import build_pools, select_patches
 from fadrm_hf.pipeline.recover_stage import Measured, recover_images
 from fadrm_hf.pipeline.relabel_stage import label_images
 from fadrm_hf.recovery.matcher import MatchableCheck
-from fadrm_hf.recovery.matching import needs_measuring
-from fadrm_hf.recovery.matching.gathering import gather_statistics, statistics_bytes
+from fadrm_hf.recovery.matching.gathering import StatisticsPass
+from fadrm_hf.recovery.matching.matching import needs_measuring
 from fadrm_hf.runtime.locks import Locks
 from fadrm_hf.runtime.number_format import slow_format
 from fadrm_hf.runtime.progress import Reporter
@@ -182,23 +181,13 @@ class Line:
         matches = run.method.iterations > 0 and run.recover.bn_weight > 0
         if not matches or not any(needs_measuring(wanted, teacher.module) for teacher in teachers):
             return [{} for _ in teachers]
-        convolutions, classes = wanted.convolutions, wanted.category > 0
-        sizes = [statistics_bytes(t, job.source, run.statistics, convolutions, classes) for t in teachers]
-        require_space(self._folder, 2 * sum(sizes))
-        gather = partial(
-            gather_statistics,
-            source=job.source,
-            config=run.statistics,
-            squeeze=run.squeeze,
-            convolutions=convolutions,
-            classes=classes,
-            folder=RunFolder(self._folder).statistics,
-            seed=run.seed,
-            state=job.state,
-            reporter=job.reporter,
-        )
+        passes = [
+            StatisticsPass(teacher, job.source, run.statistics, run.squeeze, wanted, run.seed) for teacher in teachers
+        ]
+        require_space(self._folder, 2 * sum(statistics.num_bytes for statistics in passes))
+        folder = RunFolder(self._folder).statistics
         with self._costs.of("statistics"):
-            return [gather(teacher) for teacher in teachers]
+            return [statistics.gather(folder, job.state, job.reporter) for statistics in passes]
 
     def _package(self, teachers: list[Teacher]) -> None:
         job = self._job

@@ -1,1 +1,4 @@
-"""The optimisation of images: the one loop, what is matched, and how it is made fast."""
+"""The optimisation of images: what they begin as, the one loop, what is matched, and how it is made fast.
+
+What a method composes may enter, and nothing that belongs to one method alone.
+"""

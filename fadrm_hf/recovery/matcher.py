@@ -1,19 +1,21 @@
 """A teacher made ready for recovery: its logits of a view, and how far the view's statistics are from its own."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from fadrm_hf.config import Matching, RecoverConfig
 from fadrm_hf.errors import TeacherError
-from fadrm_hf.networks.fused import freeze
+from fadrm_hf.networks.fused.tracing import freeze
+from fadrm_hf.networks.layers import matched_layers
 from fadrm_hf.networks.teachers import Teacher, require_size
-from fadrm_hf.recovery.matching import MatchedStatistics, Targets, watched_layers
-from fadrm_hf.recovery.plain import PlainMatcher, require_plain
+from fadrm_hf.recovery.matching.matching import MatchedStatistics
+from fadrm_hf.recovery.matching.targets import Targets
+from fadrm_hf.recovery.plain import PlainStatistics, require_plain
 from fadrm_hf.runtime.compilation import can_compile
 from fadrm_hf.runtime.number_format import DTYPES
 
@@ -23,21 +25,7 @@ _OTHER_SIZES = (
 )
 
 
-class Statistics(Protocol):
-    """D while a teacher runs; see `fadrm_hf.recovery.matching.MatchedStatistics`."""
-
-    @property
-    def is_stateless(self) -> bool:
-        """Whether the loss of a batch depends on that batch alone."""
-
-    def begin(self, labels: Tensor, generator: torch.Generator) -> None:
-        """Start with a new batch of images."""
-
-    def close(self) -> None:
-        """Stop watching."""
-
-
-class Matcher(Protocol):
+class Matcher(ABC):
     """A teacher, as a step of recovery sees it.
 
     Attributes:
@@ -48,22 +36,23 @@ class Matcher(Protocol):
 
     name: str
     module: nn.Module
+    statistics: MatchedStatistics | PlainStatistics
 
-    @property
-    def statistics(self) -> Statistics:
-        """What is matched."""
-
+    @abstractmethod
     def logits(self, views: Tensor) -> Tensor:
         """(B, C) float32 of (B, 3, S, S) normalised; with gradients on, statistics are gathered for `distance`."""
 
+    @torch.no_grad()
     def predict(self, views: Tensor) -> Tensor:
-        """`logits` without a gradient and without gathering anything."""
+        """Return `logits` without a gradient and without gathering anything."""
+        return self.logits(views)
 
     def distance(self) -> Tensor:
-        """D of the views last seen."""
+        """Return D of the views last seen."""
+        return self.statistics.loss()
 
 
-class FrozenMatcher:
+class FrozenMatcher(Matcher):
     """A teacher in its fast form: weights cast once, channels last, traced and compiled where that is asked for.
 
     Convolutions run in the chosen format; BatchNorm parameters and statistics stay fp32 (§3.2: the divergence to the
@@ -93,27 +82,42 @@ class FrozenMatcher:
             if isinstance(layer, nn.BatchNorm2d):
                 layer.float()
         self.module = freeze(module, compiles=config.form == "compiled" and can_compile(device.type))
-        known = {name: targets.mapped(lambda value: value.to(device)) for name, targets in (measured or {}).items()}
-        watched = self.module if config.bn_weight > 0 else nn.Identity()
-        self.statistics = MatchedStatistics(watched, matching, config.first_bn_weight, known, block_side)
+        targets = {name: target.mapped(lambda value: value.to(device)) for name, target in (measured or {}).items()}
+        matched = self.module if config.bn_weight > 0 else nn.Identity()
+        self.statistics = MatchedStatistics(matched, matching, config.first_bn_weight, targets, block_side)
 
     def logits(self, views: Tensor) -> Tensor:
         """(B, C) float32 of (B, 3, S, S) normalised; with gradients on, statistics are gathered for `distance`."""
         predicted: Tensor = self.module(views.to(self._dtype, memory_format=torch.channels_last))
         return predicted.float()
 
-    @torch.no_grad()
-    def predict(self, views: Tensor) -> Tensor:
-        """`logits` without a gradient and without gathering anything."""
-        return self.logits(views)
 
-    def distance(self) -> Tensor:
-        """D of the views last seen."""
-        return self.statistics.loss()
+class PlainMatcher(Matcher):
+    """A teacher as the published loop has it (`fadrm_hf.recovery.plain`).
+
+    Args:
+        teacher: A frozen teacher.
+        config: Precision and the weight of the first matched layer.
+        device: Where it runs.
+    """
+
+    def __init__(self, teacher: Teacher, config: RecoverConfig, device: torch.device) -> None:
+        self.name = teacher.name
+        self.module = copy.deepcopy(teacher.module).to(device).eval()
+        dtype = DTYPES[config.precision]
+        self._autocast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+        matched = self.module if config.bn_weight > 0 else nn.Identity()
+        self.statistics = PlainStatistics(matched, config.first_bn_weight)
+
+    def logits(self, views: Tensor) -> Tensor:
+        """(B, C) float32 of (B, 3, S, S) normalised; with gradients on, statistics are gathered for `distance`."""
+        with self._autocast:
+            predicted: Tensor = self.module(views)
+        return predicted.float()
 
 
 class MatchableCheck:
-    """Refuses teachers that cannot be matched, before anything long is started.
+    """A check that refuses teachers that cannot be matched, before anything long is started.
 
     Args:
         num_teachers: How many there will be.
@@ -127,7 +131,7 @@ class MatchableCheck:
         self._bare: list[str] = []
 
     def __call__(self, name: str, module: nn.Module) -> None:
-        """Look at one teacher.
+        """Check one teacher.
 
         Raises:
             TeacherError: If it does not take images of one of the sizes; or if it is the last one, and no teacher has
@@ -135,7 +139,7 @@ class MatchableCheck:
         """
         for size in self._sizes:
             require_size(name, module, size, _OTHER_SIZES)
-        if not self._expected or name in self._bare or watched_layers(module, convolutions=True):
+        if not self._expected or name in self._bare or matched_layers(module, convolutions=True):
             return
         self._bare.append(name)
         if len(self._bare) == self._expected:
@@ -146,37 +150,36 @@ class MatchableCheck:
 
 
 @contextmanager
-def matching(
+def open_matchers(
     teachers: Sequence[Teacher],
     config: RecoverConfig,
     device: torch.device,
-    wanted: Matching | None = None,
+    matching: Matching | None = None,
     measured: Sequence[Mapping[str, Targets]] | None = None,
     block_side: int = 4,
 ) -> Iterator[list[Matcher]]:
-    """Teachers made ready for recovery, for the length of the block.
+    """Make teachers ready for recovery, for the length of the block.
 
     Args:
         teachers: Frozen teachers.
         config: Shared settings of recovery; its `form` decides how they compute, "eager" where it is open.
         device: Where they run.
-        wanted: Which statistics are matched.
-        measured: For each teacher what its layers have seen.
+        matching: Which statistics are matched.
+        measured: What the layers of each teacher have seen.
         block_side: Side of the blocks whose statistics were measured.
 
     Raises:
-        ConfigError: If the plain form is asked for statistics that it does not know.
+        ConfigError: If the plain form is asked for statistics that it does not have.
     """
-    known = measured or [{}] * len(teachers)
     matchers: list[Matcher]
     if config.form == "plain":
         if config.bn_weight > 0:
-            require_plain(wanted or Matching(), [teacher.module for teacher in teachers])
-        matchers = [PlainMatcher(teacher.name, teacher.module, config, device) for teacher in teachers]
+            require_plain(matching or Matching(), [teacher.module for teacher in teachers])
+        matchers = [PlainMatcher(teacher, config, device) for teacher in teachers]
     else:
         matchers = [
-            FrozenMatcher(teacher, config, device, wanted, targets, block_side)
-            for teacher, targets in zip(teachers, known, strict=True)
+            FrozenMatcher(teacher, config, device, matching, targets, block_side)
+            for teacher, targets in zip(teachers, measured or [{}] * len(teachers), strict=True)
         ]
     try:
         yield matchers

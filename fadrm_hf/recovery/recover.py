@@ -25,7 +25,7 @@ from fadrm_hf.networks.teachers import require_finite
 from fadrm_hf.recovery.capture import Captured
 from fadrm_hf.recovery.matcher import Matcher
 from fadrm_hf.recovery.plain import plain_view
-from fadrm_hf.recovery.terms import EuclideanNorm, Step, Term, TotalVariation
+from fadrm_hf.recovery.terms import EuclideanNorm, Step, Term, TotalVariation, ViewFunction
 
 _REPORT_EVERY = 25
 _VIEWS_AT_ONCE = 100
@@ -37,9 +37,27 @@ Report = Callable[[int, dict[str, float]], None]
 Areas = Callable[[int], Interval]  # least and largest area of the crop of an iteration
 Retrieve = Callable[[Tensor], Tensor]  # real patches (B, 3, S, S) for images (B, 3, s, s), all normalised
 Members = Callable[[int], Sequence[tuple[int, float]]]  # which teachers see an iteration, each with its weight
-Watch = Callable[[int, Tensor], None]  # shown the iterations done, and the images (B, 3, s, s), normalised
-Look = Callable[[Tensor], Tensor]  # one view of images (B, 3, S, S)
+Callback = Callable[[int, Tensor], None]  # given the iterations done, and the images (B, 3, s, s), normalised
 Gradient = tuple[Tensor, dict[str, Tensor]]  # with respect to the images, scaled; and the losses
+
+
+@dataclass(frozen=True, eq=False)
+class ShardContext:
+    """What a method may ask of a shard beside its labels, and the shard's place in its run.
+
+    Args:
+        ipc_indices: (B,) int64, which of its class's images each is; the first of each class if not given.
+        votes: What each teacher is worth (`fadrm_hf.networks.teachers.Teacher.vote`).
+        retrieve: Finds real patches for the images (`fadrm_hf.recovery.retrieval`).
+        turn: How many turns teachers have taken before this shard.
+        callback: Called at the beginning and at the end of each run of the loop.
+    """
+
+    ipc_indices: Tensor | None = None
+    votes: Sequence[float | None] = ()
+    retrieve: Retrieve | None = None
+    turn: int = 0
+    callback: Callback | None = None
 
 
 class Recovery:
@@ -53,11 +71,7 @@ class Recovery:
         iterations: All iterations of all runs together: the period of the learning rate's cosine.
         generator: The shard's own generator.
         report: Called now and then with the iterations done since and the current losses.
-        turn: How many turns teachers have taken before this shard.
-        ipc_indices: (B,) int64, which of its class's images each is.
-        votes: What each teacher is worth (`fadrm_hf.networks.teachers.Teacher.vote`), for methods that ask.
-        retrieve: Finds real patches for the images (`fadrm_hf.recovery.retrieval`), for methods that ask.
-        watch: Called at the beginning and at the end of each run.
+        context: What a method may ask of the shard, as `ipc_indices`, `votes` and `retrieve` of the recovery.
     """
 
     def __init__(
@@ -69,17 +83,15 @@ class Recovery:
         iterations: int,
         generator: torch.Generator,
         report: Report,
-        turn: int = 0,
-        ipc_indices: Tensor | None = None,
-        votes: Sequence[float | None] = (),
-        retrieve: Retrieve | None = None,
-        watch: Watch | None = None,
+        context: ShardContext | None = None,
     ) -> None:
+        context = context or ShardContext()
         self.labels, self.generator = labels, generator
-        self.ipc_indices = torch.zeros_like(labels) if ipc_indices is None else ipc_indices
-        self.num_teachers, self.votes = len(matchers), list(votes)
-        self.retrieve, self._watch = retrieve, watch or (lambda iteration, images: None)
-        self._matchers, self._config, self._turn = matchers, config, turn
+        self.ipc_indices = torch.zeros_like(labels) if context.ipc_indices is None else context.ipc_indices
+        self.votes, self.retrieve = list(context.votes), context.retrieve
+        self.num_teachers = len(matchers)
+        self._matchers, self._config = matchers, config
+        self._turn, self._callback = context.turn, context.callback or (lambda iteration, images: None)
         self._iterations, self._report = iterations, report
         self._done = 0
         self._lowest, self._highest = valid_range(source, labels.device)
@@ -98,7 +110,7 @@ class Recovery:
         members: Members | None = None,
         terms: Sequence[Term] = (),
     ) -> Tensor:
-        """Run `iterations` steps from `images` with a fresh Adam; the cosine goes on from the run before.
+        """Run `iterations` steps from `images` with a fresh Adam; the cosine continues from the run before.
 
         Args:
             images: (B, 3, S, S) float32, normalised; left unchanged.
@@ -116,7 +128,7 @@ class Recovery:
                 gradients are beyond the range of fp16 whatever the loss is scaled by.
             TeacherError: If a teacher's logits of the images it begins with are not finite.
         """
-        self._watch(self._done, images)
+        self._callback(self._done, images)
         pixels = images.detach().clone().requires_grad_()
         settings = self._config
         adam = torch.optim.Adam([pixels], lr=settings.lr, betas=settings.betas, eps=1e-8, fused=True)
@@ -131,17 +143,17 @@ class Recovery:
             self._done += 1
             # Reading a loss makes the host wait for the device, so it is done now and then.
             if self._done - reported == _REPORT_EVERY or self._done == last:
-                shown = {name: loss.item() for name, loss in losses.items()}
-                self._refuse_divergence(images, pixels, shown)
-                self._report(self._done - reported, {"iteration": self._done, **shown})
+                numbers = {name: loss.item() for name, loss in losses.items()}
+                self._refuse_divergence(images, pixels, numbers)
+                self._report(self._done - reported, {"iteration": self._done, **numbers})
                 reported = self._done
-        self._watch(self._done, pixels.detach())
+        self._callback(self._done, pixels.detach())
         return pixels.detach()
 
     def _take_turns(self, iteration: int) -> list[tuple[int, float]]:
         return [((self._turn + iteration) % self.num_teachers, 1.0)]
 
-    def _draw_views(self, num: int, size: int, crop_area: Areas | None) -> Iterator[Look]:
+    def _draw_views(self, num: int, size: int, crop_area: Areas | None) -> Iterator[ViewFunction]:
         config = self._config
         assert config.flip_probability is not None and config.max_roll is not None, "resolve the configuration first"
         areas: Interval | Tensor = config.crop_area
@@ -160,38 +172,38 @@ class Recovery:
             yield from (_View(*matrices) for matrices in zip(rows, columns, strict=True))
 
     def _gradients(self, pixels: Tensor, iterations: int, terms: Sequence[Term]) -> "_Gradients":
-        """The gradient of every view of a run, captured where the device and the losses allow it."""
+        """Return what computes the gradient of every view of a run, captured where device and losses allow it."""
         is_static = not terms and all(matcher.statistics.is_stateless for matcher in self._matchers)
         is_long = self._config.form == "compiled" and iterations >= _WORTH_CAPTURING
         evaluate = partial(self._gradient, pixels, terms=[*self._priors, *terms])
         return _Gradients(evaluate, captures=pixels.device.type == "cuda" and is_static and is_long)
 
     def _gradient(
-        self, pixels: Tensor, look: Look, members: Sequence[tuple[int, float]], terms: Sequence[Term]
+        self, pixels: Tensor, make_view: ViewFunction, members: Sequence[tuple[int, float]], terms: Sequence[Term]
     ) -> Gradient:
-        """Of what the members and the terms say of one view."""
-        shown = look(pixels)
-        every_logits = [self._matchers[index].logits(shown) for index, _ in members]
+        """Return the gradient of the members' and the terms' losses of one view, and the losses."""
+        view = make_view(pixels)
+        every_logits = [self._matchers[index].logits(view) for index, _ in members]
         weights = [weight for _, weight in members]
         entropy = _weighted(weights, [F.cross_entropy(logits, self.labels) for logits in every_logits])
         distance = _weighted(weights, [self._matchers[index].distance() for index, _ in members])
         loss = entropy + self._config.bn_weight * distance
         if terms:
             first = self._matchers[members[0][0]]
-            step = Step(pixels, shown, self.labels, every_logits[0], look, first.predict)
+            step = Step(pixels, view, self.labels, every_logits[0], make_view, first.predict)
             loss = loss + torch.stack([term(step) for term in terms]).sum()
         (gradient,) = torch.autograd.grad(self._scaler.scale(loss), [pixels])
         return gradient, {"ce": entropy.detach(), "bn": distance.detach()}
 
     def _update(self, adam: torch.optim.Adam, pixels: Tensor) -> None:
-        """One step of Adam, and every channel back to valid pixels."""
+        """Take one step of Adam, and clamp every channel to valid pixels."""
         self._scaler.step(adam)
         self._scaler.update()
         with torch.no_grad():
             torch.clamp(pixels, self._lowest, self._highest, out=pixels)
 
     def _refuse_divergence(self, start: Tensor, pixels: Tensor, losses: dict[str, float]) -> None:
-        """Refuse what leads nowhere: a teacher's fault if it shows at the start, else that of the optimisation."""
+        """Refuse values that are not finite: a teacher's fault if they begin so, else the optimisation's."""
         if not bool(torch.isfinite(pixels).all()):
             what = "some pixels are not finite"
         elif not all(map(math.isfinite, losses.values())):
@@ -244,15 +256,17 @@ class _Gradients:
     """Gradients of one run: captured once for each set of teachers that sees an iteration together, or computed.
 
     Args:
-        evaluate: The gradient under a view, by given teachers.
+        evaluate: Computes the gradient under a view, by some teachers.
         captures: Whether steps are captured.
     """
 
-    def __init__(self, evaluate: Callable[[Look, Sequence[tuple[int, float]]], Gradient], captures: bool) -> None:
+    def __init__(
+        self, evaluate: Callable[[ViewFunction, Sequence[tuple[int, float]]], Gradient], captures: bool
+    ) -> None:
         self._evaluate, self._captures = evaluate, captures
         self._captured: dict[tuple[tuple[int, float], ...], Captured[Gradient]] = {}
 
-    def __call__(self, view: Look, members: tuple[tuple[int, float], ...]) -> Gradient:
+    def __call__(self, view: ViewFunction, members: tuple[tuple[int, float], ...]) -> Gradient:
         if not self._captures or not isinstance(view, _View):
             return self._evaluate(view, members)
         if members not in self._captured:
@@ -263,19 +277,19 @@ class _Gradients:
 
 
 def _weighted(weights: Sequence[float], losses: Sequence[Tensor]) -> Tensor:
-    """The weighted sum; a single loss of weight 1 as it is."""
+    """Return the weighted sum; a single loss of weight 1 as it is."""
     return torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum()
 
 
 def valid_range(source: Source, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Normalised values of black and white, each (1, 3, 1, 1): what images are projected to (released code)."""
+    """Return the normalised values of black and white, (1, 3, 1, 1) each: images are clamped to these."""
     ends = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1)
     black, white = source.normalise(ends).to(device).split(1)
     return black, white
 
 
 def resample(images: Tensor, size: int) -> Tensor:
-    """RESAMPLE of Algorithm 1: bilinear, without antialiasing (Eq. 5-6, Appendix C).
+    """Resize images as RESAMPLE of Algorithm 1 does: bilinear, without antialiasing (Eq. 5-6, Appendix C).
 
     Args:
         images: (B, 3, H, W) float32, normalised.

@@ -1,4 +1,4 @@
-"""Snapshots: what images look like along their optimisation, for curves of information density (FADRM, Fig. 3)."""
+"""Snapshots of images along their optimisation, for curves of information density (FADRM, Fig. 3)."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from fadrm_hf.runtime.run_folder import SNAPSHOTS, WorkFolder
 
 
 class Snapshots:
-    """Keeps images at the beginning and at the end of every run of the loop, in the work folder.
+    """A callback of recovery that keeps images at the beginning and at the end of every run of the loop.
 
     Two that follow each other at one iteration are before and after what a method does in between: FADRM's residual.
     They are kept of one shard, at the artifact's resolution, as bytes: 2 (k + 1) times its images for k residuals.
@@ -23,13 +23,12 @@ class Snapshots:
         self._work, self._source, self._num = work, source, 0
 
     def __call__(self, iteration: int, images: Tensor) -> None:
-        """Keep one.
+        """Keep a snapshot.
 
         Args:
             iteration: Iterations done.
             images: (B, 3, s, s) float32, normalised.
         """
         pixels = self._source.to_pixels(resample(images, self._source.size).cpu())
-        look = {"images": pixels, "iteration": torch.tensor(iteration)}
-        self._work.save(SNAPSHOTS, f"{self._num:05d}", look)
+        self._work.save(SNAPSHOTS, f"{self._num:05d}", {"images": pixels, "iteration": torch.tensor(iteration)})
         self._num += 1

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+ViewFunction = Callable[[Tensor], Tensor]  # makes one view of images (B, 3, S, S)
+
 
 @dataclass(frozen=True, eq=False)
 class Step:
@@ -15,26 +17,26 @@ class Step:
 
     Attributes:
         images: (B, 3, S, S) float32, normalised: what is optimised, with its gradient.
-        shown: (B, 3, S, S) the view of them that the teachers saw, with its gradient.
+        view: (B, 3, S, S) the view of them that the teachers saw, with its gradient.
         labels: (B,) int64.
         logits: (B, C) float32 of the teacher, the first of several.
-        look: The same view of other images of this shape.
+        make_view: Makes the same view of other images of this shape.
         predict: The same teacher's logits of such a view, without a gradient and without matching.
     """
 
     images: Tensor
-    shown: Tensor
+    view: Tensor
     labels: Tensor
     logits: Tensor
-    look: Callable[[Tensor], Tensor]
+    make_view: ViewFunction
     predict: Callable[[Tensor], Tensor]
 
 
 class Term(Protocol):
-    """A loss that a method adds; one of a shard's own where it keeps a state."""
+    """A loss that a method adds; a new one for each shard where it keeps a state."""
 
     def __call__(self, step: Step) -> Tensor:
-        """The weighted loss, a scalar."""
+        """Return the weighted loss, a scalar."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class TotalVariation:
     weight: float
 
     def __call__(self, step: Step) -> Tensor:
-        """The weighted loss."""
+        """Return the weighted loss."""
         rows, columns = step.images.diff(dim=2), step.images.diff(dim=3)
         return self.weight * (rows.flatten(1).norm(dim=1) + columns.flatten(1).norm(dim=1)).mean()
 
@@ -56,7 +58,7 @@ class EuclideanNorm:
     weight: float
 
     def __call__(self, step: Step) -> Tensor:
-        """The weighted loss."""
+        """Return the weighted loss."""
         return self.weight * step.images.flatten(1).norm(dim=1).mean()
 
 
@@ -81,13 +83,13 @@ class Densification:
     side: int = 32
 
     def __call__(self, step: Step) -> Tensor:
-        """The weighted loss."""
-        small = F.adaptive_avg_pool2d(step.shown, min(self.side, step.shown.shape[-1])).flatten(1)
+        """Return the weighted loss."""
+        small = F.adaptive_avg_pool2d(step.view, min(self.side, step.view.shape[-1])).flatten(1)
         num_classes = len(torch.unique_consecutive(step.labels))
         return self.weight * self.of_classes(small.unflatten(0, (num_classes, -1))).to(small.dtype)
 
     def of_classes(self, images: Tensor) -> Tensor:
-        """The divergences of some classes, summed.
+        """Return the divergences of some classes, summed.
 
         Args:
             images: (K, n, d) pooled and flattened views of K classes.
@@ -106,7 +108,7 @@ class Densification:
 class Flatness:
     """L'_FR of EDC (arXiv 2404.13733): predictions at the images agree with those at their moving average.
 
-    x_ema <- beta x_ema + (1 - beta) x after each look at it;  KL(softmax(f(x) / tau) || softmax(f(x_ema) / tau)).
+    x_ema <- beta x_ema + (1 - beta) x after each iteration;  KL(softmax(f(x) / tau) || softmax(f(x_ema) / tau)).
 
     Args:
         weight: Weight of the loss.
@@ -122,11 +124,11 @@ class Flatness:
         self._average: Tensor | None = None
 
     def __call__(self, step: Step) -> Tensor:
-        """The weighted loss, by the average up to the iteration before; then the average moves on."""
+        """Return the weighted loss, by the average up to the iteration before; then update the average."""
         images = step.images.detach()
         average = images.clone() if self._average is None else self._average
-        smooth = F.log_softmax(step.predict(step.look(average)) / self._temperature, dim=1)
+        smooth = F.log_softmax(step.predict(step.make_view(average)) / self._temperature, dim=1)
         sharp = F.log_softmax(step.logits / self._temperature, dim=1)
         self._average = average.lerp(images, 1.0 - self._decay)
-        given, goal, share = (sharp, smooth, sharp.numel()) if self._reverse else (smooth, sharp, len(sharp))
-        return self._weight / share * F.kl_div(given, goal, reduction="sum", log_target=True)
+        first, second, count = (sharp, smooth, sharp.numel()) if self._reverse else (smooth, sharp, len(sharp))
+        return self._weight / count * F.kl_div(first, second, reduction="sum", log_target=True)

@@ -1,7 +1,7 @@
-"""A run's recovery in little: the method's own program over all its sizes and teachers, a few steps for each.
+"""A trial of a run's recovery: the method's own program over all its sizes and teachers, a few steps for each.
 
-What a whole recovery will take is known from it, whatever the method does between steps: seconds are in proportion to
-its steps, and it holds as much memory at once as a long one does.
+It tells what a whole recovery will take, whatever the method does between steps: seconds are in proportion to its
+steps, and it holds as much memory at once as a long one does.
 """
 
 from dataclasses import replace
@@ -12,18 +12,18 @@ from torch import Tensor
 from fadrm_hf.config import RunConfig
 from fadrm_hf.data.sources import Source
 from fadrm_hf.recovery.matcher import Matcher
-from fadrm_hf.recovery.recover import Recovery
+from fadrm_hf.recovery.recover import Recovery, ShardContext
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.shards import Shard, recovery_shards
 
 
 def cycle_of(run: RunConfig) -> int:
-    """Iterations after which every teacher has seen every segment of the recovery once."""
+    """Return after how many iterations every teacher has seen every segment of the recovery once."""
     return len(run.method.sizes or (1,)) * len(run.teachers.names)
 
 
 def largest_shard(run: RunConfig, num_classes: int, batch_size: int | None = None) -> Shard:
-    """The shard of the run that holds the most images.
+    """Return the shard of the run that holds the most images.
 
     Args:
         run: A resolved run.
@@ -41,7 +41,7 @@ def try_recovery(
 
     Args:
         run: A resolved run whose method optimises pixels.
-        matchers: Its teachers, as `fadrm_hf.recovery.recover.matching` makes them ready.
+        matchers: Its teachers, made ready.
         source: Its source, for the range of pixels; no image is read.
         device: Where it runs.
         shard: Which images; real patches, where the method retrieves some, are those it starts from.
@@ -63,9 +63,11 @@ def try_recovery(
         iterations,
         rng,
         lambda done, losses: None,
-        ipc_indices=torch.tensor(shard.ipc_indices).repeat(len(shard.classes)),
-        votes=[1.0] * len(matchers),
-        retrieve=lambda images: start,
+        ShardContext(
+            ipc_indices=torch.tensor(shard.ipc_indices).repeat(len(shard.classes)),
+            votes=[1.0] * len(matchers),
+            retrieve=lambda images: start,
+        ),
     )
     recovered: Tensor = method.recover(start, recovery)
     return recovered

@@ -16,8 +16,8 @@ from fadrm_hf.methods import METHODS, find_method
 from fadrm_hf.methods.fadrm import FADRM
 from fadrm_hf.methods.fadrm_plus import FADRMPlus
 from fadrm_hf.methods.random_real import RandomReal
-from fadrm_hf.recovery.matcher import matching
-from fadrm_hf.recovery.recover import Recovery
+from fadrm_hf.recovery.matcher import open_matchers
+from fadrm_hf.recovery.recover import Recovery, ShardContext
 from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical
@@ -168,10 +168,10 @@ def test_contract(name, world):
     config = RecoverConfig(flip_probability=0.0, max_roll=2)
     results = []
     for _ in range(2):
-        with matching(teachers if method.iterations else [], config, CPU) as matchers:
+        with open_matchers(teachers if method.iterations else [], config, CPU) as matchers:
             recovery = Recovery(
                 matchers, torch.arange(10), source, config, method.iterations, generator(0, name), lambda d, m: None,
-                votes=[0.6, 0.4],
+                ShardContext(votes=[0.6, 0.4]),
             )  # fmt: skip
             results.append(method.recover(start.clone(), recovery))
     assert results[0].shape == start.shape and bool(torch.isfinite(results[0]).all())

@@ -22,7 +22,7 @@ from fadrm_hf.methods.edc import EDC
 from fadrm_hf.methods.g_vbsm import GVBSM
 from fadrm_hf.networks.teachers import check_names
 from fadrm_hf.pipeline.arguments import parse_run
-from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.matcher import open_matchers
 from fadrm_hf.recovery.recover import Recovery, valid_range
 from fadrm_hf.runtime.randomness import generator
 
@@ -61,7 +61,7 @@ def start():
 
 def recovered(method, config, source, teachers, real):
     known = [measured(teacher.module, *real, SIDE) for teacher in teachers]
-    with matching(teachers, config, CPU, method.matching, known, SIDE) as matchers:
+    with open_matchers(teachers, config, CPU, method.matching, known, SIDE) as matchers:
         rng = generator(0, "test")
         recovery = Recovery(matchers, LABELS, source, config, method.iterations, rng, lambda done, losses: None)
         return method.recover(start(), recovery)

@@ -14,7 +14,7 @@ from fadrm_hf.methods.rded import RDED
 from fadrm_hf.methods.sre2l import SRe2L
 from fadrm_hf.methods.sre2l_pp import SRe2LPlusPlus
 from fadrm_hf.pipeline.arguments import parse_run
-from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.matcher import open_matchers
 from fadrm_hf.recovery.patches import noise_start
 from fadrm_hf.recovery.recover import Recovery
 from fadrm_hf.runtime.randomness import generator
@@ -74,7 +74,7 @@ def test_cda_recovers_under_its_curriculum_and_sre2l_under_the_same_crops_throug
         "no curriculum": CDA(6, milestone=0.0),
         "patches": SRe2LPlusPlus(6),
     }.items():
-        with matching([teacher], config, CPU) as matchers:
+        with open_matchers([teacher], config, CPU) as matchers:
             recovery = Recovery(
                 matchers, torch.arange(10), source, config, 6, generator(0, "test"), lambda done, losses: None
             )

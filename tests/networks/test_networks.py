@@ -10,17 +10,17 @@ from torch import nn
 
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.data.class_map import ClassMap
-from fadrm_hf.networks import convnets
 from fadrm_hf.networks import small_images as networks
+from fadrm_hf.networks.convnets import WideBlock
+from fadrm_hf.networks.layers import matched_layers
 from fadrm_hf.networks.model_directory import model_config, write_model_directory
 from fadrm_hf.networks.students import check_student
 from fadrm_hf.networks.teachers import load_teacher
-from fadrm_hf.recovery.matching import watched_layers
 
 pytestmark = pytest.mark.numerical
 
-CONVNETS = sorted(convnets.default_cfgs)
-NAMES = sorted([*networks.default_cfgs, *CONVNETS])
+NAMES = sorted(networks.default_cfgs)
+CONVNETS = [name for name in NAMES if networks.default_cfgs[name].default.first_conv == "layers.0"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -138,13 +138,13 @@ def test_a_convnet_is_what_its_blocks_compute() -> None:
 
 
 def test_a_wide_residual_block_adds_the_projection_of_its_activated_input() -> None:
-    block = convnets.WideBlock(3, 5, 2).eval()
+    block = WideBlock(3, 5, 2).eval()
     images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         active = torch.relu(images / (1 + 1e-5) ** 0.5)  # a new BatchNorm layer divides by its epsilon alone
         inner = torch.relu(block.conv1(active) / (1 + 1e-5) ** 0.5)
         torch.testing.assert_close(block(images), block.shortcut(active) + block.conv2(inner))
-        kept = convnets.WideBlock(3, 3, 1).eval()
+        kept = WideBlock(3, 3, 1).eval()
         nn.init.zeros_(kept.conv2.weight)
         assert torch.equal(kept(images), images)
 
@@ -183,4 +183,4 @@ def test_a_saved_convnet_of_another_size_is_read_again(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_matched_in_them(name: str, kinds: dict[str, int]) -> None:
-    assert Counter(watched.kind for watched in watched_layers(timm.create_model(name))) == kinds
+    assert Counter(layer.kind for layer in matched_layers(timm.create_model(name))) == kinds

@@ -26,8 +26,8 @@ from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.pipeline.distill import check_run
 from fadrm_hf.pipeline.run import Ballot
 from fadrm_hf.pipeline.votes import check_votes, measure_votes, needs_votes
-from fadrm_hf.recovery.matcher import matching
-from fadrm_hf.recovery.recover import Recovery, valid_range
+from fadrm_hf.recovery.matcher import open_matchers
+from fadrm_hf.recovery.recover import Recovery, ShardContext, valid_range
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.randomness import generator
 
@@ -174,9 +174,9 @@ def test_a_committee_recovers_as_a_plain_loop_over_its_members(source, teachers)
     config = RecoverConfig(lr=0.05, flip_probability=0.5, max_roll=2, crop_area=(0.3, 1.0))
     rows = [int((source.labels("train") == label).argmax()) for label in range(10)]
     start, labels = source.normalise(source.pixels("train", rows)), torch.arange(10)
-    with matching(teachers, config, CPU) as matchers:
+    with open_matchers(teachers, config, CPU) as matchers:
         recovery = Recovery(matchers, labels, source, config, 6, generator(0, "test"), lambda done, losses: None,
-                            ipc_indices=torch.ones_like(labels), votes=[0.4, 0.9, 0.44])  # fmt: skip
+                            ShardContext(torch.ones_like(labels), votes=[0.4, 0.9, 0.44]))  # fmt: skip
         recovered = CVDD(iterations=6).recover(start, recovery)
     first = 1.0 / (1.0 + math.exp(0.8))
     pair = [(first, teachers[0].module.double()), (1.0 - first, teachers[2].module.double())]

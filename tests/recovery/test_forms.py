@@ -13,7 +13,7 @@ from fadrm_hf.cli import main
 from fadrm_hf.config import RecoverConfig, RunConfig, SourceConfig
 from fadrm_hf.config.datasets import resolve
 from fadrm_hf.methods.fadrm import FADRM
-from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.matcher import open_matchers
 from fadrm_hf.recovery.recover import Recovery
 from fadrm_hf.runtime.randomness import generator
 
@@ -30,7 +30,7 @@ def recovered(form, device="cpu", num_teachers=2, iterations=9):
     rows = [int((source.labels("train") == label).argmax()) for label in range(10)]
     images = source.normalise(source.pixels("train", rows)).to(device)
     config, labels = replace(CONFIG, form=form), torch.arange(10, device=device)
-    with matching(teachers, config, torch.device(device)) as matchers:
+    with open_matchers(teachers, config, torch.device(device)) as matchers:
         rng = generator(0, "test")
         recovery = Recovery(matchers, labels, source, config, iterations, rng, lambda done, losses: None)
         for budget in (iterations // 2, iterations - iterations // 2):

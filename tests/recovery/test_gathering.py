@@ -25,12 +25,14 @@ from fadrm_hf.config import Matching, SqueezeConfig, StatisticsConfig
 from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import RunFolderError, SourceError
+from fadrm_hf.networks.layers import matched_layers
 from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.networks.teachers.teacher import weights_sha256
-from fadrm_hf.recovery.matching import MatchedStatistics, Targets, watched_layers
-from fadrm_hf.recovery.matching.gathering import block_side, gather_statistics, statistics_bytes
+from fadrm_hf.recovery.matching.gathering import StatisticsPass, block_side
 from fadrm_hf.recovery.matching.image_moments import mean_and_variance, sums_over_images
+from fadrm_hf.recovery.matching.matching import MatchedStatistics
 from fadrm_hf.recovery.matching.real_views import ClassViews
+from fadrm_hf.recovery.matching.targets import Targets
 from fadrm_hf.runtime.files import save_tensors
 from fadrm_hf.runtime.progress import QUIET, Reporter, Task
 
@@ -59,12 +61,20 @@ def untrained(name: str) -> Teacher:
     return Teacher(f"timm/{name}", module, None, (0.5,) * 3, (0.5,) * 3, weights_sha256(module))
 
 
+def pass_of(
+    teacher: Teacher, source: Source, config: StatisticsConfig = WHOLE, convolutions: bool = True,
+    classes: bool = True, seed: int = 0,
+) -> StatisticsPass:  # fmt: skip
+    matching = Matching(convolutions=convolutions, category=0.5 if classes else 0.0)
+    return StatisticsPass(teacher, source, config, RECIPE, matching, seed)
+
+
 def gather(
     teacher: Teacher, source: Source, folder: Path, config: StatisticsConfig = WHOLE, convolutions: bool = True,
     classes: bool = True, seed: int = 0, state: PartialState | None = None, reporter: Reporter = QUIET,
 ) -> dict[str, Targets]:  # fmt: skip
     state = state or PartialState(cpu=True)
-    return gather_statistics(teacher, source, config, RECIPE, convolutions, classes, folder, seed, state, reporter)
+    return pass_of(teacher, source, config, convolutions, classes, seed).gather(folder, state, reporter)
 
 
 def only_file(folder: Path) -> Path:
@@ -157,7 +167,7 @@ def test_real_images_are_at_no_distance_from_their_own_statistics(source: Source
     teacher = untrained("convnet3_narrow")
     config = replace(WHOLE, images_per_class=4)
     measured = gather(teacher, source, tmp_path, config)
-    assert set(measured) == {watched.name for watched in watched_layers(teacher.module)}
+    assert set(measured) == {layer.name for layer in matched_layers(teacher.module)}
     (images, places), = ClassViews(source, range(10), config, RECIPE, 0)  # fmt: skip
     matching = Matching(convolutions=True, category=0.5)
 
@@ -192,12 +202,12 @@ def test_what_is_measured_depends_on_what_the_network_keeps(
     teacher = Teacher(name, module, None, (0.5,) * 3, (0.5,) * 3, weights_sha256(module))
     config = replace(WHOLE, images_per_class=2)
     measured = gather(teacher, source, tmp_path, config, convolutions, classes)
-    watched = {layer.name: layer for layer in watched_layers(module, convolutions)}
-    assert len(measured) == layers and set(measured) <= set(watched)
+    matched = {layer.name: layer for layer in matched_layers(module, convolutions)}
+    assert len(measured) == layers and set(measured) <= set(matched)
     for name, targets in measured.items():
         assert (targets.class_mean is not None) == classes
-        assert (targets.block_mean is not None) == (convolutions and watched[name].kind == "conv")
-    expected = statistics_bytes(teacher, source, config, convolutions, classes)
+        assert (targets.block_mean is not None) == (convolutions and matched[name].kind == "conv")
+    expected = pass_of(teacher, source, config, convolutions, classes).num_bytes
     if layers == 0:
         assert expected == 0 and list(tmp_path.iterdir()) == []
     else:
@@ -382,8 +392,8 @@ def test_what_imagenets_classes_take_is_known_beforehand(
     imagenet = replace(source, class_map=ClassMap(names, names), config=replace(source.config, size=224))
     network = torchvision.models.alexnet() if name == "alexnet" else timm.create_model(name)
     teacher = Teacher(name, network.eval(), None, (0.5,) * 3, (0.5,) * 3, "")
-    assert len(watched_layers(network, convolutions=True)) == layers
-    expected = statistics_bytes(teacher, imagenet, StatisticsConfig(), convolutions=True, classes=True)
+    assert len(matched_layers(network, convolutions=True)) == layers
+    expected = pass_of(teacher, imagenet, StatisticsConfig()).num_bytes
     assert expected / 1e6 == pytest.approx(megabytes, abs=0.1)
 
 
@@ -402,9 +412,9 @@ def test_transformers_and_convnexts_are_measured_by_their_norms(
     few = replace(source, train=source.train.select(range(40)))
     teacher = Teacher(name, module, None, (0.5,) * 3, (0.5,) * 3, weights_sha256(module))
     measured = gather(teacher, few, tmp_path, convolutions=False, classes=False)
-    norms = [watched for watched in watched_layers(module) if watched.kind == "norm"]
-    assert norms and {watched.name for watched in norms} <= set(measured)
-    for watched in norms:
-        (channels,) = watched.layer.normalized_shape
-        assert measured[watched.name].mean.shape == (channels,)
-        assert measured[watched.name].blocks is None
+    norms = [layer for layer in matched_layers(module) if layer.kind == "norm"]
+    assert norms and {norm.name for norm in norms} <= set(measured)
+    for norm in norms:
+        (channels,) = norm.layer.normalized_shape
+        assert measured[norm.name].mean.shape == (channels,)
+        assert measured[norm.name].blocks is None

@@ -11,7 +11,7 @@ from fadrm_hf.config import RecoverConfig, RunConfig, TeacherConfig
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.methods.fadrm import FADRM
 from fadrm_hf.methods.g_vbsm import GVBSM
-from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.matcher import open_matchers
 from fadrm_hf.recovery.memory import (
     MemoryLaw,
     free_memory_bytes,
@@ -108,7 +108,7 @@ def test_no_more_images_are_tried_than_there_are(batch):
 
 def test_a_recovery_takes_what_two_small_batches_foretell(source, teacher):
     run = a_run(batch_size=10)
-    with matching([teacher], run.recover, CPU) as matchers:
+    with open_matchers([teacher], run.recover, CPU) as matchers:
         law = measure_recovery(run, matchers, source, CPU)
         shard = largest_shard(run, 10)
         measured = peak_tensor_bytes(lambda: try_recovery(run, matchers, source, CPU, shard, cycle_of(run)), CPU)
@@ -120,7 +120,7 @@ def test_a_recovery_takes_what_two_small_batches_foretell(source, teacher):
 def test_a_recovery_of_whole_classes_is_measured_too(source, teacher):
     method = GVBSM(iterations=10, drop=0.0, momentum=0.0)
     run = a_run(method, batch_size=20, layout="class_major", bn_weight=0.0)
-    with matching([teacher], run.recover, CPU) as matchers:
+    with open_matchers([teacher], run.recover, CPU) as matchers:
         law = measure_recovery(run, matchers, source, CPU)
         shard = largest_shard(run, 10)  # five classes of four images
         measured = peak_tensor_bytes(lambda: try_recovery(run, matchers, source, CPU, shard, cycle_of(run)), CPU)
@@ -132,14 +132,14 @@ def test_memory_is_that_of_the_largest_size(source, teacher):
     peaks = []
     for sizes in ((8, 16), (16, 16)):
         run = a_run(FADRM(iterations=100, num_residuals=1, sizes=sizes), batch_size=10)
-        with matching([teacher], run.recover, CPU) as matchers:
+        with open_matchers([teacher], run.recover, CPU) as matchers:
             peaks.append(measure_recovery(run, matchers, source, CPU).bytes_of(10))
     assert peaks[0] == pytest.approx(peaks[1], rel=0.1)
 
 
 def test_a_trial_is_the_methods_own_recovery(source, teacher):
     run = a_run(batch_size=10)
-    with matching([teacher], run.recover, CPU) as matchers:
+    with open_matchers([teacher], run.recover, CPU) as matchers:
         shard = largest_shard(run, 10, 3)
         once, again = (try_recovery(run, matchers, source, CPU, shard, 2) for _ in range(2))
     assert once.shape == (3, 3, 16, 16)
@@ -166,7 +166,7 @@ def test_a_recovery_that_does_not_fit_is_refused_with_the_batch_that_does():
 
 def test_a_run_is_refused_before_its_first_iteration_if_it_cannot_fit(source, teacher, monkeypatch):
     run = a_run(batch_size=10)
-    with matching([teacher], run.recover, CPU) as matchers:
+    with open_matchers([teacher], run.recover, CPU) as matchers:
         needed = measure_recovery(run, matchers, source, CPU).bytes_of(10)
         free = int(0.9 * needed)  # what is measured again differs by some percent: gradients come in another order
         monkeypatch.setattr("fadrm_hf.recovery.memory.free_memory_bytes", lambda device: free)

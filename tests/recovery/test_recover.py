@@ -13,8 +13,8 @@ from torchvision.transforms.v2.functional import crop as crop_image
 from fadrm_hf.config import RecoverConfig
 from fadrm_hf.data.views import BatchViews, apply_view
 from fadrm_hf.errors import ConfigError, TeacherError
-from fadrm_hf.recovery.matcher import FrozenMatcher, MatchableCheck, matching
-from fadrm_hf.recovery.recover import Recovery, resample, valid_range
+from fadrm_hf.recovery.matcher import FrozenMatcher, MatchableCheck, open_matchers
+from fadrm_hf.recovery.recover import Recovery, ShardContext, resample, valid_range
 from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical
@@ -40,7 +40,7 @@ def start(source, num=10):
 
 def run(source, teachers, iterations, config=CONFIG, budgets=None, report=lambda done, losses: None):
     images, labels = start(source)
-    with matching(teachers, config, CPU) as matchers:
+    with open_matchers(teachers, config, CPU) as matchers:
         recovery = Recovery(matchers, labels, source, config, iterations, generator(0, "test"), report)
         for budget in budgets or [iterations]:
             images = recovery.optimise(images, budget)
@@ -97,7 +97,7 @@ def losses(matcher, pixels, labels):
 
 def test_losses_equal_eq_53_and_the_divergence(source, teachers):
     images, labels = start(source)
-    with matching(teachers[:1], CONFIG, CPU) as (matcher,):
+    with open_matchers(teachers[:1], CONFIG, CPU) as (matcher,):
         cross_entropy, distance = losses(matcher, images, labels)
     module = teachers[0].module
     probabilities = module(images).double().softmax(1)
@@ -128,7 +128,7 @@ def test_optimisation_lowers_the_objective(source, teachers):
     assert sum(done for done, _ in seen) == 60
     assert seen[-1][1]["iteration"] == 60
     images, labels = start(source)
-    with matching(teachers[:1], CONFIG, CPU) as (matcher,):
+    with open_matchers(teachers[:1], CONFIG, CPU) as (matcher,):
         before, after = (losses(matcher, pixels, labels) for pixels in (images, result))
     assert after[0] + 0.01 * after[1] < 0.85 * (before[0] + 0.01 * before[1])
 
@@ -142,7 +142,7 @@ def test_same_generator_same_bits_other_seed_other_bits(source, teachers):
 def test_start_is_left_unchanged_and_result_is_valid(source, teachers):
     images, labels = start(source)
     before = images.clone()
-    with matching(teachers[:1], CONFIG, CPU) as matchers:
+    with open_matchers(teachers[:1], CONFIG, CPU) as matchers:
         recovery = Recovery(matchers, labels, source, CONFIG, 8, generator(0, "test"), lambda done, losses: None)
         result = recovery.optimise(images, 8)
     low, high = valid_range(source, CPU)
@@ -222,7 +222,7 @@ def test_a_committee_sees_the_same_views_and_its_losses_are_weighted(source, tea
     """Two teachers at once equal the plain loop of a network that is their weighted sum of losses."""
     committee = [(0, 0.7), (2, 0.3)]
     images, labels = start(source)
-    with matching(teachers, CONFIG, CPU) as matchers:
+    with open_matchers(teachers, CONFIG, CPU) as matchers:
         recovery = Recovery(matchers, labels, source, CONFIG, 5, generator(0, "test"), lambda done, losses: None)
         ours = recovery.optimise(images, 5, members=lambda iteration: committee)
     theirs = plain_run(source, teachers, 5, members=lambda iteration: committee)
@@ -236,10 +236,9 @@ def test_turns_go_on_where_the_shard_before_ended(source, teachers):
     images, labels = start(source)
     seen = {}
     for turn in (0, 1, 3):
-        with matching(teachers, CONFIG, CPU) as matchers:
-            recovery = Recovery(
-                matchers, labels, source, CONFIG, 4, generator(0, "test"), lambda done, losses: None, turn
-            )
+        with open_matchers(teachers, CONFIG, CPU) as matchers:
+            rng, context = generator(0, "test"), ShardContext(turn=turn)
+            recovery = Recovery(matchers, labels, source, CONFIG, 4, rng, lambda done, losses: None, context)
             seen[turn] = recovery.optimise(images, 4)
     assert torch.equal(seen[0], seen[3]), "of three teachers the fourth turn is the first one's"
     assert not torch.equal(seen[0], seen[1])
@@ -255,11 +254,11 @@ def test_crops_follow_the_areas_of_their_iterations(source, teachers):
     upright = replace(CONFIG, flip_probability=0.0, max_roll=0)
     shown = []
     images, labels = start(source)
-    with matching(teachers[:1], upright, CPU) as matchers:
+    with open_matchers(teachers[:1], upright, CPU) as matchers:
         recovery = Recovery(matchers, labels, source, upright, 6, generator(0, "test"), lambda done, losses: None)
 
         def unchanged(step):
-            shown.append(torch.equal(step.shown, step.images))
+            shown.append(torch.equal(step.view, step.images))
             return step.images.sum() * 0.0
 
         first = recovery.optimise(images, 2, crop_area=whole_images_first, terms=[unchanged])

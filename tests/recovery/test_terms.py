@@ -11,7 +11,7 @@ from fixtures.small import digits, small_teacher
 from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.methods.g_vbsm import GVBSM
-from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.matcher import open_matchers
 from fadrm_hf.recovery.recover import Recovery
 from fadrm_hf.recovery.terms import Densification, EuclideanNorm, Flatness, Step, TotalVariation
 from fadrm_hf.runtime.randomness import generator
@@ -132,7 +132,7 @@ def test_what_is_not_finite_is_refused_as_diverged_and_not_by_the_eigenvalues():
     start, labels = torch.zeros((4, 3, 16, 16)), torch.zeros(4, dtype=torch.int64)
     start[1, 0, 5, 5] = torch.nan
     config = RecoverConfig(flip_probability=0.0, max_roll=2)
-    with matching([teacher], config, torch.device("cpu")) as matchers:
+    with open_matchers([teacher], config, torch.device("cpu")) as matchers:
         recovery = Recovery(matchers, labels, source, config, 2, generator(0, "test"), lambda done, losses: None)
         with pytest.raises(ConfigError, match="recovery diverged before iteration 2"):
             GVBSM(iterations=2).recover(start, recovery)

@@ -56,7 +56,7 @@ from fadrm_hf.config import PatchConfig, RecoverConfig, RelabelConfig, SourceCon
 from fadrm_hf.data.sources import load_source
 from fadrm_hf.errors import ConfigError, TeacherError
 from fadrm_hf.labels.relabel import Labeller, label_epoch
-from fadrm_hf.recovery.matcher import matching
+from fadrm_hf.recovery.matcher import open_matchers
 from fadrm_hf.recovery.patches import starting_images
 from fadrm_hf.recovery.recover import Recovery
 from fadrm_hf.runtime.locks import Locks
@@ -342,7 +342,7 @@ def recover(source, teachers, iterations, config):
     """The iterations that were told of; images are the first ten."""
     images, labels = source.normalise(source.pixels("train", range(10))), torch.arange(10)
     seen: list[int] = []
-    with matching(teachers, config, CPU) as matchers:
+    with open_matchers(teachers, config, CPU) as matchers:
         report = lambda done, losses: seen.append(done)  # noqa: E731
         recovery = Recovery(matchers, labels, source, config, iterations, generator(0, "test"), report)
         try:

@@ -30,7 +30,7 @@ class _Convolve(torch.autograd.Function):
 
 
 def _gradient_of(convolution: Geometry) -> Geometry | BlockGradient | None:
-    """What takes gradients of outputs to gradients of inputs, where that is a convolution too."""
+    """Return what takes gradients of outputs to gradients of inputs, where that is a convolution too."""
     return BlockGradient(convolution) if BlockGradient.fits(convolution) else convolution.transposed()
 
 
@@ -38,7 +38,7 @@ class FrozenConv2d(nn.Conv2d):
     """A convolution of a frozen network; keeps no input and gets no gradient of its weights.
 
     Args:
-        layer: The layer as it was, on its device and in its format. Padding is zeros.
+        layer: The layer that it replaces, on its device and in its format. Padding is zeros.
     """
 
     def __init__(self, layer: nn.Conv2d) -> None:
@@ -49,8 +49,8 @@ class FrozenConv2d(nn.Conv2d):
         bias = None if layer.bias is None else layer.bias.detach()
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
-        places = cast("tuple[Pair, Pair, Pair]", (layer.stride, layer.padding, layer.dilation))
-        self._forwards = Geometry(weight, bias, *places, layer.groups)
+        geometry = cast("tuple[Pair, Pair, Pair]", (layer.stride, layer.padding, layer.dilation))
+        self._forwards = Geometry(weight, bias, *geometry, layer.groups)
         # On a GPU the library's own backward pass chooses better than we could.
         self._backwards = _gradient_of(self._forwards) if weight.device.type == "cpu" else None
 

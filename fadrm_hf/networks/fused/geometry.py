@@ -1,4 +1,4 @@
-"""A convolution with fixed weights: where it reads, and its weights laid out for the machine it runs on."""
+"""A convolution with fixed weights, which are laid out for the machine it runs on."""
 
 from typing import cast
 
@@ -14,7 +14,7 @@ _ONEDNN_TYPES = (torch.float32, torch.bfloat16)
 
 
 class Geometry:
-    """One convolution: its weights, and where it reads.
+    """A convolution with fixed weights.
 
     In a format that the machine has no instructions for, products are computed in fp32 from the rounded numbers, and
     rounded once: that is what such instructions do, and it is as fast as fp32.
@@ -22,7 +22,7 @@ class Geometry:
     Args:
         weight: (O, I / groups, h, w), channels_last.
         bias: (O,) or none.
-        stride: Of rows and columns, likewise the rest.
+        stride: Of rows and columns, as are padding (zeros) and dilation.
         padding: Zeros on each side.
         dilation: Distance of taps.
         groups: Number of groups of channels.
@@ -59,13 +59,13 @@ class Geometry:
             return self._in_fp32.gradient(grad.float(), shape).to(grad.dtype)
         images = grad.new_empty(1).expand(shape)  # only its shape is read
         settings = [list(pair) for pair in (self.stride, self.padding, self.dilation)]
-        found = torch.ops.aten.convolution_backward(
+        gradients = torch.ops.aten.convolution_backward(
             grad, images, self.weight, None, *settings, False, [0, 0], self.groups, [True, False, False]
         )
-        return cast(Tensor, found[0])
+        return cast(Tensor, gradients[0])
 
     def transposed(self) -> "Geometry | None":
-        """The convolution that takes gradients of outputs to gradients of inputs, if there is one."""
+        """Return the convolution that takes gradients of outputs to gradients of inputs, if there is one."""
         height, width = self.weight.shape[2:]
         padding = [d * (k - 1) - p for d, k, p in zip(self.dilation, (height, width), self.padding, strict=True)]
         if self.stride != (1, 1) or min(padding) < 0:

@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
-from fadrm_hf.networks.layers import Receive
 from fadrm_hf.networks.moments import affine_gradient
 from fadrm_hf.runtime.compilation import compiled
+
+MomentsCallback = Callable[[Tensor, Tensor], None]  # gaps and variances of groups of images, (G, C) each
 
 
 class Activation(NamedTuple):
@@ -41,26 +42,26 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu6": Activation(F.relu6, lambda u: ((u > 0) & (u < 6)).to(u.dtype)),
     "silu": Activation(F.silu, _silu_slope),
 }
-WITH_RESIDUAL = ("none", "relu")  # those whose derivative after a residual is told by one byte
+WITH_RESIDUAL = ("none", "relu")  # those whose derivative after a residual follows from the sign of u
 
 _OF_MODULES = {nn.Identity: "none", nn.ReLU: "relu", nn.ReLU6: "relu6", nn.SiLU: "silu"}
 
 
 def activation_of(module: nn.Module) -> str | None:
-    """The name of a module's activation among `ACTIVATIONS`, if it is one."""
+    """Return the name of a module among `ACTIVATIONS`, if it is one."""
     return _OF_MODULES.get(type(module))
 
 
 @cache
 def _forward_kernel(activation: str, has_residual: bool) -> Callable[..., tuple[Tensor, ...]]:
-    """(N, C, H, W) maps -> outputs; sums and sums of squares over positions, about a centre; bytes.
+    """Return (N, C, H, W) maps -> outputs; (N, C) sums and sums of squares over positions, about a centre; bytes.
 
-    Sums are (N, C). Bytes tell where u > 0, and are there with a residual and an activation only.
+    Bytes tell where u > 0; there are some with a residual and an activation only.
     """
     value = ACTIVATIONS[activation].value
 
     def forward(maps: Tensor, residual: Tensor | None, scale: Tensor, shift: Tensor, centre: Tensor) -> Any:
-        precise = _positions_first(maps).to(centre.dtype)
+        precise = _positions_first(maps).to(centre.dtype)  # (N, P, C)
         gap = precise - centre
         u = precise * scale + shift
         if residual is not None:
@@ -75,7 +76,7 @@ def _forward_kernel(activation: str, has_residual: bool) -> Callable[..., tuple[
 
 @cache
 def _value_kernel(activation: str, has_residual: bool) -> Callable[..., Tensor]:
-    """The outputs alone."""
+    """Return (N, C, H, W) maps -> outputs alone."""
     value = ACTIVATIONS[activation].value
 
     def forward(maps: Tensor, residual: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ def _value_kernel(activation: str, has_residual: bool) -> Callable[..., Tensor]:
 
 @cache
 def _backward_kernel(activation: str, has_residual: bool) -> Callable[..., tuple[Tensor, ...]]:
-    """Gradients of the map, and of the residual, from that of the output and from a and b, (N, 1, C) each."""
+    """Return what gives the gradients of map and residual from that of the output and from a and b, (N, 1, C) each."""
     slope = ACTIVATIONS[activation].slope
 
     def backward(
@@ -106,15 +107,15 @@ def _backward_kernel(activation: str, has_residual: bool) -> Callable[..., tuple
             inner = inner * mask.to(scale.dtype)
         elif activation != "none":
             inner = inner * slope(precise * scale + shift)
-        found = inner * scale + offset + factor * precise
-        results = (found, inner) if has_residual and activation != "none" else (found,)
-        return tuple(_channels_first(result.to(maps.dtype), maps.shape) for result in results)
+        of_maps = inner * scale + offset + factor * precise
+        gradients = (of_maps, inner) if has_residual and activation != "none" else (of_maps,)
+        return tuple(_channels_first(gradient.to(maps.dtype), maps.shape) for gradient in gradients)
 
     return compiled(backward, dynamic=True)
 
 
 class _Normalise(torch.autograd.Function):
-    """y, and the moments of x about a centre; see `channel_moments`."""
+    """Return y, and the moments of x about a centre; see `channel_moments`."""
 
     @staticmethod
     def forward(
@@ -140,15 +141,15 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         maps, scale, shift, mean, *mask = ctx.saved_tensors
         offset, factor = affine_gradient(grads[1], grads[2], mean, ctx.count)
-        each = [part.repeat_interleave(len(maps) // len(part), 0)[:, None] for part in (offset, factor)]
+        of_images = [part.repeat_interleave(len(maps) // len(part), 0)[:, None] for part in (offset, factor)]
         kernel = _backward_kernel(ctx.activation, ctx.has_residual)
-        found, *inner = kernel(_channels_last(grads[0]), maps, mask[0] if mask else None, scale, shift, *each)
+        of_maps, *inner = kernel(_channels_last(grads[0]), maps, mask[0] if mask else None, scale, shift, *of_images)
         of_residual = (inner[0] if inner else grads[0]) if ctx.has_residual else None
-        return found, of_residual, None, None, None, None, None
+        return of_maps, of_residual, None, None, None, None, None
 
 
 def _channels_last(maps: Tensor) -> Tensor:
-    """The same values for a kernel, which has nothing to do with their history."""
+    """Lay maps out for a kernel, which has nothing to do with their history."""
     return maps.detach().contiguous(memory_format=torch.channels_last)
 
 
@@ -166,11 +167,12 @@ class FrozenNorm2d(nn.BatchNorm2d):
     """A BatchNorm layer of a frozen network, with what follows it.
 
     Args:
-        layer: The layer as it was, in eval mode, with running statistics.
+        layer: The layer that it replaces, in eval mode, with running statistics.
         activation: What follows, one of `ACTIVATIONS`.
 
     Attributes:
-        receive: Is given the moments of the layer's input, if set; see `channel_moments`.
+        moments_callback: Called, if set, with the moments of the layer's input about its running mean
+            (`channel_moments`), in every pass with gradients.
         num_groups: How many groups of consecutive images have moments of their own.
     """
 
@@ -184,17 +186,12 @@ class FrozenNorm2d(nn.BatchNorm2d):
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift if layer.bias is None else shift + layer.bias.detach())
         self.activation = activation
-        self.receive: Receive | None = None
+        self.moments_callback: MomentsCallback | None = None
         self.num_groups = 1
         self.eval()
 
     def forward(self, maps: Tensor, residual: Tensor | None = None) -> Tensor:
-        """act(BN(maps) + residual).
-
-        Args:
-            maps: (N, C, H, W).
-            residual: Like `maps`.
-        """
+        """Return act(BN(maps) + residual), all (N, C, H, W)."""
         scale, shift = cast(Tensor, self.scale), cast(Tensor, self.shift)
         if not torch.is_grad_enabled():
             other = None if residual is None else _channels_last(residual)
@@ -202,17 +199,17 @@ class FrozenNorm2d(nn.BatchNorm2d):
         y, gap, var = _Normalise.apply(
             maps, residual, scale, shift, self.running_mean, self.activation, self.num_groups
         )
-        if self.receive is not None:
-            self.receive(gap, var)
+        if self.moments_callback is not None:
+            self.moments_callback(gap, var)
         return cast(Tensor, y)
 
     def extra_repr(self) -> str:
-        """Channels and activation, for printing."""
+        """Return channels and activation, for printing."""
         return f"{self.num_features}, activation={self.activation}"
 
 
-def own_activation(layer: nn.BatchNorm2d) -> str | None:
-    """The activation inside a normalisation layer of timm; "none" for plain BatchNorm; None: one not known here."""
+def activation_inside(layer: nn.BatchNorm2d) -> str | None:
+    """Return the activation inside a normalisation layer of timm; "none" for plain BatchNorm; `None` if unknown."""
     if type(layer) is nn.BatchNorm2d:
         return "none"
     if isinstance(layer, BatchNormAct2d) and isinstance(layer.drop, nn.Identity):

@@ -19,21 +19,17 @@ _FEW_CHANNELS = 4  # with these four times as many fit into one vector
 
 
 class BlockGradient:
-    """Takes gradients of outputs to gradients of images.
-
-    Args:
-        convolution: The first convolution; see `fits`.
-    """
+    """A function from gradients of outputs to gradients of images, for a first convolution that `fits`."""
 
     def __init__(self, convolution: Geometry) -> None:
         self._stride = _BLOCK // convolution.stride[0]
         weight, padding, stride = convolution.weight, convolution.padding[0], convolution.stride[0]
         kernel = weight.shape[2]
-        self._first = ceil((padding - kernel + 1) / stride)
+        self._first = ceil((padding - kernel + 1) / stride)  # least and largest d that a pixel of a block reads
         self._last = floor((_BLOCK - 1 + padding) / stride)
         taps = self._last - self._first + 1
         blocks = weight.new_zeros((weight.shape[1], _BLOCK, _BLOCK, weight.shape[0], taps, taps))
-        reads = [
+        reads = [  # r, place of d among the taps, place in the kernel
             (r, d - self._first, r + padding - stride * d)
             for r in range(_BLOCK)
             for d in range(self._first, self._last + 1)
@@ -47,7 +43,7 @@ class BlockGradient:
 
     @staticmethod
     def fits(convolution: Geometry) -> bool:
-        """Whether a convolution is one of those this is for: square, undilated, of few channels, stride 1 or 2."""
+        """Return whether a convolution is square, undilated, of few channels, and of stride 1 or 2."""
         weight = convolution.weight
         return (
             weight.shape[1] <= _FEW_CHANNELS
@@ -59,7 +55,7 @@ class BlockGradient:
         )
 
     def __call__(self, grad: Tensor, shape: torch.Size) -> Tensor:
-        """Gradient of images of `shape` (N, I, H, W) from that of the outputs (N, O, h, w)."""
+        """Return the gradient of images of `shape` (N, I, H, W) from that of the outputs (N, O, h, w)."""
         margins = [self._margins(*lengths) for lengths in zip(shape[2:], grad.shape[2:], strict=True)]
         padding = max(max(pair) for pair in margins)
         if self._stride > 1 and any(pair[0] != padding or pair[1] > padding for pair in margins):
@@ -72,7 +68,7 @@ class BlockGradient:
         return F.pixel_shuffle(blocks, _BLOCK)[:, :, : shape[2], : shape[3]]
 
     def _margins(self, length: int, outputs: int) -> tuple[int, int]:
-        """Zeros that are read before and after a row of outputs."""
+        """Return how many zeros are read before and after a row of outputs."""
         num_blocks = ceil(length / _BLOCK)
         return -self._first, max(0, self._stride * (num_blocks - 1) + self._last - (outputs - 1))
 

@@ -1,4 +1,4 @@
-"""Moments of what layers are given, image by image, and what sums of them say of many images.
+"""Moments of the inputs of layers, image by image, and the statistics of many images that follow from their sums.
 
 Every image counts alike, and every statistic follows from three sums over images: of its means m, of its second
 moments q, and of m^2. Averaged over images they separate the pooled variance, E[q] - E[m]^2, into the variance within
@@ -6,12 +6,13 @@ images, E[q] - E[m^2], and that between them.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from fadrm_hf.networks.layers import Watched, as_maps
+from fadrm_hf.networks.layers import MatchedLayer, as_maps
 from fadrm_hf.networks.moments import block_view
 
 Spread = Literal["pooled", "batches", "images"]
@@ -21,11 +22,11 @@ Statistic = tuple[str, str]  # name of a layer, and "" for its channels or "bloc
 @torch.inference_mode()
 def image_moments(
     module: nn.Module,
-    layers: Sequence[Watched],
+    layers: Sequence[MatchedLayer],
     block_side: int | None,
     images: Tensor,  # (N, 3, S, S) normalised
 ) -> dict[Statistic, Tensor]:  # (2, N, n) float64 each
-    """Mean and second moment of each image, in each channel and each block of positions, of what layers are given.
+    """Return mean and second moment of each image, in each channel and each block of positions, of layers' inputs.
 
     Args:
         module: A network in eval mode.
@@ -37,33 +38,27 @@ def image_moments(
         Channels of every layer, and blocks of convolutions, in the order of `layers`. A layer that is used
         several times has seen all its inputs; one that is never used is left out.
     """
-    found: dict[Statistic, list[Tensor]] = {}
-    for watched in layers:
-        found[watched.name, ""] = []
-        found[watched.name, "block_"] = []
+    moments: dict[Statistic, list[Tensor]] = {(layer.name, kind): [] for layer in layers for kind in ("", "block_")}
 
-    def measure(watched: Watched, inputs: Tensor) -> None:
-        maps = as_maps(watched.layer, inputs)
-        found[watched.name, ""].append(_moments(maps, (2, 3)))
-        if watched.kind == "conv" and block_side is not None:
-            found[watched.name, "block_"].append(_moments(block_view(maps, block_side), (1, 3, 5)).flatten(2))
+    def measure(layer: MatchedLayer, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        maps = as_maps(module, inputs[0])
+        moments[layer.name, ""].append(_moments(maps, (2, 3)))
+        if layer.kind == "conv" and block_side is not None:
+            moments[layer.name, "block_"].append(_moments(block_view(maps, block_side), (1, 3, 5)).flatten(2))
 
-    handles = [
-        watched.layer.register_forward_pre_hook(lambda _, inputs, watched=watched: measure(watched, inputs[0]))
-        for watched in layers
-    ]
+    handles = [layer.layer.register_forward_pre_hook(partial(measure, layer)) for layer in layers]
     try:
         module(images)
     finally:
         for handle in handles:
             handle.remove()
-    return {statistic: torch.stack(uses).mean(0) for statistic, uses in found.items() if uses}
+    return {statistic: torch.stack(uses).mean(0) for statistic, uses in moments.items() if uses}
 
 
 def sums_over_images(
     moments: Tensor,  # (2, N, n) float64
 ) -> Tensor:  # (3, n) float64
-    """Sums of means, of second moments and of squared means."""
+    """Return sums of means, of second moments and of squared means."""
     mean, second = moments
     return torch.stack([mean.sum(0), second.sum(0), mean.square().sum(0)])
 
@@ -74,7 +69,7 @@ def mean_and_variance(
     spread: Spread = "pooled",
     batch_size: int = 1,
 ) -> Tensor:  # (2, ..., n) float64
-    """Mean and biased variance of the images that were summed.
+    """Return mean and biased variance of the images that were summed.
 
     Args:
         sums: Of one group of images, or of several.

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.v2 import functional as transforms
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from fadrm_hf.config import SqueezeConfig, StatisticsConfig
 from fadrm_hf.data.sources import Source
@@ -40,18 +40,20 @@ class ClassViews(Dataset[tuple[Tensor, Tensor]]):
         labels = source.labels("train")
         rows = [self._rows(labels, label) for label in classes]
         self.count = torch.tensor([[len(of_class)] for of_class in rows], dtype=torch.float64)
-        places = torch.repeat_interleave(torch.arange(len(rows)), self.count[:, 0].long())
-        self._rows_of = torch.cat(rows).split(config.batch_size)
-        self._places_of = places.split(config.batch_size)
+        class_of = torch.repeat_interleave(torch.arange(len(rows)), self.count[:, 0].long())
+        self._batches = list(
+            zip(torch.cat(rows).split(config.batch_size), class_of.split(config.batch_size), strict=True)
+        )
 
     def __len__(self) -> int:
-        return len(self._rows_of)
+        return len(self._batches)
 
     def __getitem__(self, batch: int) -> tuple[Tensor, Tensor]:
         """(B, 3, S, S) float32, normalised; and (B,) int64, which of `classes` each image is of."""
-        rows = self._rows_of[batch].tolist()
+        indices, class_of = self._batches[batch]
+        rows = indices.tolist()
         pixels = self._augmented(rows) if self._config.augment else self._source.pixels("train", rows)
-        return self._source.normalise(pixels), self._places_of[batch]
+        return self._source.normalise(pixels), class_of
 
     def _rows(self, labels: np.ndarray, label: int) -> Tensor:
         rows = torch.from_numpy(np.flatnonzero(labels == label))
@@ -64,22 +66,14 @@ class ClassViews(Dataset[tuple[Tensor, Tensor]]):
         return rows[order[: self._config.images_per_class]].sort().values
 
     def _augmented(self, rows: list[int]) -> Tensor:  # (B, 3, S, S) uint8
-        draws = [generator(self._seed, "statistics", "view", row) for row in rows]
-        if self._squeeze.crop == "pad":
-            whole = self._source.pixels("train", rows)
-            crops = [
-                pad_crop(image[None], self._squeeze.padding, rng)[0] for image, rng in zip(whole, draws, strict=True)
-            ]
-        else:
-            crops = [self._resized_crop(row, rng) for row, rng in zip(rows, draws, strict=True)]
-        probability = self._squeeze.flip_probability or 0.0
-        return torch.stack(
-            [
-                crop.flip(-1) if torch.rand((), generator=rng) < probability else crop
-                for crop, rng in zip(crops, draws, strict=True)
-            ]
-        )
+        whole = self._source.pixels("train", rows) if self._squeeze.crop == "pad" else [None] * len(rows)
+        return torch.stack([self._view(row, image) for row, image in zip(rows, whole, strict=True)])
 
-    def _resized_crop(self, row: int, rng: torch.Generator) -> Tensor:  # (3, S, S) uint8
-        image = transforms.pil_to_tensor(self._source.image("train", row))
-        return resized_crop(image, self._source.size, rng)
+    def _view(self, row: int, whole: Tensor | None) -> Tensor:  # (3, S, S) uint8
+        """Crop and flip a training image, from its full resolution where the whole (3, S, S) is not given."""
+        rng = generator(self._seed, "statistics", "view", row)
+        if whole is None:
+            crop = resized_crop(pil_to_tensor(self._source.image("train", row)), self._source.size, rng)
+        else:
+            crop = pad_crop(whole[None], self._squeeze.padding, rng)[0]
+        return crop.flip(-1) if torch.rand((), generator=rng) < (self._squeeze.flip_probability or 0.0) else crop

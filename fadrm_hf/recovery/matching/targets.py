@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
-import torch
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True, eq=False)
 class Goal:
-    """One kind of statistic that is to be reached.
+    """Statistics of n channels or blocks that are to be reached.
 
     Attributes:
         mean: (n,) means of all training images.
@@ -61,20 +60,20 @@ class Targets:
         return Goal(self.block_mean, self.block_var, self.class_block_mean, self.class_block_var)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Those that there are, by name."""
+        """Return the statistics that there are, by name."""
         return {item.name: value for item in fields(self) if (value := getattr(self, item.name)) is not None}
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> "Targets":
-        """The same with `function` applied to every tensor."""
+        """Apply `function` to every tensor."""
         return Targets(**{name: function(value) for name, value in self.tensors().items()})
 
     def with_running(self, layer: nn.BatchNorm2d) -> "Targets":
-        """The same with a BatchNorm layer's own running statistics as the global ones."""
+        """Put a BatchNorm layer's own running statistics in place of the global ones."""
         running = running_targets(layer)
         return replace(self, mean=running.mean, var=running.var)
 
 
 def running_targets(layer: nn.BatchNorm2d) -> Targets:
-    """The running statistics of a BatchNorm layer, and nothing else."""
-    assert isinstance(layer.running_mean, torch.Tensor) and isinstance(layer.running_var, torch.Tensor)
+    """Return the running statistics of a BatchNorm layer."""
+    assert isinstance(layer.running_mean, Tensor) and isinstance(layer.running_var, Tensor)
     return Targets(mean=layer.running_mean.detach(), var=layer.running_var.detach())
