@@ -1,4 +1,4 @@
-"""A function of tensors as a CUDA graph: launched whole, where it would be hundreds of kernels of microseconds."""
+"""A function of tensors as a CUDA graph: one launch in place of hundreds of kernels of microseconds."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -14,11 +14,11 @@ _WARM_UP = 3  # runs before the capture: kernels are compiled and chosen, memory
 class Captured(Generic[Result]):
     """A function of two tensors, captured with the shapes of its first call.
 
-    What else it reads must stay where it is in memory, and it must neither wait for the device nor draw random numbers
-    on the host. Its result is overwritten by the next call.
+    Whatever else it reads must stay where it is in memory, and it must neither wait for the device nor draw random
+    numbers on the host. Its result is overwritten by the next call.
 
     Args:
-        function: What is captured.
+        function: The function to capture.
         first: Its first argument, on a GPU.
         second: Its second argument.
     """
@@ -36,8 +36,8 @@ class Captured(Generic[Result]):
             self._result = function(*self._inputs)
 
     def __call__(self, first: Tensor, second: Tensor) -> Result:
-        """The function's result for other values of the same shapes."""
-        for held, given in zip(self._inputs, (first, second), strict=True):
-            held.copy_(given)
+        """Return the function's result for other values of the same shapes."""
+        for buffer, value in zip(self._inputs, (first, second), strict=True):
+            buffer.copy_(value)
         self._graph.replay()
         return self._result

@@ -1,7 +1,7 @@
-"""How much memory a step takes, and the largest batch that fits: found by measuring small batches, not by crashing.
+"""The memory of a recovery step, and the largest batch that fits: measured on small batches, not found by crashing.
 
-What a step holds at once grows by the same bytes with every image, above what does not depend on the batch (weights in
-the order that convolutions want them): two small batches give the line on which all others lie.
+Memory grows by the same bytes with every image, above what does not depend on the batch (weights in the order that
+convolutions want them): two small batches give the line on which all others lie.
 """
 
 import os
@@ -32,7 +32,7 @@ _QUIET = "99"  # the profiler's level of messages; otherwise it writes lines to 
 
 @dataclass(frozen=True)
 class MemoryLaw:
-    """What a step takes, by the number of its images: `fixed + per_image * batch` bytes.
+    """Memory of a step by the number of its images: `fixed + per_image * batch` bytes.
 
     Attributes:
         fixed: Bytes that do not depend on the batch.
@@ -44,7 +44,7 @@ class MemoryLaw:
 
     @classmethod
     def measure(cls, step: Callable[[int], int], batch: int, device: torch.device) -> "MemoryLaw":
-        """The law of a step, from batches that are small beside the one in question.
+        """Measure the law of a step on batches that are small beside the one in question.
 
         Args:
             step: Takes a number of images, runs with about as many once or twice, and returns the most bytes it held
@@ -60,23 +60,23 @@ class MemoryLaw:
         return cls(max(below - per_image * low, 0.0), per_image)
 
     def bytes_of(self, batch: int) -> int:
-        """What a batch takes."""
+        """Return the bytes of a batch."""
         return round(self.fixed + self.per_image * batch)
 
     def largest_batch(self, free_bytes: int) -> int:
-        """How many images fit into so much memory; 0 if not one does."""
+        """Return how many images fit into so much memory; 0 if not one does."""
         return max(0, int((free_bytes - self.fixed) // self.per_image))
 
 
 def peak_tensor_bytes(step: Callable[[], object], device: torch.device) -> int:
-    """The most bytes of tensors that a step holds at once, beyond those that were there when it began.
+    """Measure the most bytes of tensors that a step holds at once, beyond those that were there when it began.
 
     Every allocation of torch is counted, those of compiled code and of convolutions' work spaces too, so the number
     does not depend on what else a process holds, nor on the machine beyond the kernels it chooses. The step takes
-    longer meanwhile. What it frees of memory that was there before is not taken off.
+    longer meanwhile. Memory that it frees but did not allocate is not subtracted.
 
     Args:
-        step: What is measured; call it once before, so that what is made once is there.
+        step: The step; call it once before, so that what is made once is there.
         device: Where its tensors are.
     """
     if device.type == "cuda":
@@ -93,14 +93,14 @@ def peak_tensor_bytes(step: Callable[[], object], device: torch.device) -> int:
 
 
 def _largest_sum(profiled: profile) -> int:
-    """The largest sum of allocated less freed bytes, in the order of time."""
+    """Return the largest sum of allocated less freed bytes, in the order of time."""
     assert profiled.profiler is not None and profiled.profiler.kineto_results is not None
     changes = sorted(_allocations(profiled.profiler.kineto_results.experimental_event_tree()))
     return max(accumulate((size for _, size in changes), initial=0))
 
 
 def _allocations(events: list[_ProfilerEvent]) -> Iterator[tuple[int, int]]:
-    """Time and bytes of every allocation, negative where memory is freed."""
+    """Yield time and bytes of every allocation, negative where memory is freed."""
     for event in events:
         yield from _allocations(event.children)
         if isinstance(event.extra_fields, _ExtraFields_Allocation):
@@ -108,7 +108,7 @@ def _allocations(events: list[_ProfilerEvent]) -> Iterator[tuple[int, int]]:
 
 
 def free_memory_bytes(device: torch.device) -> int:
-    """Memory that this process may still take: of a GPU, or of the machine and the container it runs in."""
+    """Return the memory that this process may still take: of a GPU, or of the machine and its container."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -123,7 +123,7 @@ def _available() -> int:
 
 
 def _left_in_container() -> list[int]:
-    """What a container's limit leaves; nothing where there is no limit."""
+    """Return what the limits of a container leave; none where there is no limit."""
     left = []
     for limit, use in _LIMITS:
         with suppress(OSError, ValueError):  # "max" is no number: no limit
@@ -132,19 +132,12 @@ def _left_in_container() -> list[int]:
 
 
 def share_of_memory(device: torch.device, num_processes: int) -> int:
-    """Bytes that this process may still take, if the others on this machine take as many; each has its own GPU."""
+    """Return the bytes that each process of this machine may still take; each has a GPU to itself."""
     return free_memory_bytes(device) // (1 if device.type == "cuda" else num_processes)
 
 
 def measure_recovery(run: RunConfig, matchers: list[Matcher], source: Source, device: torch.device) -> MemoryLaw:
-    """What the recovery of one batch takes, over all sizes and teachers.
-
-    Args:
-        run: A resolved run whose method optimises pixels.
-        matchers: Its teachers, made ready.
-        source: Its source.
-        device: Where it runs.
-    """
+    """Measure the recovery of one batch of a run whose method optimises pixels, over all sizes and teachers."""
     num_classes = len(source.class_map)
 
     def step(batch: int) -> int:
@@ -165,12 +158,7 @@ def require_memory(
 ) -> None:
     """Refuse batches whose recovery cannot fit into memory, before it starts; cheap, and free where they surely do.
 
-    Args:
-        run: A resolved run.
-        matchers: Its teachers, made ready; none if nothing is optimised.
-        source: Its source.
-        device: Where it runs.
-        state: The processes that share the machine.
+    Without matchers nothing is optimised, and nothing refused.
 
     Raises:
         ConfigError: If the largest batch needs more memory than there is.
@@ -185,12 +173,7 @@ def require_memory(
 
 
 def require_fit(law: MemoryLaw, batch: int, free_bytes: int) -> None:
-    """Refuse a recovery that needs more memory than is free.
-
-    Args:
-        law: What it takes.
-        batch: Images that are optimised together.
-        free_bytes: What a process may still take.
+    """Refuse a recovery that needs more memory than a process may still take.
 
     Raises:
         ConfigError: It does not fit; the largest batch that does is named.

@@ -165,7 +165,7 @@ class Recovery:
             num, size, areas, config.flip_probability, config.max_roll, self.generator, padding, config.symmetric_roll
         )
         if config.form == "plain":
-            yield from (_PlainView(views, index) for index in range(num))
+            yield from (partial(plain_view, views=views, index=index) for index in range(num))
             return
         for block in views.split(_VIEWS_AT_ONCE):
             rows, columns = (matrices.to(self.labels.device) for matrices in block.matrices(size))
@@ -232,24 +232,13 @@ class Recovery:
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """A view as two matrices."""
+    """A view as two matrices: rows @ image @ columns."""
 
     rows: Tensor
     columns: Tensor
 
     def __call__(self, images: Tensor) -> Tensor:
         return apply_view(images, self.rows, self.columns)
-
-
-@dataclass(frozen=True, eq=False)
-class _PlainView:
-    """A view as torchvision's transforms make it."""
-
-    views: BatchViews
-    index: int
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return plain_view(images, self.views, self.index)
 
 
 class _Gradients:

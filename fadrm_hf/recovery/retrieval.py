@@ -1,4 +1,4 @@
-"""Dynamic retrieval: the real patch that is mixed into an image is chosen anew, by what the image has become.
+"""Dynamic retrieval: the real patch that is mixed into an image is chosen again, by what the image has become.
 
 RETA (arXiv 2602.24144) objects to FADRM's residuals that they always come from the same patch. Its dynamic retrieval
 connection takes, before each residual, the patch o of the image's class that is near to the image x for a teacher, and
@@ -38,16 +38,7 @@ _BATCH = 100
 def build_pool(
     source: Source, teacher: Teacher, label: int, ipc: int, config: PatchConfig, seed: int, device: torch.device
 ) -> dict[str, Tensor]:
-    """The patches of a class that can be retrieved: all that `starting_images` makes of the class's pool.
-
-    Args:
-        source: The real images.
-        teacher: Ranks crops, and gives features.
-        label: The class.
-        ipc: Images per class; there are at least as many patches.
-        config: How patches are made.
-        seed: Seed of the run.
-        device: Where the teacher runs.
+    """Make the patches of a class that can be retrieved: all that `starting_images` makes of its pool, at least `ipc`.
 
     Returns:
         "images": (n, 3, S, S) uint8; "features": (n, D) float32, see `unit_features`; "complexity": (n,) float64.
@@ -68,7 +59,7 @@ def build_pool(
 
 
 class Retriever:
-    """Finds a real patch for each image of a shard.
+    """A function that finds a real patch for each image of a shard.
 
     Args:
         teacher: Whose features are compared; the pools' own.
@@ -81,13 +72,13 @@ class Retriever:
         self._teacher, self._source, self._pools, self._weight = teacher, source, pools, weight
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The patches that fit best.
+        """Return the patches that fit best, the first of equal ones.
 
         Args:
             images: (B, 3, s, s) float32, normalised, of any size.
 
         Returns:
-            (B, 3, S, S) float32, normalised, on the device of `images`. Of equal patches the first is taken.
+            (B, 3, S, S) float32, normalised, on the device of `images`.
         """
         features = unit_features(self._teacher.module, resample(images, self._source.size)).cpu()
         pairs = zip(self._pools, features, strict=True)
@@ -95,7 +86,7 @@ class Retriever:
         return self._source.normalise(patches).to(images.device)
 
     def _nearest(self, path: Path, features: Tensor) -> Tensor:
-        """(3, S, S) uint8; only this patch is read, since the pools of a shard may be larger than memory."""
+        """Read the best patch, (3, S, S) uint8, alone, since the pools of a shard may be larger than memory."""
         with safe_open(path, framework="pt") as pool:
             distance = (pool.get_tensor("features").double() - features.double()).square().sum(dim=1)
             scores = (1.0 - self._weight) * distance + self._weight * pool.get_tensor("complexity")
@@ -128,7 +119,7 @@ def unit_features(module: nn.Module, images: Tensor) -> Tensor:
 
 
 def complexity(images: Tensor) -> Tensor:
-    """Var(||grad(G * o)||^2), the variance over the positions of an image.
+    """Return Var(||grad(G * o)||^2), the variance over the positions of an image.
 
     Args:
         images: (n, 3, S, S), normalised.

@@ -23,13 +23,7 @@ def cycle_of(run: RunConfig) -> int:
 
 
 def largest_shard(run: RunConfig, num_classes: int, batch_size: int | None = None) -> Shard:
-    """Return the shard of the run that holds the most images.
-
-    Args:
-        run: A resolved run.
-        num_classes: Classes of its source.
-        batch_size: In place of `recover.batch_size`.
-    """
+    """Return the largest shard of a run, or of the same run with another `recover.batch_size`."""
     config = run.recover if batch_size is None else replace(run.recover, batch_size=batch_size)
     return max(recovery_shards(num_classes, run.ipc, config), key=lambda shard: shard.num_images)
 

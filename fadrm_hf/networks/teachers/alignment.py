@@ -1,4 +1,4 @@
-"""A teacher in the source's terms: images normalised as the source's, logits in the source's class order."""
+"""Alignment of a teacher with the source: images normalised as the source's, logits in the source's class order."""
 
 from typing import Protocol
 
@@ -10,8 +10,8 @@ from fadrm_hf.data.class_map import ClassMap, describe_difference
 from fadrm_hf.errors import ClassMapError
 
 
-class Terms(Protocol):
-    """What a teacher is aligned with: a `Source`, or what an artifact's manifest knows of one."""
+class SourceDescription(Protocol):
+    """What a teacher is aligned with: a `Source`, or a manifest's record of one."""
 
     @property
     def class_map(self) -> ClassMap:
@@ -47,28 +47,28 @@ class AlignedNetwork(nn.Module):
         self,
         images: Tensor,  # (B, 3, S, S) normalised as the source
     ) -> Tensor:  # (B, C) logits in the source's class order
-        """Logits of a batch."""
+        """Return the logits of a batch."""
         logits: Tensor = self.network(images * self.scale + self.shift)
         return logits if self.classes is None else logits[:, self.classes]
 
 
-def renormalisation(mean: Colour, std: Colour, own_mean: Colour, own_std: Colour) -> tuple[Tensor, Tensor]:
-    """Scale and shift, (1, 3, 1, 1) each, from images normalised by `mean`, `std` to ones by `own_mean`, `own_std`.
+def renormalisation(mean: Colour, std: Colour, new_mean: Colour, new_std: Colour) -> tuple[Tensor, Tensor]:
+    """Return scale and shift, (1, 3, 1, 1) each, that take images normalised by `mean`, `std` to the new constants.
 
-    Both are (p - m) / s of the same pixel p, so x_own = x * s / s_own + (m - m_own) / s_own.
+    Both are (p - m) / s of the same pixel p, so x_new = x * s / s_new + (m - m_new) / s_new.
     """
-    m, s, m_own, s_own = (torch.tensor(values, dtype=torch.float64) for values in (mean, std, own_mean, own_std))
-    return (s / s_own).float().view(1, 3, 1, 1), ((m - m_own) / s_own).float().view(1, 3, 1, 1)
+    m, s, m_new, s_new = (torch.tensor(values, dtype=torch.float64) for values in (mean, std, new_mean, new_std))
+    return (s / s_new).float().view(1, 3, 1, 1), ((m - m_new) / s_new).float().view(1, 3, 1, 1)
 
 
 def class_selection(
-    teacher: str, own: ClassMap | None, num_logits: int, source: Terms, class_order: str
+    teacher: str, classes: ClassMap | None, num_logits: int, source: SourceDescription, class_order: str
 ) -> tuple[int, ...] | None:
-    """The teacher's logit for each class of the source, or `None` if they are in the same order.
+    """Return the teacher's logit for each class of the source, or `None` if they are in the same order.
 
     Args:
         teacher: The teacher's name, for messages.
-        own: The classes that the teacher names.
+        classes: The classes that the teacher names, if it does.
         num_logits: How many logits it gives.
         source: The real images.
         class_order: "refuse" or "mend" another order.
@@ -76,39 +76,36 @@ def class_selection(
     Raises:
         ClassMapError: other classes than the source's, or another order and `class_order` is "refuse".
     """
-    ours = source.class_map
-    classes = ours.permutation_from(own) if own is not None and len(own) == num_logits else None
-    if own is None or classes is None:
-        _require_same_count(teacher, num_logits, source)
-        _require_unnamed(teacher, own, source)
+    order = None
+    if classes is not None and len(classes) == num_logits:
+        order = source.class_map.permutation_from(classes)
+    if classes is None or order is None:
+        _require_plausible(teacher, classes, num_logits, source)
         return None
-    if classes == tuple(range(num_logits)):
+    if order == tuple(range(num_logits)):
         return None
     if class_order == "mend":
-        return classes
+        return order
     raise ClassMapError(
         f"teacher {teacher!r} has its classes in another order than {source.config.name!r}: "
-        f"{describe_difference(ours, own)}; set --teachers.class_order mend to reorder its logits, or choose another"
+        f"{describe_difference(source.class_map, classes)}; set --teachers.class_order mend to reorder its logits, or "
+        "choose another"
     )
 
 
-def _require_same_count(teacher: str, num_logits: int, source: Terms) -> None:
+def _require_plausible(teacher: str, classes: ClassMap | None, num_logits: int, source: SourceDescription) -> None:
+    """Refuse another number of classes, and names without match; numbered classes are left to the accuracy gate."""
     if num_logits != len(source.class_map):
         raise ClassMapError(
             f"teacher {teacher!r} has {num_logits} classes, expected the {len(source.class_map)} of "
             f"{source.config.name!r}; choose a teacher trained on it, or train one: --teachers.names squeeze/resnet18"
         )
-
-
-def _require_unnamed(teacher: str, own: ClassMap | None, source: Terms) -> None:
-    """Refuse names that cannot be matched; a side that only numbers its classes is left to the accuracy gate."""
-    if own is None or _is_numbered(own) or _is_numbered(source.class_map):
-        return
-    raise ClassMapError(
-        f"the classes of teacher {teacher!r} cannot be matched with those of {source.config.name!r}: "
-        f"{describe_difference(source.class_map, own)}; give both the same class ids or names, by label_names or "
-        f"id2label in the teacher's config.json"
-    )
+    if classes is not None and not _is_numbered(classes) and not _is_numbered(source.class_map):
+        raise ClassMapError(
+            f"the classes of teacher {teacher!r} cannot be matched with those of {source.config.name!r}: "
+            f"{describe_difference(source.class_map, classes)}; give both the same class ids or names, by label_names "
+            "or id2label in the teacher's config.json"
+        )
 
 
 def _is_numbered(class_map: ClassMap) -> bool:

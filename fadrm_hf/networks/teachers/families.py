@@ -1,4 +1,4 @@
-"""Where teachers come from: timm, torchvision and transformers, each read without pickle and without remote code.
+"""Sources of teachers: timm, torchvision and transformers, each read without pickle and without remote code.
 
 torchvision's own weights are the exception: a `.pth` file from the project's site, checked against the hash in its
 name and read with `weights_only=True`.
@@ -22,17 +22,15 @@ from torch import Tensor, nn
 from fadrm_hf.config import Colour
 from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import TeacherError, unknown
-from fadrm_hf.networks import small_images as networks
 
 MODEL_FILES = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json")
-assert networks.default_cfgs  # importing it registers the architectures that model directories may name
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedNetwork:
-    """A network as its authors left it.
+    """A network as its authors published it.
 
-    Args:
+    Attributes:
         module: (B, 3, S, S) normalised by `mean` and `std` -> (B, C) logits.
         class_map: The classes of the logits, if they are named.
         mean: Channel means, on pixels in [0, 1].
@@ -60,12 +58,12 @@ class LogitsOnly(nn.Module):
         self,
         images: Tensor,  # (B, 3, S, S) normalised
     ) -> Tensor:  # (B, C) logits
-        """Logits of a batch."""
+        """Return the logits of a batch."""
         return cast(Tensor, self.model(pixel_values=images).logits)
 
 
 def load_timm(name: str) -> LoadedNetwork:
-    """A timm model: `NAME.TAG`, `hf-hub:ORG/NAME[@REVISION]` or `local-dir:PATH`."""
+    """Load a timm model: `NAME.TAG`, `hf-hub:ORG/NAME[@REVISION]` or `local-dir:PATH`."""
     if name.startswith("local-dir:"):
         folder, revision = Path(name.removeprefix("local-dir:")).expanduser(), None
         is_official = False
@@ -90,10 +88,10 @@ def load_timm(name: str) -> LoadedNetwork:
 
 
 def load_torchvision(name: str) -> LoadedNetwork:
-    """A torchvision classifier with the weights IMAGENET1K_V1; the default ones change between versions."""
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise TeacherError(unknown("torchvision model", name, known) + "; set --teachers.names")
+    """Load a torchvision classifier with the weights IMAGENET1K_V1; the default ones change between versions."""
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
+        raise TeacherError(unknown("torchvision model", name, names) + "; set --teachers.names")
     versions = torchvision.models.get_model_weights(name)
     if "IMAGENET1K_V1" not in versions.__members__:
         raise TeacherError(f"torchvision has no IMAGENET1K_V1 weights of {name!r}; choose another, or timm's")
@@ -114,7 +112,7 @@ def load_torchvision(name: str) -> LoadedNetwork:
 
 
 def load_transformers(name: str) -> LoadedNetwork:
-    """A transformers image classifier: `ORG/NAME[@REVISION]` or a local directory."""
+    """Load a transformers image classifier: `ORG/NAME[@REVISION]` or a local directory."""
     from transformers import AutoModelForImageClassification  # takes seconds
 
     path = Path(name).expanduser()
@@ -144,7 +142,7 @@ def _timm_repo(name: str) -> str:
 
 
 def _fetch(repo: str) -> tuple[Path, str]:
-    """The local copy of a model repository, and the commit it is."""
+    """Return the local copy of a model repository, and its commit."""
     repo_id, _, revision = repo.partition("@")
     try:
         folder = Path(snapshot_download(repo_id, revision=revision or None, allow_patterns=list(MODEL_FILES)))
@@ -158,7 +156,7 @@ def _fetch(repo: str) -> tuple[Path, str]:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    """The model's `config.json`; refuses a directory without safetensors weights."""
+    """Return the model's `config.json`; refuse a directory without safetensors weights."""
     if not (folder / "config.json").is_file():
         raise TeacherError(
             f"{folder} is no model directory: expected config.json and model.safetensors in it; set --teachers.names"
@@ -178,7 +176,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _require_timm(config: dict[str, Any], folder: Path) -> None:
-    """Refuse a config that describes no network, or one of more classes than its weights can have, unbuilt."""
+    """Refuse a config that describes no network, or more classes than its weights can have, before it is built."""
     kinds = {"architecture": str, "num_classes": int | None, "pretrained_cfg": dict | None, "model_args": dict | None}
     for key, kind in kinds.items():
         if not isinstance(config.get(key), kind):
@@ -195,7 +193,7 @@ def _damaged(file: Path, error: object) -> TeacherError:
 
 
 def _timm_class_map(config: dict[str, Any], is_official: bool) -> ClassMap | None:
-    """The classes that a timm model directory names; timm's own weights stand in the order of their ImageNet."""
+    """Return the classes that a timm model directory names; timm's own weights are in the order of their ImageNet."""
     inner = config.get("pretrained_cfg", {})
     ids = config.get("label_names") or inner.get("label_names")
     names = config.get("label_descriptions") or inner.get("label_descriptions") or ids
@@ -210,7 +208,7 @@ def _timm_class_map(config: dict[str, Any], is_official: bool) -> ClassMap | Non
 
 
 def _processor_constants(folder: Path, config: dict[str, Any]) -> tuple[Colour, Colour]:
-    """Mean and standard deviation with which transformers would prepare images for this model."""
+    """Return mean and standard deviation with which transformers would prepare images for this model."""
     file = folder / "preprocessor_config.json"
     processor = json.loads(file.read_text()) if file.is_file() else {}
     if processor.get("do_normalize") is False:

@@ -1,4 +1,4 @@
-"""Teachers that give what is no number are refused by name: nothing can be ranked, matched or labelled by it."""
+"""Refusal, by name, of teachers whose outputs are not finite: they can rank, match and label nothing."""
 
 import torch
 from torch import Tensor
@@ -7,11 +7,11 @@ from fadrm_hf.errors import TeacherError
 
 
 def require_finite(name: str, values: Tensor, what: str) -> None:
-    """Refuse what is NaN or infinite. Comparisons with NaN are all false, so it would rank everything alike.
+    """Refuse NaN and infinity. Comparisons with NaN are all false, so it would rank everything alike.
 
     Args:
         name: The teacher's name.
-        values: What it gave, of any shape.
+        values: Its outputs, of any shape.
         what: What these are, for the message.
 
     Raises:

@@ -3,7 +3,7 @@
 SGD with momentum, cross-entropy, a cosine per step from `lr` to 0 (Tables 10, 12, 14, 16), random crops and flips.
 The state after every epoch is kept, and everything random is derived from (seed, epoch, step), so a training that was
 interrupted ends with the same bits as one that was not, with any number of workers. Trained with CutMix, it is the
-paper's bound, the network that has seen the whole dataset (Table 7).
+paper's upper bound, the network that has seen the whole dataset (Table 7).
 """
 
 import hashlib
@@ -24,9 +24,9 @@ from torch.utils.data import DataLoader
 from fadrm_hf.config import SqueezeConfig
 from fadrm_hf.data.sources import Source, Split
 from fadrm_hf.errors import RunFolderError, TeacherError, unknown
-from fadrm_hf.networks import small_images as networks
 from fadrm_hf.networks.model_directory import CONFIG, WEIGHTS, model_config, write_model_directory
 from fadrm_hf.networks.schedules import cosine
+from fadrm_hf.networks.small_images import architecture_for, size_arguments
 from fadrm_hf.networks.teachers.finite import require_finite
 from fadrm_hf.networks.teachers.training_views import TrainingViews, pixels_in_memory
 from fadrm_hf.runtime import files
@@ -47,7 +47,7 @@ def squeeze(
     reporter: Reporter,
     device: torch.device,
 ) -> Path:
-    """Train `architecture` on the source's training images, or go on where an earlier call stopped.
+    """Train `architecture` on the source's training images, or resume where an earlier call stopped.
 
     Args:
         source: The real images.
@@ -59,7 +59,7 @@ def squeeze(
         device: Where to train.
 
     Returns:
-        `folder`; at once if it already holds this very teacher.
+        `folder`; at once if it already holds this teacher.
 
     Raises:
         TeacherError: unknown architecture, or the loss is not finite.
@@ -70,7 +70,7 @@ def squeeze(
         _require_intact(folder)
         return folder
     if folder.exists() and any(folder.iterdir()):
-        raise RunFolderError(f"{folder} holds something else than this teacher; choose another folder or delete it")
+        raise RunFolderError(f"{folder} holds something other than this teacher; choose another folder or delete it")
     network = new_network(source, architecture, seed).to(device).to(memory_format=torch.channels_last)
     work = hidden_work(folder)
     with locked(work / "training.lock", reporter.say):
@@ -95,17 +95,13 @@ def _save(
         "fingerprint": squeeze_fingerprint(source, architecture, config, seed),
         "weights_sha256": files.digest_of(network.state_dict()),
     }
-    described = model_config(network, architecture_of(source, architecture), source.class_map, source.config)
+    name = architecture_for(architecture, source.size)
+    described = model_config(network, name, source.class_map, source.config)
     write_model_directory(network, described | {"fadrm": record}, folder)
 
 
-def architecture_of(source: Source, architecture: str) -> str:
-    """The name of the network that is trained when `architecture` is asked for."""
-    return networks.architecture_for(architecture, source.size)
-
-
 def new_network(source: Source, architecture: str, seed: int) -> nn.Module:
-    """An untrained network for the source's classes; its weights derive from the seed.
+    """Create an untrained network for the source's classes; its weights derive from the seed.
 
     Raises:
         TeacherError: timm knows no such architecture.
@@ -113,17 +109,16 @@ def new_network(source: Source, architecture: str, seed: int) -> nn.Module:
     name = require_architecture(architecture, source.size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "squeeze", name, "weights"))
-        size = networks.size_arguments(name, source.size)
-        return timm.create_model(name, num_classes=len(source.class_map), **size)
+        return timm.create_model(name, num_classes=len(source.class_map), **size_arguments(name, source.size))
 
 
 def require_architecture(architecture: str, size: int) -> str:
-    """The name of the network that is trained when `architecture` is asked for at `size` pixels.
+    """Return the name of the network that is trained for `architecture` at `size` pixels.
 
     Raises:
         TeacherError: timm knows no such architecture.
     """
-    name = networks.architecture_for(architecture, size)
+    name = architecture_for(architecture, size)
     if not timm.is_model(name):
         raise TeacherError(
             unknown("architecture", architecture, timm.list_models()) + "; set --teachers.names (or --architecture)"
@@ -132,23 +127,24 @@ def require_architecture(architecture: str, size: int) -> str:
 
 
 def squeeze_fingerprint(source: Source, architecture: str, config: SqueezeConfig, seed: int) -> str:
-    """SHA-256 of everything that decides the trained weights."""
+    """Return the SHA-256 of everything that decides the trained weights."""
     recipe = {name: value for name, value in asdict(config).items() if name != "num_workers"}
     if not config.cutmix:
-        del recipe["cutmix"]  # teachers that are older than this setting stay what they are
+        del recipe["cutmix"]  # teachers that are older than this setting keep their fingerprint
     view = {"size": source.config.size, "mean": source.config.mean, "std": source.config.std}
-    key = [source.fingerprint, source.class_map.hash, view, architecture_of(source, architecture), recipe, seed]
+    name = architecture_for(architecture, source.size)
+    key = [source.fingerprint, source.class_map.hash, view, name, recipe, seed]
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
 def is_squeezed(folder: Path, fingerprint: str) -> bool:
-    """Whether `folder` holds the finished teacher with this fingerprint."""
+    """Return whether `folder` holds the finished teacher with this fingerprint."""
     config = files.read_json(folder / CONFIG)
     return isinstance(config, dict) and config.get("fadrm", {}).get("fingerprint") == fingerprint
 
 
 def _require_intact(folder: Path) -> None:
-    """Refuse weights that are not those that were trained; a teacher that does not tell their digest is trusted."""
+    """Refuse weights other than those that were trained; a teacher that records no digest is trusted."""
     trained = files.read_json(folder / CONFIG)["fadrm"].get("weights_sha256")
     with suppress(SafetensorError, OSError):
         if trained in (None, files.digest_of(files.load_tensors(folder / WEIGHTS))):
@@ -168,7 +164,7 @@ def measure_accuracy(
     batch_size: int = 100,
     name: str = "in training",
 ) -> float:
-    """Top-1 accuracy on the source's test images (its training images where it has no test split).
+    """Measure top-1 accuracy on the source's test images (its training images where it has no test split).
 
     Args:
         module: A classifier in evaluation mode.
@@ -176,7 +172,7 @@ def measure_accuracy(
         max_images: Measure on the first so many images of a seeded shuffle; all of them when `None`.
         seed: Seed of the shuffle.
         batch_size: Images classified together, as far as memory allows.
-        name: What the network is called in a message.
+        name: The network's name in messages.
 
     Raises:
         TeacherError: Its logits are not finite.
@@ -204,10 +200,7 @@ def _train(
     checkpoint: Path,
     reporter: Reporter,
 ) -> None:
-    """All epochs that `checkpoint` does not hold yet; the learning rate follows a cosine over all steps.
-
-    Its curve is called `name`.
-    """
+    """Train the epochs that `checkpoint` does not hold yet, under one cosine; the loss is logged as `name`."""
     epochs, peak = config.epochs or 1, config.lr or 0.1
     optimizer = torch.optim.SGD(
         network.parameters(), lr=peak, momentum=config.momentum, weight_decay=config.weight_decay

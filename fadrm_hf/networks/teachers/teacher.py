@@ -1,4 +1,4 @@
-"""Frozen teachers by name, in the terms of the source: its normalisation, its class order, above an accuracy bar.
+"""Frozen teachers by name, aligned with the source (its normalisation, its class order), above an accuracy bar.
 
 A name says where a teacher comes from:
 
@@ -25,10 +25,10 @@ from fadrm_hf.config import Colour, SqueezeConfig, TeacherConfig
 from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import TeacherError, unknown
+from fadrm_hf.networks.small_images import architecture_for
 from fadrm_hf.networks.teachers import families
-from fadrm_hf.networks.teachers.alignment import AlignedNetwork, Terms, class_selection, renormalisation
+from fadrm_hf.networks.teachers.alignment import AlignedNetwork, SourceDescription, class_selection, renormalisation
 from fadrm_hf.networks.teachers.squeeze import (
-    architecture_of,
     measure_accuracy,
     new_network,
     require_architecture,
@@ -42,22 +42,22 @@ FAMILIES = ("timm", "torchvision", "transformers", "squeeze")
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """A frozen network, and how to get it again.
+    """A frozen network, and where it came from.
 
     Args:
-        name: The name it was asked for by.
+        name: The name it was requested by.
         module: In evaluation mode, fp32, without gradients: (B, 3, S, S) -> (B, C) logits. As loaded it takes images
             normalised by `mean` and `std`; `align_teacher` makes it take the source's, in the source's class order.
-        class_map: Its own classes, or `None` if it does not name them.
+        class_map: The classes that it names, if it does.
         mean: Channel means it was trained with, on pixels in [0, 1].
         std: Channel standard deviations it was trained with.
         sha256: Hash of its weights (`weights_sha256`).
         revision: The Hub commit it was read from.
         accuracy: Top-1 accuracy on test images of the source, once measured.
-        vote: What it is worth where teachers vote (CV-DD): an accuracy on training images of the source that were held
-            out for it, as a fraction; `None` where it was not measured.
         folder: The model directory it was read from.
         travels: Whether it must go with the artifact, since no reader could fetch it by its name.
+        vote: What it is worth where teachers vote (CV-DD): an accuracy on training images of the source that were held
+            out for it, as a fraction; `None` where it was not measured.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Teacher:
 
 
 def vote_weights(votes: Tensor, temperature: float) -> Tensor:
-    """What each teacher counts for: softmax(vote / temperature), votes in per cent (CV-DD, arXiv 2501.07575).
+    """Return the weight of each teacher: softmax(vote / temperature), votes in per cent (CV-DD, arXiv 2501.07575).
 
     Args:
         votes: (K,) fractions in [0, 1].
@@ -87,7 +87,7 @@ def vote_weights(votes: Tensor, temperature: float) -> Tensor:
 
 
 def weights_sha256(module: nn.Module) -> str:
-    """SHA-256 over the ordered names, number formats, shapes and bytes of the state dict."""
+    """Return the SHA-256 over the ordered names, number formats, shapes and bytes of the state dict."""
     digest = hashlib.sha256()
     for name, value in module.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -96,7 +96,7 @@ def weights_sha256(module: nn.Module) -> str:
 
 
 def load_teacher(name: str, device: torch.device | None = None) -> Teacher:
-    """The teacher of that name as its authors left it; `align_teacher` puts it in the source's terms.
+    """Load the teacher of that name as its authors published it, not yet aligned with the source.
 
     Args:
         name: See the head of this module; not `squeeze/...`, which needs a source.
@@ -147,12 +147,8 @@ def split_name(name: str) -> tuple[str, str]:
 def check_names(names: Sequence[str], size: int) -> None:
     """Refuse unknown families and architectures, before anything is read.
 
-    Args:
-        names: See the head of this module.
-        size: Side of the images.
-
     Raises:
-        TeacherError: A name means nothing; the nearest ones are given.
+        TeacherError: A name is unknown; the nearest ones are given.
     """
     for family, rest in map(split_name, names):
         if family == "squeeze":
@@ -160,7 +156,7 @@ def check_names(names: Sequence[str], size: int) -> None:
 
 
 def public_name(name: str) -> str:
-    """`name` without the folders of this machine: what a manifest or recipe may say."""
+    """Return `name` without the folders of this machine, as a manifest or recipe may hold it."""
     prefix, marker, path = name.partition("local-dir:")
     if marker:
         return f"{prefix}{marker}{Path(path).name}"
@@ -169,7 +165,7 @@ def public_name(name: str) -> str:
 
 
 def local_name(name: str, folder: Path) -> str:
-    """By what name the copy in `folder` of the teacher `name` is loaded."""
+    """Return the name by which the copy in `folder` of the teacher `name` is loaded."""
     return f"{'transformers/' if name.startswith('transformers/') else 'timm/local-dir:'}{folder}"
 
 
@@ -183,19 +179,19 @@ def prepare_teachers(
     device: torch.device,
     check: Callable[[str, nn.Module], None] | None = None,
 ) -> list[Teacher]:
-    """All teachers of a run: found, trained where asked for, aligned with the source and above the bar.
+    """Load all teachers of a run, or train them: aligned with the source and above the bar.
 
     Every name is checked, and every teacher that exists is aligned and measured, before any training starts.
 
     Args:
-        config: Names, bar and what to do with another class order.
+        config: Names, bar and what to do about another class order.
         squeeze_config: The recipe of `squeeze/...` teachers, resolved.
         source: The real images.
-        teachers_dir: Where squeezed teachers are kept and found again.
+        teachers_dir: Where squeezed teachers are kept.
         seed: Seed of the run.
-        reporter: Says what each teacher is worth.
+        reporter: Reports the accuracy of each teacher.
         device: Where they run.
-        check: Raises for a network, given with its name, that this run cannot use; also asked of untrained ones.
+        check: Called with name and network; raises for one that this run cannot use. Called for untrained ones, too.
 
     Raises:
         TeacherError: an unknown name, a failed training, or an accuracy below the bar.
@@ -229,16 +225,16 @@ def prepare_teachers(
 
 
 def squeezed_folder(source: Source, architecture: str, config: SqueezeConfig, teachers_dir: Path, seed: int) -> Path:
-    """Where the teacher squeezed from this source with this recipe is kept."""
+    """Return the folder of the teacher squeezed from this source with this recipe."""
     fingerprint = squeeze_fingerprint(source, architecture, config, seed)
-    return teachers_dir / f"{architecture_of(source, architecture)}-{fingerprint[:8]}"
+    return teachers_dir / f"{architecture_for(architecture, source.size)}-{fingerprint[:8]}"
 
 
-def align_teacher(teacher: Teacher, source: Terms, class_order: str = "refuse") -> Teacher:
-    """The same teacher for images normalised as the source's, with logits in the source's class order.
+def align_teacher(teacher: Teacher, source: SourceDescription, class_order: str = "refuse") -> Teacher:
+    """Make a teacher take images normalised as the source's and give logits in the source's class order.
 
     Args:
-        teacher: As `load_teacher` gives it.
+        teacher: As loaded.
         source: The real images.
         class_order: "mend" selects the source's classes from a teacher that has them in another order.
 
@@ -260,13 +256,13 @@ def align_teacher(teacher: Teacher, source: Terms, class_order: str = "refuse") 
 
 @torch.no_grad()
 def require_size(name: str, module: nn.Module, size: int, remedy: str) -> int:
-    """The number of logits, of a network that takes images of a size.
+    """Refuse a network that does not take images of `size` pixels; return its number of logits.
 
     Args:
         name: The teacher's name.
         module: Its network.
         size: Side of the images in pixels.
-        remedy: What to do about one that does not take them, at the end of the message.
+        remedy: The end of the message.
 
     Raises:
         TeacherError: It does not take them.
@@ -281,8 +277,7 @@ def require_size(name: str, module: nn.Module, size: int, remedy: str) -> int:
     return logits.shape[1]
 
 
-def _require_size(name: str, module: nn.Module, source: Terms) -> int:
-    """The number of logits, of a network that takes images of the source's size."""
+def _require_size(name: str, module: nn.Module, source: SourceDescription) -> int:
     assert source.config.size is not None  # the config is resolved
     remedy = "; set --source.size to the size it was trained with, or choose another teacher"
     return require_size(name, module, source.config.size, remedy)
@@ -293,13 +288,13 @@ def save_teacher(teacher: Teacher, folder: Path) -> str:
     if teacher.folder is None:
         raise TeacherError(f"teacher {teacher.name!r} has no model directory to copy: it is fetched by its name")
     folder.mkdir(parents=True, exist_ok=True)
-    for file in (file for pattern in families.MODEL_FILES for file in teacher.folder.glob(pattern)):
+    for file in (path for pattern in families.MODEL_FILES for path in teacher.folder.glob(pattern)):
         shutil.copyfile(file, folder / file.name)
     return local_name(teacher.name, folder)
 
 
 def default_bar(num_classes: int) -> float:
-    """The least accuracy of a teacher that nothing else is said of: three times chance, at least 0.2, at most 0.5."""
+    """Return the least accuracy of a teacher where none is set: three times chance, at least 0.2, at most 0.5."""
     return min(0.5, max(3 / num_classes, 0.2))
 
 

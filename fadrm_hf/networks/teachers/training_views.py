@@ -26,10 +26,10 @@ class TrainingViews(Dataset[tuple[Tensor, Tensor]]):
 
     Args:
         source: The real images.
-        pixels: What `pixels_in_memory` gave: all training images, (N, 3, S, S) uint8, or `None` to decode as used.
+        pixels: All training images, (N, 3, S, S) uint8 (`pixels_in_memory`), or `None` to decode them as used.
         config: Batch size and augmentation, resolved.
         seed: Seed of the run.
-        epoch: Which epoch, from 0.
+        epoch: Epoch, from 0.
     """
 
     def __init__(self, source: Source, pixels: Tensor | None, config: SqueezeConfig, seed: int, epoch: int) -> None:
@@ -55,8 +55,8 @@ class TrainingViews(Dataset[tuple[Tensor, Tensor]]):
         return self._source.normalise(views), labels
 
     def _pad_crops(self, indices: Tensor, rng: torch.Generator) -> Tensor:  # (B, 3, S, S) uint8
-        known = self._pixels
-        images = self._source.pixels("train", indices.tolist()) if known is None else known[indices]
+        decoded = self._pixels
+        images = self._source.pixels("train", indices.tolist()) if decoded is None else decoded[indices]
         return pad_crop(images, self._config.padding, rng)
 
     def _resized_crops(self, indices: Tensor, rng: torch.Generator) -> Tensor:  # (B, 3, S, S) uint8
@@ -70,7 +70,7 @@ class TrainingViews(Dataset[tuple[Tensor, Tensor]]):
 
 
 def pixels_in_memory(source: Source, config: SqueezeConfig) -> Tensor | None:  # (N, 3, S, S) uint8
-    """All training images decoded, where they fit and crops of them need no higher resolution."""
+    """Return all training images decoded, if they fit and crops of them need no higher resolution."""
     count, side = len(source.labels("train")), source.size
     is_enough = side <= LARGEST_SMALL_SIZE or config.crop == "pad"
     return source.pixels("train", range(count)) if is_enough and count * 3 * side**2 < MEMORY_BYTES else None
@@ -82,14 +82,14 @@ def cutmix(
     num_classes: int,
     rng: torch.Generator,
 ) -> tuple[Tensor, Tensor]:  # (B, 3, S, S) of that type, (B, C) float32 that sums to 1 over classes
-    """One box of every view shows its partner in the batch; classes have the shares of pixels (arXiv 1905.04899)."""
+    """Paste a box of its partner in the batch into every view; labels are shares of pixels (arXiv 1905.04899)."""
     side = views.shape[-1]
     partner = torch.randperm(len(views), generator=rng)
     top, left, height, width = draw_mix_box(side, rng).tolist()
     mixed = views.clone()
     mixed[..., top : top + height, left : left + width] = views[partner, :, top : top + height, left : left + width]
-    shown, share = F.one_hot(labels, num_classes).float(), height * width / side**2
-    return mixed, (1.0 - share) * shown + share * shown[partner]
+    one_hot, share = F.one_hot(labels, num_classes).float(), height * width / side**2
+    return mixed, (1.0 - share) * one_hot + share * one_hot[partner]
 
 
 def pad_crop(
@@ -97,7 +97,7 @@ def pad_crop(
     padding: int,
     rng: torch.Generator,
 ) -> Tensor:  # (B, 3, S, S) uint8
-    """One random window of each image with `padding` black pixels around it."""
+    """Cut one random window of each image with `padding` black pixels around it."""
     count, _, side, _ = images.shape
     offsets = torch.randint(2 * padding + 1, (2, count, 1), generator=rng)
     rows, columns = offsets + torch.arange(side)  # (B, S) each
@@ -111,13 +111,13 @@ def resized_crop(
     size: int,
     rng: torch.Generator,
 ) -> Tensor:  # (3, size, size) uint8
-    """A random area of 8 to 100 % of the image with an aspect ratio of 3/4 to 4/3, resized."""
+    """Cut a random area of 8 to 100 % of the image with an aspect ratio of 3/4 to 4/3, and resize it."""
     top, left, height, width = crop_box(image.shape[1], image.shape[2], rng)
     return transforms.resized_crop(image, top, left, height, width, [size, size], antialias=True)
 
 
 def crop_box(height: int, width: int, rng: torch.Generator) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a random crop; the whole image when ten draws do not fit."""
+    """Draw top, left, height and width of a random crop; the whole image when ten draws do not fit."""
     for _ in range(10):
         area, ratio, vertical, horizontal = torch.rand(4, generator=rng).tolist()
         pixels = height * width * (CROP_AREA[0] + area * (CROP_AREA[1] - CROP_AREA[0]))

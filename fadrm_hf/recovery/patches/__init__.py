@@ -1,4 +1,4 @@
-"""What a distilled image starts from: real crops, whole images, mosaics, or noise."""
+"""Starting images: real crops, whole images, mosaics, or noise."""
 
 from fadrm_hf.recovery.patches.coresets import easy_images, el2n
 from fadrm_hf.recovery.patches.crops import order_by_difficulty, select_patches

@@ -21,26 +21,16 @@ _SCORE_BATCH = 100
 
 
 def easy_images(source: Source, scorer: Teacher, classes: range, ipc: int, grid: int, device: torch.device) -> Patches:
-    """The images of each class with the lowest EL2N of all its training images, as test views; no choice is random.
+    """Return the images of each class with the lowest EL2N of its training images, as test views; nothing is random.
 
-    Args:
-        source: The real images.
-        scorer: The teacher whose errors rank them.
-        classes: Labels to select for.
-        ipc: Images per class.
-        grid: 1: an image as it is. 2: mosaics of four whole images, each shrunk, none cropped ("combine" of
-            arXiv 2502.06434); ranks are dealt out as by RDED, on which that paper builds.
-        device: Where the scorer runs.
-
-    Raises:
-        SourceError: If a class has fewer images than are needed.
-        TeacherError: If the scorer's logits are not finite.
+    With a grid of 2 they are mosaics of four whole images, each shrunk, none cropped ("combine" of arXiv 2502.06434);
+    ranks are dealt out as by RDED, on which that paper builds. See `starting_images`.
     """
     return Patches.stack({label: _select(source, scorer, label, ipc, grid, device) for label in classes})
 
 
 def el2n(logits: Tensor, label: int) -> Tensor:
-    """EL2N, less is easier: the Euclidean distance of a prediction from its label (arXiv 2107.07075, §2).
+    """Return EL2N, less is easier: the Euclidean distance of a prediction from its label (arXiv 2107.07075, §2).
 
     Args:
         logits: (n, C).
@@ -57,13 +47,14 @@ def el2n(logits: Tensor, label: int) -> Tensor:
 def _select(
     source: Source, scorer: Teacher, label: int, ipc: int, grid: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
+    """Return the images of one class, (ipc, 3, S, S) uint8, and their rows (ipc, tiles)."""
     needed = ipc * grid**2
     rows = torch.as_tensor(rows_of_class(source, label, needed))
     scores = torch.cat([_score(source, scorer, part, label, device) for part in rows.split(_SCORE_BATCH)])
-    kept = rows[scores.argsort(stable=True)[:needed]]
+    easiest = rows[scores.argsort(stable=True)[:needed]]
     side = source.size // grid
-    tiles = transforms.resize(source.pixels("train", kept.tolist()), [side, side], antialias=True)
-    return fill_border(compose_mosaics(tiles, ipc, grid), source.size), rows_of_mosaics(kept, ipc)
+    tiles = transforms.resize(source.pixels("train", easiest.tolist()), [side, side], antialias=True)
+    return fill_border(compose_mosaics(tiles, ipc, grid), source.size), rows_of_mosaics(easiest, ipc)
 
 
 @torch.inference_mode()

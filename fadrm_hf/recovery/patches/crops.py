@@ -29,21 +29,7 @@ _CUT_TOGETHER = 400  # crops in memory at once, so that threads have something t
 def select_patches(
     source: Source, scorer: Teacher, classes: range, ipc: int, config: PatchConfig, seed: int, device: torch.device
 ) -> Patches:
-    """Score crops of each class with `scorer` and keep `ipc` patches of it.
-
-    Args:
-        source: The real images.
-        scorer: The teacher whose cross-entropy ranks the crops.
-        classes: Labels to select for.
-        ipc: Patches per class.
-        config: Pool, crops, mosaic and difficulty.
-        seed: The run's seed; each class has its own generator, so classes may be selected in any grouping.
-        device: Where the scorer runs.
-
-    Raises:
-        SourceError: If a class has fewer images than its patches need.
-        TeacherError: If the scorer's logits are not finite.
-    """
+    """Score crops of each class by `scorer`'s cross-entropy and keep `ipc` patches; see `starting_images`."""
     return Patches.stack({label: _select(source, scorer, label, ipc, config, seed, device) for label in classes})
 
 
@@ -71,41 +57,36 @@ def order_by_difficulty(scores: Tensor, difficulty: str) -> Tensor:
 def _select(
     source: Source, scorer: Teacher, label: int, ipc: int, config: PatchConfig, seed: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
+    """Return the patches of one class, (ipc, 3, S, S) uint8, and their rows (ipc, tiles)."""
     needed = ipc * config.grid**2
     rows = torch.as_tensor(draw_pool(source, label, max(config.pool, needed), needed, seed))
-    drawn = _draw_places(len(rows), config.crops_per_image, generator(seed, "patch-crops", label))
+    draws = _draw_crops(len(rows), config.crops_per_image, generator(seed, "patch-crops", label))
     together = max(1, _CUT_TOGETHER // config.crops_per_image)
-    found = [
-        _best_crops(source, scorer, part, places, label, config, device)
-        for part, places in zip(rows.split(together), drawn.split(together), strict=True)
+    best = [
+        _best_crops(source, scorer, part, crops_of_part, label, config, device)
+        for part, crops_of_part in zip(rows.split(together), draws.split(together), strict=True)
     ]
-    scores, crops = (torch.cat(parts) for parts in zip(*found, strict=True))
-    kept = order_by_difficulty(scores, config.difficulty)[:needed]
-    images = compose_mosaics(crops[kept], ipc, config.grid)
-    return fill_border(images, source.size), rows_of_mosaics(rows[kept], ipc)
+    scores, crops = (torch.cat(parts) for parts in zip(*best, strict=True))
+    chosen = order_by_difficulty(scores, config.difficulty)[:needed]
+    images = compose_mosaics(crops[chosen], ipc, config.grid)
+    return fill_border(images, source.size), rows_of_mosaics(rows[chosen], ipc)
 
 
-def _draw_places(num_images: int, crops_per_image: int, crop_generator: torch.Generator) -> Tensor:
-    """(n, crops, 3) float64 in [0, 1): how large each crop is, and where it lies down and across."""
-    drawn = [torch.rand(3, dtype=torch.float64, generator=crop_generator) for _ in range(num_images * crops_per_image)]
-    return torch.stack(drawn).view(num_images, crops_per_image, 3)
+def _draw_crops(num_images: int, crops_per_image: int, rng: torch.Generator) -> Tensor:
+    """Draw (n, crops, 3) float64 in [0, 1): the size of each crop, and its place down and across."""
+    draws = [torch.rand(3, dtype=torch.float64, generator=rng) for _ in range(num_images * crops_per_image)]
+    return torch.stack(draws).view(num_images, crops_per_image, 3)
 
 
 def _best_crops(
-    source: Source,
-    scorer: Teacher,
-    rows: Tensor,
-    places: Tensor,
-    label: int,
-    config: PatchConfig,
-    device: torch.device,
+    source: Source, scorer: Teacher, rows: Tensor, draws: Tensor, label: int, config: PatchConfig, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """The lowest cross-entropy (n,) among each image's crops, and that crop (n, 3, side, side) uint8."""
+    """Return the lowest cross-entropy (n,) among each image's crops, and that crop (n, 3, side, side) uint8."""
     side = source.size // config.grid
-    crops = torch.empty((*places.shape[:2], 3, side, side), dtype=torch.uint8)
+    crops = torch.empty((*draws.shape[:2], 3, side, side), dtype=torch.uint8)
 
-    def crop(place: int, image: Image) -> None:
-        crops[place] = _cut(transforms.pil_to_tensor(image), places[place], side, config.crop_area)
+    def crop(index: int, image: Image) -> None:
+        crops[index] = _cut(transforms.pil_to_tensor(image), draws[index], side, config.crop_area)
 
     source.each("train", rows.tolist(), crop)
     scores = _cross_entropy(scorer, source, crops.flatten(0, 1), label, device).view(crops.shape[:2])
@@ -113,14 +94,14 @@ def _best_crops(
     return lowest, crops[torch.arange(len(rows)), best]
 
 
-def _cut(image: Tensor, places: Tensor, side: int, area: tuple[float, float]) -> Tensor:
-    """(crops, 3, side, side) uint8 square crops of one source image (3, H, W) at its native resolution."""
+def _cut(image: Tensor, draws: Tensor, side: int, area: tuple[float, float]) -> Tensor:
+    """Cut (crops, 3, side, side) uint8 square crops of one source image (3, H, W) at its native resolution."""
     height, width = image.shape[1:]
     low, high = area
-    # No further than the largest square that fits: the same law as drawing again what does not, as RDED does.
+    # No further than the largest square that fits: the same distribution as RDED's, which draws again what does not.
     high = max(low, min(high, min(height, width) ** 2 / (height * width)))
     crops = []
-    for share, vertical, horizontal in places.tolist():
+    for share, vertical, horizontal in draws.tolist():
         length = round(((low + share * (high - low)) * height * width) ** 0.5)
         length = max(1, min(length, height, width))
         top = int(vertical * (height - length + 1))
@@ -131,7 +112,7 @@ def _cut(image: Tensor, places: Tensor, side: int, area: tuple[float, float]) ->
 
 @torch.inference_mode()
 def _cross_entropy(scorer: Teacher, source: Source, crops: Tensor, label: int, device: torch.device) -> Tensor:
-    """(n,) -log p(label) of each crop; a tile smaller than the image is padded with the mean colour, as in RDED."""
+    """Return -log p(label) of each crop, (n,); a tile smaller than the image is padded with the mean colour (RDED)."""
     margin = source.size - crops.shape[-1]
     low = margin // 2
     padding = (low, margin - low, low, margin - low)

@@ -22,13 +22,13 @@ def compose_mosaics(tiles: Tensor, num: int, grid: int) -> Tensor:
 
 
 def fill_border(images: Tensor, size: int) -> Tensor:
-    """Mosaics of an odd size lack a row and a column; repeat the border. (n, 3, s, s) uint8 -> (n, 3, size, size)."""
+    """Repeat the border of mosaics of an odd size: (n, 3, s, s) uint8 -> (n, 3, size, size)."""
     missing = size - images.shape[-1]
-    return (
-        images if missing == 0 else F.pad(images.float(), (0, missing, 0, missing), mode="replicate").to(torch.uint8)
-    )
+    if missing == 0:
+        return images
+    return F.pad(images.float(), (0, missing, 0, missing), mode="replicate").to(torch.uint8)
 
 
 def rows_of_mosaics(rows: Tensor, num: int) -> Tensor:
-    """Source rows (num * tiles,) of ranked tiles, as the images of `compose_mosaics` show them: (num, tiles)."""
+    """Return the source rows (num * tiles,) of ranked tiles as `compose_mosaics` shows them: (num, tiles)."""
     return rows.view(-1, num).T.contiguous()

@@ -9,16 +9,13 @@ from fadrm_hf.runtime.randomness import generator
 
 
 def noise_start(label: int, ipc_index: int, size: int, seed: int) -> Tensor:
-    """What the recovery of one image begins from: (3, size, size) float32, N(0, 1) in normalised space.
-
-    Each image has its own generator, so images may be drawn in any grouping.
-    """
+    """Draw what one image begins as: (3, size, size) float32, N(0, 1) in normalised space, in any grouping."""
     return torch.randn((3, size, size), generator=generator(seed, "noise", label, ipc_index))
 
 
 def noise_images(source: Source, classes: range, ipc: int, seed: int) -> Patches:
-    """The noise as pixels, for records and pictures: values that no pixel has are clamped. They show no source row."""
-    places = [(label, ipc_index) for label in classes for ipc_index in range(ipc)]
-    images = torch.stack([source.to_pixels(noise_start(*place, source.size, seed)) for place in places])
-    label, ipc_index = torch.tensor(places).unbind(dim=1)
-    return Patches(images, label.clone(), ipc_index.clone(), torch.empty((len(places), 0), dtype=torch.int64))
+    """Draw the noise as pixels, for records and pictures: values that no pixel has are clamped; no row is shown."""
+    images_of = [(label, ipc_index) for label in classes for ipc_index in range(ipc)]
+    images = torch.stack([source.to_pixels(noise_start(*image, source.size, seed)) for image in images_of])
+    label, ipc_index = torch.tensor(images_of).unbind(dim=1)
+    return Patches(images, label.clone(), ipc_index.clone(), torch.empty((len(images_of), 0), dtype=torch.int64))

@@ -1,4 +1,4 @@
-"""Starting images as columns, what they are drawn from, and mirrors."""
+"""Starting images as columns, the pools that they are drawn from, and their mirror images."""
 
 from dataclasses import dataclass, replace
 
@@ -30,7 +30,7 @@ class Patches:
 
     @classmethod
     def stack(cls, per_class: dict[int, tuple[Tensor, Tensor]]) -> "Patches":
-        """From {label: (images (ipc, 3, S, S), source_index (ipc, tiles))}."""
+        """Stack {label: (images (ipc, 3, S, S), source_index (ipc, tiles))}."""
         images = torch.cat([images for images, _ in per_class.values()])
         source_index = torch.cat([index for _, index in per_class.values()])
         label = torch.cat([torch.full((len(images),), k) for k, (images, _) in per_class.items()])
@@ -39,11 +39,7 @@ class Patches:
 
 
 def rows_of_class(source: Source, label: int, needed: int) -> np.ndarray:
-    """(n,) int64, the training images of a class, in the source's order.
-
-    Raises:
-        SourceError: If there are fewer than `needed`.
-    """
+    """Return the training images of a class, (n,) int64, in the source's order; refuse fewer than `needed`."""
     rows = source.rows_by_class[label]
     if len(rows) < needed:
         name = source.class_map.names[label]
@@ -55,14 +51,14 @@ def rows_of_class(source: Source, label: int, needed: int) -> np.ndarray:
 
 
 def draw_pool(source: Source, label: int, pool: int, needed: int, seed: int) -> np.ndarray:
-    """(up to pool,) int64, random training images of a class, of which there must be `needed`."""
+    """Draw random training images of a class, (up to `pool`,) int64; refuse fewer than `needed`."""
     rows = rows_of_class(source, label, needed)
     order = torch.randperm(len(rows), generator=generator(seed, "patch-pool", label))
     return rows[order[:pool].numpy()]
 
 
 def random_images(source: Source, classes: range, ipc: int, seed: int) -> Patches:
-    """`ipc` random training images of each class, whole: the baseline every method is compared with."""
+    """Draw `ipc` training images of each class, whole: the baseline every method is compared with."""
     per_class = {}
     for label in classes:
         rows = draw_pool(source, label, ipc, ipc, seed)
@@ -71,14 +67,14 @@ def random_images(source: Source, classes: range, ipc: int, seed: int) -> Patche
 
 
 def mirror(patches: Patches, probability: float, seed: int) -> Patches:
-    """Flip each image left to right with `probability`, by a coin of its own (EDC, arXiv 2404.13733).
+    """Flip each image left to right with `probability`, each by a separate coin (EDC, arXiv 2404.13733).
 
     The tiles of a mosaic change sides with it, and so do their rows in `source_index`.
     """
     if probability == 0.0:
         return patches
-    places = zip(patches.label.tolist(), patches.ipc_index.tolist(), strict=True)
-    coins = [torch.rand((), generator=generator(seed, "patch-flip", *place)) for place in places]
+    images_of = zip(patches.label.tolist(), patches.ipc_index.tolist(), strict=True)
+    coins = [torch.rand((), generator=generator(seed, "patch-flip", *image)) for image in images_of]
     flipped = torch.stack(coins) < probability
     images = torch.where(flipped[:, None, None, None], patches.images.flip(3), patches.images)
     grid = round(patches.source_index.shape[1] ** 0.5)

@@ -1,4 +1,4 @@
-"""What recovery begins from, by the name that a method gives it."""
+"""The starting images of recovery, by the name that a method gives them."""
 
 from typing import get_args
 
@@ -26,7 +26,7 @@ def starting_images(
     seed: int,
     device: torch.device,
 ) -> Patches:
-    """Starting images of some classes.
+    """Make the starting images of some classes.
 
     Args:
         kind: "patches": scored crops (`select_patches`); "random_images": whole random images; "noise": N(0, 1), of
@@ -43,6 +43,7 @@ def starting_images(
     Raises:
         ConfigError: If `kind` is none of these.
         SourceError: If a class has fewer images than are needed (`images_needed`).
+        TeacherError: If the scorer's logits are not finite.
     """
     if kind == "noise":
         return noise_images(source, classes, ipc, seed)
@@ -58,7 +59,7 @@ def starting_images(
 
 
 def images_needed(kind: Start, ipc: int, config: PatchConfig) -> int:
-    """Training images that each class must have for `ipc` starting images of a kind."""
+    """Return how many training images each class must have for `ipc` starting images of a kind."""
     return 0 if kind == "noise" else ipc * _grid(kind, config) ** 2
 
 
