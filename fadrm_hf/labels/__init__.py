@@ -1,1 +1,1 @@
-"""Soft labels: made by teachers, and stored by a codec."""
+"""Soft labels: what makes them from views and teachers may enter, and the codecs that store them."""

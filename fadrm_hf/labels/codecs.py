@@ -1,4 +1,4 @@
-"""How soft labels are stored: a codec turns a teacher's logits into columns of the soft-label table, and back.
+"""Codecs of soft labels: each turns a teacher's logits into columns of the soft-label table, and back.
 
     float16    every logit
     int8 int4  every logit, as a code between the least and the greatest of its row
@@ -11,7 +11,8 @@ first, so a table coded again from float16 is byte for byte the table that would
 """
 
 import re
-from typing import Any, NoReturn, Protocol
+from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,8 @@ Columns = dict[str, npt.NDArray[Any]]
 _CODES = np.arange(256, dtype=np.uint8)
 _PAIRS = np.stack([_CODES & 15, _CODES >> 4], axis=1).astype(np.float32).view(np.uint64)[:, 0]  # byte -> two floats
 
+_NO_LABELS = "codec none stores no labels; the teachers that the manifest names give them, view by view"
+
 _DECODE_INT8 = """\
 def decode(rows, num_classes):
     low, scale = (rows[name].astype(np.float32)[:, None] for name in ("low", "scale"))
@@ -42,7 +45,7 @@ def decode(rows, num_classes):
 """
 
 
-class LabelCodec(Protocol):
+class LabelCodec(ABC):
     """A way to store logits, one table row per view.
 
     Attributes:
@@ -54,41 +57,46 @@ class LabelCodec(Protocol):
     """
 
     name: str
-    has_logits: bool
-    is_lossy: bool
-    decode_snippet: str
+    has_logits = True
+    is_lossy = True
+    decode_snippet = ""
 
+    @abstractmethod
     def features(self, num_classes: int) -> Features:
-        """The columns of the table that hold the labels; ConfigError if so many classes cannot be stored this way."""
+        """Return the columns of the labels; refuse a number of classes that cannot be stored this way."""
 
+    @abstractmethod
     def encode(self, logits: Tensor) -> dict[str, Tensor]:
-        """`logits` (n, C) float32, finite and within ±65504, as the tensors of these columns, each (n, ...)."""
+        """Store `logits` (n, C) float32, finite and within ±65504, as the tensors of these columns, each (n, ...)."""
 
     def unusable(self, columns: Columns, num_classes: int) -> Flags:
-        """(n,): which rows of these columns stand for no logits: not finite, or of classes that do not exist."""
+        """Return which rows stand for no logits, (n,): not finite, or of classes that do not exist."""
+        raise ArtifactError(_NO_LABELS)
 
     def decode(self, columns: Columns, num_classes: int) -> Floats:
-        """The logits (n, C) that the arrays of these columns, each (n, ...), stand for; every row usable."""
+        """Return the logits (n, C) that the arrays of the columns, each (n, ...), stand for; every row is usable."""
+        raise ArtifactError(_NO_LABELS)
 
     def distance(self, columns: Columns, logits: Floats) -> Floats:
-        """How far usable columns are from those of `logits` (n, C), beyond what rounding to a code may change.
+        """Return how far usable columns are from those of `logits` (n, C), beyond what rounding to a code may change.
 
         Returns:
             (n,) differences of logits; "not a number" where `logits` is.
         """
+        raise ArtifactError(_NO_LABELS)
 
 
-class Float16:
+class Float16(LabelCodec):
     """Every logit as a half: relative error at most 2^-11, which a softmax at T = 20 does not see."""
 
-    name, has_logits, is_lossy = "float16", True, False
+    name, is_lossy = "float16", False
     decode_snippet = """\
 def decode(rows, num_classes):
     return rows["logits"].astype(np.float32)
 """
 
     def features(self, num_classes: int) -> Features:
-        """One column `logits` of `num_classes` halves."""
+        """Return one column `logits` of `num_classes` halves."""
         return Features({"logits": List(Value("float16"), length=num_classes)})
 
     def encode(self, logits: Tensor) -> dict[str, Tensor]:
@@ -96,28 +104,26 @@ def decode(rows, num_classes):
         return {"logits": _halves(logits)}
 
     def unusable(self, columns: Columns, num_classes: int) -> Flags:
-        """Rows with a value that is not finite."""
+        """Return which rows hold a value that is not finite."""
         return _not_finite(columns["logits"])
 
     def decode(self, columns: Columns, num_classes: int) -> Floats:
-        """The halves `logits` (n, C) as float32, exactly."""
+        """Return the halves `logits` (n, C) as float32, exactly."""
         return columns["logits"].astype(np.float32)
 
     def distance(self, columns: Columns, logits: Floats) -> Floats:
-        """The largest difference in each row; what rounding changes is far below what differs between machines."""
+        """Return the largest difference in each row; rounding changes far less than what differs between machines."""
         return _greatest(np.abs(self.decode(columns, logits.shape[1]) - logits))
 
 
-class Affine:
+class Affine(LabelCodec):
     """Every logit as a whole number of steps above the least of its row: the error is at most half a step.
 
-    A row has a step of its own, so that the greatest logit is the greatest code; in a row of equal logits it is 0.
+    Each row has its step, so that the greatest logit is the greatest code; in a row of equal logits it is 0.
 
     Args:
         bits: Bits of a code: 8, or 4 for two codes in a byte, the first of them in the lower half.
     """
-
-    has_logits, is_lossy = True, True
 
     def __init__(self, bits: int) -> None:
         self.name = f"int{bits}"
@@ -125,7 +131,7 @@ class Affine:
         self._per_byte, self._greatest = 8 // bits, 2**bits - 1
 
     def features(self, num_classes: int) -> Features:
-        """`low` and `scale`, halves, the least logit and the step; `codes`, bytes, in the order of classes."""
+        """Return `low` and `scale`, halves, the least logit and the step; `codes`, bytes, in the order of classes."""
         num_bytes = -(-num_classes // self._per_byte)
         codes = List(Value("uint8"), length=num_bytes)
         return Features({"low": Value("float16"), "scale": Value("float16"), "codes": codes})
@@ -143,13 +149,13 @@ class Affine:
         return {"low": low[:, 0].half(), "scale": scale[:, 0], "codes": codes}
 
     def unusable(self, columns: Columns, num_classes: int) -> Flags:
-        """Rows whose least logit or step is not finite, or whose step is negative."""
+        """Return which rows have a least logit or step that is not finite, or a negative step."""
         low, scale = columns["low"].astype(np.float32), columns["scale"].astype(np.float32)
         usable: Flags = np.isfinite(low) & np.isfinite(scale) & (scale >= 0)
         return ~usable
 
     def decode(self, columns: Columns, num_classes: int) -> Floats:
-        """low + scale x code, in float32."""
+        """Return low + scale x code, in float32."""
         if self._per_byte == 1:
             logits = columns["codes"].astype(np.float32)
         else:
@@ -160,12 +166,12 @@ class Affine:
         return logits
 
     def distance(self, columns: Columns, logits: Floats) -> Floats:
-        """The largest difference in each row, less half a step."""
+        """Return the largest difference in each row, less half a step."""
         difference = _greatest(np.abs(self.decode(columns, logits.shape[1]) - logits))
         return np.maximum(difference - columns["scale"].astype(np.float32) / 2, np.float32(0))
 
 
-class TopK:
+class TopK(LabelCodec):
     """The k greatest logits, and one value for the others that leaves these k their probabilities.
 
     The others share r = T log(mean(exp(z / T))), so that their probabilities at temperature T sum up to what they
@@ -177,7 +183,6 @@ class TopK:
         k: How many logits are kept, at least 1 and fewer than there are classes.
     """
 
-    has_logits, is_lossy = True, True
     temperature = 20.0
     decode_snippet = """\
 def decode(rows, num_classes):
@@ -193,7 +198,7 @@ def decode(rows, num_classes):
         self._k = k
 
     def features(self, num_classes: int) -> Features:
-        """`classes` and `values` of the k greatest logits, the greatest first, and `rest`, a half."""
+        """Return `classes` and `values` of the k greatest logits, the greatest first, and `rest`, a half."""
         kind = str(self._kind(num_classes)).removeprefix("torch.")
         classes, values = List(Value(kind), length=self._k), List(Value("float16"), length=self._k)
         return Features({"classes": classes, "values": values, "rest": Value("float16")})
@@ -211,22 +216,22 @@ def decode(rows, num_classes):
         }
 
     def unusable(self, columns: Columns, num_classes: int) -> Flags:
-        """Rows with a value that is not finite, or a class that does not exist."""
+        """Return which rows hold a value that is not finite, or a class that does not exist."""
         classes = columns["classes"].astype(np.int64)
         unknown: Flags = (classes.min(axis=1) < 0) | (classes.max(axis=1) >= num_classes)
         return unknown | _not_finite(columns["values"]) | _not_finite(columns["rest"][:, None])
 
     def decode(self, columns: Columns, num_classes: int) -> Floats:
-        """The kept logits at their classes, `rest` at all others."""
+        """Return the kept logits at their classes, `rest` at all others."""
         rest = columns["rest"].astype(np.float32)
         logits = np.repeat(rest[:, None], num_classes, axis=1)
         np.put_along_axis(logits, columns["classes"].astype(np.int64), columns["values"].astype(np.float32), axis=1)
         return logits
 
     def distance(self, columns: Columns, logits: Floats) -> Floats:
-        """The largest difference in a kept logit or in `rest`, or by which a greater logit was passed over.
+        """Return the largest difference in a kept logit or in `rest`, or by which a greater logit was passed over.
 
-        The others are those of the classes that are not stored, whichever these are: two logits that are equal to
+        `rest` is compared with the classes that are not stored, whichever these are: two logits that are equal to
         within rounding may change places at the k-th.
         """
         classes = columns["classes"].astype(np.int64)
@@ -239,7 +244,7 @@ def decode(rows, num_classes):
         return np.maximum(np.maximum(value, passed_over), rest)
 
     def _kind(self, num_classes: int) -> torch.dtype:
-        """The smallest integers that number so many classes."""
+        """Return the smallest integers that number so many classes."""
         if self._k >= num_classes:
             raise ConfigError(
                 f"label codec {self.name} keeps {self._k} of {num_classes} classes, expected fewer than there are; "
@@ -248,44 +253,32 @@ def decode(rows, num_classes):
         return torch.uint8 if num_classes <= 2**8 else torch.int16 if num_classes <= 2**15 else torch.int32
 
     def _rest(self, others: Floats, num: int | None = None) -> Floats:
-        """What the other logits (n, m) of a row share; minus infinity counts for none, `num` for how many are left."""
+        """Return the value of the other logits of each row, of all (n, m) or of the `num` that are finite."""
         scaled = others.astype(np.float64) / self.temperature
         greatest = scaled.max(axis=1, keepdims=True)
         mean = np.exp(scaled - greatest).sum(axis=1) / (num or others.shape[1])
         return (self.temperature * (greatest[:, 0] + np.log(mean))).astype(np.float32)
 
 
-class NoLabels:
+class NoLabels(LabelCodec):
     """Views only: the teachers that the manifest names label them again, in every epoch of training."""
 
-    name, has_logits, is_lossy, decode_snippet = "none", False, True, ""
+    name, has_logits = "none", False
 
     def features(self, num_classes: int) -> Features:
-        """No columns."""
+        """Return no columns."""
         return Features({})
 
     def encode(self, logits: Tensor) -> dict[str, Tensor]:
-        """No columns."""
+        """Return no columns."""
         return {}
-
-    def unusable(self, columns: Columns, num_classes: int) -> Flags:
-        """Refused: there is nothing to decode."""
-        _refuse_to_decode()
-
-    def decode(self, columns: Columns, num_classes: int) -> Floats:
-        """Refused: there is nothing to decode."""
-        _refuse_to_decode()
-
-    def distance(self, columns: Columns, logits: Floats) -> Floats:
-        """Refused: there is nothing to compare."""
-        _refuse_to_decode()
 
 
 _CODECS: dict[str, LabelCodec] = {codec.name: codec for codec in (Float16(), Affine(8), Affine(4), NoLabels())}
 
 
 def find_codec(name: str) -> LabelCodec:
-    """The codec that a config or a manifest names.
+    """Return the codec that a config or a manifest names.
 
     Raises:
         ArtifactError: If there is none of this name.
@@ -301,7 +294,7 @@ def find_codec(name: str) -> LabelCodec:
 
 
 def _halves(logits: Tensor) -> Tensor:
-    """`logits` (n, C) as halves; a row that they cannot hold is refused."""
+    """Round `logits` (n, C) to halves; refuse a row that they cannot hold."""
     halves = logits.half()
     row_is_bad = ~torch.isfinite(halves).all(dim=1)
     if row_is_bad.any():
@@ -315,22 +308,18 @@ def _halves(logits: Tensor) -> Tensor:
 
 
 def _halves_above(values: Tensor) -> Tensor:
-    """The smallest halves that are no less than `values`, float64, 0 or more."""
+    """Round `values`, float64, 0 or more, up to halves."""
     nearest = values.half()
     is_below = nearest.double() < values
     return (nearest.view(torch.int16) + is_below.short()).view(torch.float16)  # the next half has the next bits
 
 
 def _not_finite(values: npt.NDArray[Any]) -> Flags:
-    """(n,): which rows of (n, m) hold a value that is not finite."""
+    """Return which rows of (n, m) hold a value that is not finite, (n,)."""
     return np.asarray(~np.isfinite(values.astype(np.float32)).all(axis=1))
 
 
 def _greatest(values: Floats) -> Floats:
-    """(n,): the greatest of each row of (n, m); "not a number" if the row holds it."""
+    """Return the greatest of each row of (n, m), (n,); "not a number" if the row holds it."""
     greatest: Floats = values.max(axis=1)
     return greatest
-
-
-def _refuse_to_decode() -> NoReturn:
-    raise ArtifactError("codec none stores no labels; the teachers that the manifest names give them, view by view")

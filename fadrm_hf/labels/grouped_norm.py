@@ -15,21 +15,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class Grouping:
-    """Which images belong together, as all layers of a network are told.
+    """The sizes of the groups of consecutive images that all layers of a network normalise by."""
 
-    Attributes:
-        sizes: Number of images in each group of consecutive ones.
-    """
-
-    def __init__(self) -> None:
-        self.sizes: Sequence[int] = ()
+    sizes: Sequence[int] = ()
 
 
 class GroupedBatchNorm(nn.Module):
     """A BatchNorm layer whose input is normalised group by group; its running statistics stay what they were.
 
     Args:
-        layer: A BatchNorm layer of any kind, which becomes a part of this one.
+        layer: A BatchNorm layer of any kind, which becomes part of this one.
         grouping: The groups of its inputs.
         at_once: Whether groups of one size share a few calls, where a call costs more than the memory it touches, as
             on a GPU; or each takes a call of its own, and stays in a processor's cache from the first to the last.
@@ -42,7 +37,7 @@ class GroupedBatchNorm(nn.Module):
         self._at_once = at_once and type(layer) in (nn.BatchNorm2d, BatchNormAct2d)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(n, C, ...) features of all images of all groups, normalised."""
+        """(n, C, ...) features of all images of all groups -> the same, normalised."""
         sizes = self._grouping.sizes
         if not self._at_once:
             return torch.cat([self.layer(group) for group in images.split(list(sizes))])
@@ -53,10 +48,10 @@ class GroupedBatchNorm(nn.Module):
         return self.layer.act(self.layer.drop(features)) if isinstance(self.layer, BatchNormAct2d) else features
 
     def _equal_groups(self, images: Tensor, size: int) -> Tensor:
-        """Biased variance, in fp32 at least, over the positions of each group: (groups, positions, C)."""
+        """Normalise groups of `size` images by mean and biased variance, in fp32 at least."""
         num, channels, height, width = images.shape
         rows = images.permute(0, 2, 3, 1).reshape(num // size, size * height * width, channels)
-        exact = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        exact = rows.to(torch.promote_types(rows.dtype, torch.float32))  # (groups, positions, C)
         variance, mean = torch.var_mean(exact, dim=1, correction=0, keepdim=True)
         scale = (variance + self.layer.eps).rsqrt()
         scale = scale if self.layer.weight is None else scale * self.layer.weight
@@ -69,15 +64,15 @@ def use_group_statistics(network: nn.Module, at_once: bool = False) -> Grouping:
     """Let every BatchNorm layer of a network, in place, normalise groups of images by their own statistics.
 
     The mathematics is that of a forward pass for each group with BatchNorm layers in training mode, all others in
-    evaluation mode, and a momentum of 0. `network` itself must not be a BatchNorm layer.
+    evaluation mode, and a momentum of 0.
 
     Args:
-        network: In evaluation mode. Its BatchNorm layers must see one row per image, as those of convolutional
-            networks do.
+        network: In evaluation mode, and no BatchNorm layer itself. Its BatchNorm layers must see one row per image, as
+            those of convolutional networks do.
         at_once: See `GroupedBatchNorm`.
 
     Returns:
-        Where to say, before each forward pass, how many images each group has.
+        The grouping, whose sizes must be set before each forward pass.
     """
     grouping = Grouping()
     for parent in list(network.modules()):

@@ -1,4 +1,4 @@
-"""Views x teachers -> soft labels: the teachers' logits on each stored view, made one.
+"""Views x teachers -> soft labels: the teachers' logits on each stored view, combined.
 
 BSSL (batch-specific soft labels; named in Tables 11-18, defined by the released code alone): while labelling,
 BatchNorm layers normalise by the statistics of the current micro-batch, the same images that the student's BatchNorm
@@ -10,8 +10,8 @@ norms are taken over all views of a step, not over a micro-batch, so such labels
 running statistics are used.
 
 Views are rendered, and teachers run, on many steps at once: only BatchNorm layers look across images, and they
-normalise each micro-batch by itself (`fadrm_hf.labels.grouped_norm`). How many steps share a pass changes no label by
-more than the rounding of a convolution.
+normalise each micro-batch by itself (`fadrm_hf.labels.grouped_norm`). The number of steps that share a pass changes no
+label by more than the rounding of a convolution.
 """
 
 import copy
@@ -40,17 +40,17 @@ Encode = Callable[[Tensor], dict[str, Tensor]]
 _BLOCK_PIXELS = {"cpu": 2**16, "cuda": 2**21}
 
 
-def check_labelling(config: RelabelConfig, num_teachers: int, votes_known: bool, size: int | None = None) -> None:
+def check_labelling(config: RelabelConfig, num_teachers: int, has_votes: bool, size: int | None = None) -> None:
     """Refuse labels that these teachers cannot make, before any of them is loaded.
 
     Args:
         config: How the labels are to be made.
-        num_teachers: How many teachers there are.
-        votes_known: Whether every teacher that labels has a vote, or will have one by then.
+        num_teachers: Number of teachers.
+        has_votes: Whether every teacher that labels has a vote, or will have one by then.
         size: Side of the images in pixels, if it is known.
 
     Raises:
-        ConfigError: More teachers should label than there are, votes are asked for that nobody measured, or tiles are
+        ConfigError: More teachers should label than there are, votes are needed that nobody measured, or tiles are
             shuffled that images of this size do not have.
     """
     if config.num_teachers is not None and config.num_teachers > num_teachers:
@@ -58,7 +58,7 @@ def check_labelling(config: RelabelConfig, num_teachers: int, votes_known: bool,
             f"relabel.num_teachers is {config.num_teachers}, expected at most {num_teachers}, the number of teachers; "
             f"set --relabel.num_teachers {num_teachers} or less, or name more in --teachers.names"
         )
-    if config.ensemble == "votes" and not votes_known:
+    if config.ensemble == "votes" and not has_votes:
         raise ConfigError(
             "relabel.ensemble is 'votes', which needs the vote of every teacher that labels, and not all are known; "
             "set --relabel.ensemble mean, or use what was distilled with --relabel.ensemble votes, which measures them"
@@ -68,7 +68,7 @@ def check_labelling(config: RelabelConfig, num_teachers: int, votes_known: bool,
 
 
 def combine_logits(logits: Tensor, config: RelabelConfig, votes: Sequence[float | None] = ()) -> Tensor:
-    """One label for each view from what several teachers say of it.
+    """Combine the logits of several teachers into one label for each view.
 
     Args:
         logits: (K, n, C) of all K labelling teachers on all n views of one step.
@@ -100,9 +100,6 @@ class Labeller:
         mean: Channel means of the normalisation.
         std: Channel standard deviations of the normalisation.
         device: Where they run, and views are rendered.
-
-    Raises:
-        ConfigError: See `check_labelling`.
     """
 
     def __init__(
@@ -117,7 +114,7 @@ class Labeller:
 
     @torch.inference_mode()
     def label(self, images: Tensor | ImageTable, views: LabelViews) -> Tensor:
-        """Soft labels of the views of one batch, in the micro-batches in which a student will see them.
+        """Return the soft labels of the views of one batch, in the micro-batches in which a student will see them.
 
         Args:
             images: (N, 3, S, S) uint8, the whole image table, on any device.
@@ -129,40 +126,36 @@ class Labeller:
         return torch.cat(list(self.label_steps(images, views, [len(views)])))
 
     def label_steps(self, images: Tensor | ImageTable, views: LabelViews, steps: Sequence[int]) -> Iterator[Tensor]:
-        """Soft labels of the views of successive batches, a block of steps at a time; see `label`.
+        """Yield the soft labels of the views of successive steps, a block of steps at a time; see `label`.
 
         Args:
             images: (N, 3, S, S) uint8, the whole image table; on `device` already where this is called often.
             views: The n views of all steps.
-            steps: How many belong to each.
+            steps: The number of views of each step.
         """
         images, views = images.to(self.device), views.to(self.device)
         end = 0
         for block in _blocks(steps, images.shape[-1], self.device):
             start, end = end, end + sum(block)
             with torch.inference_mode():
-                shown = normalise(render_views(images, views[start:end]), self._mean, self._std)
-                labels = self._label_block(shown, block)
+                rendered = normalise(render_views(images, views[start:end]), self._mean, self._std)
+                labels = self._label_block(rendered, block)
             yield labels
 
     @torch.inference_mode()
-    def label_shown(self, shown: Tensor) -> Tensor:
-        """Soft labels of the views of one batch that are rendered and normalised already; see `label`.
+    def label_rendered(self, views: Tensor) -> Tensor:
+        """Return the soft labels of the views of one step, which are rendered already: (n, 3, S, S), normalised."""
+        return self._label_block(views.to(self.device), [len(views)])
 
-        Args:
-            shown: (n, 3, S, S) float32, normalised; all views of the step.
-        """
-        return self._label_block(shown.to(self.device), [len(shown)])
-
-    def _label_block(self, shown: Tensor, steps: Sequence[int]) -> Tensor:
+    def _label_block(self, views: Tensor, steps: Sequence[int]) -> Tensor:
         groups = [size for step in steps for size in micro_batches(step, self._config)]
-        logits = torch.stack([network(shown, groups) for network in self._networks])
+        logits = torch.stack([network(views, groups) for network in self._networks])  # (K, n, C)
         labels = [combine_logits(step, self._config, self._votes) for step in logits.split(list(steps), dim=1)]
         return torch.cat(labels).cpu()
 
 
 class _Network:
-    """One teacher as it labels: a copy, in the number format and the memory layout that are fastest."""
+    """A copy of a teacher in the number format and the memory layout that are fastest for labels."""
 
     def __init__(self, teacher: Teacher, config: RelabelConfig, device: torch.device) -> None:
         self._name, self._dtype = teacher.name, DTYPES[config.precision]
@@ -173,12 +166,12 @@ class _Network:
         self._grouping: Grouping | None = None
         if config.batch_statistics:
             self._grouping = use_group_statistics(module, at_once=device.type == "cuda")
-        # Exchanged, convolutions compute in fp32 what this machine could only emulate.
+        # Frozen convolutions compute in fp32 what this machine could only emulate.
         self._module = module if is_native(self._dtype, device.type) else freeze(module, compiles=False)
 
-    def __call__(self, shown: Tensor, groups: Sequence[int]) -> Tensor:
-        """(n, C) float32 logits of n views (n, 3, S, S), whose batch statistics are those of their group."""
-        views = shown.to(self._dtype, memory_format=torch.channels_last)
+    def __call__(self, views: Tensor, groups: Sequence[int]) -> Tensor:
+        """(n, 3, S, S) views -> (n, C) float32 logits, by the batch statistics of each group."""
+        views = views.to(self._dtype, memory_format=torch.channels_last)
         if self._grouping is None:
             logits = in_halves(self._module, views)
         else:
@@ -189,7 +182,7 @@ class _Network:
 
 
 def _blocks(steps: Sequence[int], size: int, device: torch.device) -> Iterator[Sequence[int]]:
-    """Successive steps that share a forward pass; always the same ones, whoever asks for them."""
+    """Return the successive steps that share a forward pass; always the same ones."""
     num_views = _BLOCK_PIXELS.get(device.type, _BLOCK_PIXELS["cuda"]) // size**2
     per_block = max(1, num_views // max(steps, default=1))
     return (steps[start : start + per_block] for start in range(0, len(steps), per_block))
@@ -207,16 +200,16 @@ def label_epoch(
     epoch: int,
     encode: Encode = _as_they_are,
 ) -> dict[str, Tensor]:
-    """One view of every image, in a random order, labelled batch by batch.
+    """Draw one view of every image, in a random order, and label the views batch by batch.
 
     Args:
         images: (N, 3, S, S) uint8, the image table.
         labeller: The teachers; `None` draws the same views and gives them no labels.
         config: Resolved settings.
-        seed: The run's seed; each epoch has its own generator.
-        epoch: Which epoch.
-        encode: What of logits (n, C) float32 is kept, a tensor (n, ...) for each column; called block by block, so
-            that the logits of a whole epoch are never in memory.
+        seed: The run's seed.
+        epoch: Number of the epoch, which has a generator to itself.
+        encode: Turns logits (n, C) float32 into columns, (n, ...) each; called block by block, so that the logits of a
+            whole epoch are never in memory.
 
     Returns:
         The columns of the soft-label table: epoch, step, the view's columns and, if labelled, those of `encode`.
@@ -229,7 +222,7 @@ def label_epoch(
 
 
 def _collect(blocks: Iterator[dict[str, Tensor]], num_rows: int) -> dict[str, Tensor]:
-    """Successive rows of some columns as one tensor each.
+    """Join successive rows of some columns.
 
     They are written to where they will stay: small tensors that outlive a block would lie between large ones that do
     not, and the system would get none of these back.

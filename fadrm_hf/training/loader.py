@@ -299,7 +299,7 @@ class Batches(Iterator[Batch]):
         batch = next(self._batches)
         if self._labeller is not None:
             # A clone, since tensors made in inference mode cannot be used in a loss.
-            batch = replace(batch, logits=self._labeller.label_shown(batch.images).clone())
+            batch = replace(batch, logits=self._labeller.label_rendered(batch.images).clone())
         self._done += 1
         return batch
 

@@ -353,7 +353,7 @@ def test_recorded_teachers_label_in_another_way_if_asked(teachers, tmp_path):
     cpu, shown = torch.device("cpu"), torch.zeros(4, 3, SIZE, SIZE)
     shown[1:] += torch.arange(1, 4).view(3, 1, 1, 1) / 10
     own = replace(relabel, num_teachers=1, batch_statistics=False)
-    labels = recorded_labeller(tmp_path / "run", manifest, cpu, own).label_shown(shown)
+    labels = recorded_labeller(tmp_path / "run", manifest, cpu, own).label_rendered(shown)
     torch.testing.assert_close(labels, teachers[0].module(shown), rtol=1e-5, atol=1e-6)
     with pytest.raises(ConfigError, match="num_teachers is 4, expected at most 3"):
         recorded_labeller(tmp_path / "run", manifest, cpu, replace(relabel, num_teachers=4))

@@ -171,8 +171,8 @@ def test_frobenius_norms_are_of_the_whole_step(source, teachers, images):
     """Not of a micro-batch of 8: half a step alone is labelled in another way, though by running statistics."""
     ours = labeller(source, teachers, replace(CONFIG, ensemble="frobenius", batch_statistics=False))
     normalised = shown(source, images, some_views(16))
-    whole = ours.label_shown(normalised)
-    assert (whole[:8] - ours.label_shown(normalised[:8])).abs().max() > 1e-3
+    whole = ours.label_rendered(normalised)
+    assert (whole[:8] - ours.label_rendered(normalised[:8])).abs().max() > 1e-3
 
 
 def test_a_teacher_that_says_nothing_has_no_norm_to_scale_to():
@@ -191,16 +191,16 @@ def test_the_first_teachers_label(ensemble, source, teachers, images):
 
 
 @pytest.mark.parametrize(
-    ("changes", "num_teachers", "votes_known", "message"),
+    ("changes", "num_teachers", "has_votes", "message"),
     [
         ({"num_teachers": 3}, 2, True, "relabel.num_teachers is 3, expected at most 2.*--relabel.num_teachers 2"),
         ({"ensemble": "votes"}, 2, False, "'votes', which needs the vote of every teacher.*--relabel.ensemble mean"),
         ({"shuffle_tiles": 2}, 2, True, "an even side, but they have 15 pixels.*--relabel.shuffle_tiles 1"),
     ],
 )
-def test_labels_that_cannot_be_made_are_refused(changes, num_teachers, votes_known, message):
+def test_labels_that_cannot_be_made_are_refused(changes, num_teachers, has_votes, message):
     with pytest.raises(ConfigError, match=message):
-        check_labelling(replace(CONFIG, **changes), num_teachers, votes_known, 15)
+        check_labelling(replace(CONFIG, **changes), num_teachers, has_votes, 15)
 
 
 def test_labels_that_can_be_made_are_not_refused():
@@ -318,7 +318,7 @@ def test_stored_labels_of_a_deep_teacher_are_those_of_single_steps(architecture,
     ours = labeller(source, [replace(small_teacher(source), module=module)])
     table = label_epoch(images, ours, CONFIG, 0, 0)
     views = LabelViews.from_columns(table)
-    alone = torch.cat([ours.label_shown(shown(source, images, views[rows])) for rows in (slice(16), slice(16, 33))])
+    alone = torch.cat([ours.label_rendered(shown(source, images, views[rows])) for rows in (slice(16), slice(16, 33))])
     largest = alone.abs().amax(dim=1, keepdim=True)
     assert ((table["logits"] - alone).abs() <= 2.0**-15 * largest).all(), "far below the rounding of float16"
 

@@ -88,7 +88,7 @@ def test_a_finished_teacher_is_used_again(source: Source, trained: Path) -> None
 
 
 def test_another_teachers_folder_is_refused(source: Source, trained: Path) -> None:
-    with pytest.raises(RunFolderError, match="something else than this teacher"):
+    with pytest.raises(RunFolderError, match="something other than this teacher"):
         squeeze(source, "resnet10_narrow", RECIPE, trained, 1, QUIET, CPU)
 
 

@@ -310,7 +310,7 @@ def test_labels_on_the_fly_are_made_for_the_batches_that_are_shown(finished):
     (teacher,) = load_recorded_teachers(finished, read_manifest(finished), CPU)
     labeller = Labeller([teacher], regrouped.relabel, *regrouped.normalisation, CPU)
     for batch in regrouped.batches(range(1)):
-        halves = [labeller.label_shown(half) for half in batch.images.split(5)]
+        halves = [labeller.label_rendered(half) for half in batch.images.split(5)]
         torch.testing.assert_close(batch.logits, torch.cat(halves), rtol=1e-4, atol=1e-4)
 
 

@@ -110,7 +110,7 @@ def _resolve_relabel(config: ImportConfig, release: Release) -> RelabelConfig:
     """How the labels were made, as far as the files tell."""
     relabel, batch_size = config.relabel, release.batch_size
     if config.teachers:
-        check_labelling(relabel, len(config.teachers.names), votes_known=False)
+        check_labelling(relabel, len(config.teachers.names), has_votes=False)
     left_over = release.num_images % batch_size
     if relabel.batch_statistics and config.teachers and left_over:
         raise ConfigError(
