@@ -22,7 +22,32 @@ def _instance_norm(channels: int) -> nn.Module:
     return nn.InstanceNorm2d(channels, affine=True)
 
 
-class MapClassifier(nn.Module):
+class TimmClassifier:
+    """The methods that timm expects of a network whose last layer is `fc`, on `head_hidden_size` features."""
+
+    fc: nn.Module
+    head_hidden_size: int
+    forward_features: Callable[[Tensor], Tensor]
+    forward_head: Callable[[Tensor], Tensor]
+
+    def get_classifier(self) -> nn.Module:
+        """Return the layer that gives the logits."""
+        return self.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the layer that gives the logits; 0 classes leaves the features."""
+        self.num_classes = num_classes
+        self.fc = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+
+    def forward(
+        self,
+        x: Tensor,  # (B, in_chans, H, W) normalised
+    ) -> Tensor:  # (B, C) logits
+        """Return the logits of a batch."""
+        return self.forward_head(self.forward_features(x))
+
+
+class MapClassifier(TimmClassifier, nn.Module):
     """Layers that end in a feature map, and one linear layer on that map.
 
     Args:
@@ -40,15 +65,6 @@ class MapClassifier(nn.Module):
         self.head_hidden_size = num_features * grid**2
         self.reset_classifier(num_classes)
 
-    def get_classifier(self) -> nn.Module:
-        """Return the layer that gives the logits."""
-        return self.fc
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the layer that gives the logits; 0 classes leaves the features."""
-        self.num_classes = num_classes
-        self.fc = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
-
     def forward_features(
         self,
         x: Tensor,  # (B, in_chans, H, W) normalised
@@ -64,13 +80,6 @@ class MapClassifier(nn.Module):
         """Return the logits of a map, or the map as the linear layer takes it."""
         features = F.adaptive_avg_pool2d(x, self.grid).flatten(1)  # at the network's own size this changes nothing
         return features if pre_logits else self.fc(features)
-
-    def forward(
-        self,
-        x: Tensor,  # (B, in_chans, H, W) normalised
-    ) -> Tensor:  # (B, C) logits
-        """Return the logits of a batch."""
-        return self.forward_head(self.forward_features(x))
 
 
 class ConvNet(MapClassifier):
@@ -112,13 +121,8 @@ class SmallAlexNet(MapClassifier):
     def __init__(self, num_classes: int = 1000, in_chans: int = 3, img_size: int | tuple[int, int] = 32) -> None:
         layers: list[nn.Module] = []
         channels = in_chans
-        for width, kernel, is_pooled in (
-            (128, 5, True),
-            (192, 5, True),
-            (256, 3, False),
-            (192, 3, False),
-            (192, 3, True),
-        ):
+        blocks = ((128, 5, True), (192, 5, True), (256, 3, False), (192, 3, False), (192, 3, True))
+        for width, kernel, is_pooled in blocks:
             layers += [nn.Conv2d(channels, width, kernel, padding=kernel // 2), nn.ReLU()]
             layers += [nn.MaxPool2d(2)] if is_pooled else []
             channels = width

@@ -20,16 +20,9 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 def model_config(network: Any, architecture: str, classes: ClassMap, images: SourceConfig) -> dict[str, Any]:
-    """What `config.json` says of a network.
-
-    Args:
-        network: As `timm.create_model` makes it.
-        architecture: Its name in timm.
-        classes: The classes of its logits; their ids become the labels.
-        images: Size and normalisation of the images it takes, resolved.
-    """
+    """Return the `config.json` of a network of timm, of its classes and of images of that size and normalisation."""
     assert images.size is not None
-    known = network.pretrained_cfg
+    default = network.pretrained_cfg
     config = {
         "architecture": architecture,
         "num_classes": len(classes),
@@ -37,17 +30,17 @@ def model_config(network: Any, architecture: str, classes: ClassMap, images: Sou
         "pretrained_cfg": {
             "custom_load": False,
             "input_size": [3, images.size, images.size],
-            "fixed_input_size": known.get("fixed_input_size", False),
+            "fixed_input_size": default.get("fixed_input_size", False),
             "interpolation": "bilinear",
             "crop_pct": 1.0 if images.size <= LARGEST_SMALL_SIZE else 0.875,
             "crop_mode": "center",
             "mean": images.mean,
             "std": images.std,
             "num_classes": len(classes),
-            "first_conv": known["first_conv"],
-            "classifier": known["classifier"],
+            "first_conv": default["first_conv"],
+            "classifier": default["classifier"],
         },
-        "model_args": {},  # transformers passes num_classes itself and fails where it stands here too
+        "model_args": {},  # transformers passes num_classes itself, and fails if it is here, too
         "label_names": list(classes.ids),
     }
     if classes.names != classes.ids:
@@ -62,13 +55,13 @@ def write_model_directory(
 
     Args:
         network: The weights, under the names that timm gives them.
-        config: What `config.json` holds (`model_config`, and what the writer adds).
-        folder: Where.
+        config: The content of `config.json` (`model_config`, and what the writer adds).
+        folder: The folder.
         others: More files by name.
     """
     temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{name}") for name in ("tmp", "old"))
-    for left in (temporary, old):
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     files.save_tensors(temporary / WEIGHTS, network.state_dict(), {"format": "pt"})
     files.write_json(temporary / CONFIG, config)
     for name, content in (others or {}).items():

@@ -16,6 +16,8 @@ from timm.models.resnet import ResNet
 from torch import Tensor, nn
 from torchvision.models import shufflenetv2
 
+from fadrm_hf.networks.convnets import TimmClassifier
+
 
 def _open_stem(layers: Any, conv: str, norm: str, pool: str, in_channels: int) -> None:
     """Put a 3x3 convolution of stride 1 at `layers.conv`, and nothing at `layers.pool`."""
@@ -68,7 +70,7 @@ class SmallStemMobileNetV2(EfficientNet):
         _divide_reductions(self, 2)
 
 
-class ShuffleNetV2(shufflenetv2.ShuffleNetV2):
+class ShuffleNetV2(TimmClassifier, shufflenetv2.ShuffleNetV2):
     """ShuffleNetV2 of torchvision behind timm's interface.
 
     Args:
@@ -96,15 +98,6 @@ class ShuffleNetV2(shufflenetv2.ShuffleNetV2):
             self.conv1[0].stride = (1, 1)
             self.maxpool = nn.Identity()
 
-    def get_classifier(self) -> nn.Module:
-        """Return the layer that gives the logits."""
-        return self.fc
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the layer that gives the logits; 0 classes leaves the features."""
-        self.num_classes = num_classes
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-
     def forward_features(
         self,
         x: Tensor,  # (B, 3, H, W) normalised
@@ -121,10 +114,3 @@ class ShuffleNetV2(shufflenetv2.ShuffleNetV2):
         """Return the logits of a feature map, or its pooled features."""
         pooled = x.mean((2, 3))
         return pooled if pre_logits else self.fc(pooled)
-
-    def forward(
-        self,
-        x: Tensor,  # (B, 3, H, W) normalised
-    ) -> Tensor:  # (B, C) logits
-        """Return the logits of a batch."""
-        return self.forward_head(self.forward_features(x))

@@ -28,23 +28,14 @@ MODEL_FILES = ("config.json", "preprocessor_config.json", "*.safetensors", "*.sa
 
 @dataclass(frozen=True, eq=False)
 class LoadedNetwork:
-    """A network as its authors published it.
+    """A network as its authors published it."""
 
-    Attributes:
-        module: (B, 3, S, S) normalised by `mean` and `std` -> (B, C) logits.
-        class_map: The classes of the logits, if they are named.
-        mean: Channel means, on pixels in [0, 1].
-        std: Channel standard deviations, on pixels in [0, 1].
-        folder: The model directory it was read from.
-        revision: The Hub commit of that directory.
-    """
-
-    module: nn.Module
-    class_map: ClassMap | None
-    mean: Colour
+    module: nn.Module  # (B, 3, S, S) normalised by `mean` and `std` -> (B, C) logits
+    class_map: ClassMap | None  # of the logits, if they are named
+    mean: Colour  # of channels, on pixels in [0, 1]
     std: Colour
-    folder: Path | None = None
-    revision: str | None = None
+    folder: Path | None = None  # the model directory it was read from
+    revision: str | None = None  # the Hub commit of that directory
 
 
 class LogitsOnly(nn.Module):
@@ -183,9 +174,8 @@ def _require_timm(config: dict[str, Any], folder: Path) -> None:
             raise _damaged(folder / "config.json", f"{key} is {config.get(key)!r:.80}")
     num_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     if (config.get("num_classes") or 0) > num_bytes:
-        raise _damaged(
-            folder / "config.json", f"num_classes is {config['num_classes']}, of {num_bytes} bytes of weights"
-        )
+        what = f"num_classes is {config['num_classes']}, of {num_bytes} bytes of weights"
+        raise _damaged(folder / "config.json", what)
 
 
 def _damaged(file: Path, error: object) -> TeacherError:

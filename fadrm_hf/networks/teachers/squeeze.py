@@ -37,6 +37,8 @@ from fadrm_hf.runtime.randomness import derive_seed, generator
 from fadrm_hf.runtime.retry import in_halves
 from fadrm_hf.runtime.run_folder import hidden_work
 
+_MEASURED_TOGETHER = 100  # images, as far as memory allows
+
 
 def squeeze(
     source: Source,
@@ -85,6 +87,7 @@ def _save(
     network: nn.Module, source: Source, architecture: str, config: SqueezeConfig, folder: Path, seed: int
 ) -> None:
     """Write the trained network with what it was trained by, and how good it is."""
+    name = architecture_for(architecture, source.size)
     record = {
         "accuracy": round(measure_accuracy(network.eval(), source), 6),
         "epochs": config.epochs,
@@ -95,17 +98,12 @@ def _save(
         "fingerprint": squeeze_fingerprint(source, architecture, config, seed),
         "weights_sha256": files.digest_of(network.state_dict()),
     }
-    name = architecture_for(architecture, source.size)
-    described = model_config(network, name, source.class_map, source.config)
-    write_model_directory(network, described | {"fadrm": record}, folder)
+    config_json = model_config(network, name, source.class_map, source.config) | {"fadrm": record}
+    write_model_directory(network, config_json, folder)
 
 
 def new_network(source: Source, architecture: str, seed: int) -> nn.Module:
-    """Create an untrained network for the source's classes; its weights derive from the seed.
-
-    Raises:
-        TeacherError: timm knows no such architecture.
-    """
+    """Create an untrained network for the source's classes; its weights derive from the seed."""
     name = require_architecture(architecture, source.size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "squeeze", name, "weights"))
@@ -113,11 +111,7 @@ def new_network(source: Source, architecture: str, seed: int) -> nn.Module:
 
 
 def require_architecture(architecture: str, size: int) -> str:
-    """Return the name of the network that is trained for `architecture` at `size` pixels.
-
-    Raises:
-        TeacherError: timm knows no such architecture.
-    """
+    """Return the name of the network that is trained for `architecture` at `size` pixels; refuse unknown ones."""
     name = architecture_for(architecture, size)
     if not timm.is_model(name):
         raise TeacherError(
@@ -161,7 +155,6 @@ def measure_accuracy(
     source: Source,
     max_images: int | None = None,
     seed: int = 0,
-    batch_size: int = 100,
     name: str = "in training",
 ) -> float:
     """Measure top-1 accuracy on the source's test images (its training images where it has no test split).
@@ -171,7 +164,6 @@ def measure_accuracy(
         source: The real images.
         max_images: Measure on the first so many images of a seeded shuffle; all of them when `None`.
         seed: Seed of the shuffle.
-        batch_size: Images classified together, as far as memory allows.
         name: The network's name in messages.
 
     Raises:
@@ -182,7 +174,7 @@ def measure_accuracy(
     order = torch.randperm(len(labels), generator=generator(seed, "gate"))[:max_images]
     device = next(module.parameters()).device
     correct = torch.zeros((), dtype=torch.int64, device=device)
-    for indices in order.sort().values.split(batch_size):
+    for indices in order.sort().values.split(_MEASURED_TOGETHER):
         images = source.normalise(source.pixels(split, indices.tolist())).to(device)
         logits = in_halves(module, images)
         require_finite(name, logits, f"logits of {split} images")

@@ -74,14 +74,11 @@ class Teacher:
 
 
 def vote_weights(votes: Tensor, temperature: float) -> Tensor:
-    """Return the weight of each teacher: softmax(vote / temperature), votes in per cent (CV-DD, arXiv 2501.07575).
+    """Return (K,) weights with sum 1: softmax(vote / temperature), votes in per cent (CV-DD, arXiv 2501.07575).
 
     Args:
         votes: (K,) fractions in [0, 1].
         temperature: How little votes matter; 10 for labels, 5 for recovery (Jiacheng8/CV-DD @ 24097e9).
-
-    Returns:
-        (K,) float32, positive, with sum 1.
     """
     return (100.0 * votes.double() / temperature).softmax(dim=0).float()
 
@@ -145,11 +142,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def check_names(names: Sequence[str], size: int) -> None:
-    """Refuse unknown families and architectures, before anything is read.
-
-    Raises:
-        TeacherError: A name is unknown; the nearest ones are given.
-    """
+    """Refuse unknown families and architectures, before anything is read; name the nearest ones."""
     for family, rest in map(split_name, names):
         if family == "squeeze":
             require_architecture(rest, size)
@@ -197,31 +190,25 @@ def prepare_teachers(
         TeacherError: an unknown name, a failed training, or an accuracy below the bar.
         ClassMapError: other classes than the source's, or in another order.
     """
-    families = [split_name(name)[0] for name in config.names]
-    for family, name in zip(families, config.names, strict=True):
-        if family == "squeeze":
-            network = new_network(source, split_name(name)[1], seed).to(device).eval()
-            _require_size(name, network, source)
-            if check:
-                check(name, network)
+    split = {name: split_name(name) for name in config.names}
+    squeezed = {name: architecture for name, (family, architecture) in split.items() if family == "squeeze"}
+    for name, architecture in squeezed.items():
+        network = new_network(source, architecture, seed).to(device).eval()
+        _require_size(name, network, source)
+        if check:
+            check(name, network)
 
     def admit(teacher: Teacher) -> Teacher:
         if check:
             check(teacher.name, teacher.module)
         return _gate(align_teacher(teacher, source, config.class_order), source, config, seed, reporter)
 
-    existing = {
-        name: admit(load_teacher(name, device))
-        for family, name in zip(families, config.names, strict=True)
-        if family != "squeeze"
-    }
-    for family, name in zip(families, config.names, strict=True):
-        if family == "squeeze" and name not in existing:
-            architecture = split_name(name)[1]
-            folder = squeezed_folder(source, architecture, squeeze_config, teachers_dir, seed)
-            squeeze(source, architecture, squeeze_config, folder, seed, reporter, device)
-            existing[name] = admit(replace(load_teacher(f"timm/local-dir:{folder}", device), name=name))
-    return [existing[name] for name in config.names]
+    teachers = {name: admit(load_teacher(name, device)) for name in split if name not in squeezed}
+    for name, architecture in squeezed.items():
+        folder = squeezed_folder(source, architecture, squeeze_config, teachers_dir, seed)
+        squeeze(source, architecture, squeeze_config, folder, seed, reporter, device)
+        teachers[name] = admit(replace(load_teacher(f"timm/local-dir:{folder}", device), name=name))
+    return [teachers[name] for name in config.names]
 
 
 def squeezed_folder(source: Source, architecture: str, config: SqueezeConfig, teachers_dir: Path, seed: int) -> Path:
@@ -233,10 +220,7 @@ def squeezed_folder(source: Source, architecture: str, config: SqueezeConfig, te
 def align_teacher(teacher: Teacher, source: SourceDescription, class_order: str = "refuse") -> Teacher:
     """Make a teacher take images normalised as the source's and give logits in the source's class order.
 
-    Args:
-        teacher: As loaded.
-        source: The real images.
-        class_order: "mend" selects the source's classes from a teacher that has them in another order.
+    With `class_order` "mend" the source's classes are selected from a teacher that has them in another order.
 
     Raises:
         ClassMapError: other classes than the source's, or another order and `class_order` is "refuse".
@@ -256,17 +240,7 @@ def align_teacher(teacher: Teacher, source: SourceDescription, class_order: str 
 
 @torch.no_grad()
 def require_size(name: str, module: nn.Module, size: int, remedy: str) -> int:
-    """Refuse a network that does not take images of `size` pixels; return its number of logits.
-
-    Args:
-        name: The teacher's name.
-        module: Its network.
-        size: Side of the images in pixels.
-        remedy: The end of the message.
-
-    Raises:
-        TeacherError: It does not take them.
-    """
+    """Refuse a network that does not take images of `size` pixels, with a remedy; return its number of logits."""
     device = next(module.parameters()).device
     try:
         logits: Tensor = module(torch.zeros(1, 3, size, size, device=device))
