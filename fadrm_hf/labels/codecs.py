@@ -78,10 +78,9 @@ class LabelCodec(ABC):
         raise ArtifactError(_NO_LABELS)
 
     def distance(self, columns: Columns, logits: Floats) -> Floats:
-        """Return how far usable columns are from those of `logits` (n, C), beyond what rounding to a code may change.
+        """Return how far, (n,), usable columns are from `logits` (n, C), beyond what rounding to a code may change.
 
-        Returns:
-            (n,) differences of logits; "not a number" where `logits` is.
+        It is "not a number" where `logits` is.
         """
         raise ArtifactError(_NO_LABELS)
 
@@ -113,7 +112,7 @@ def decode(rows, num_classes):
 
     def distance(self, columns: Columns, logits: Floats) -> Floats:
         """Return the largest difference in each row; rounding changes far less than what differs between machines."""
-        return _greatest(np.abs(self.decode(columns, logits.shape[1]) - logits))
+        return np.abs(self.decode(columns, logits.shape[1]) - logits).max(axis=1)
 
 
 class Affine(LabelCodec):
@@ -167,7 +166,7 @@ class Affine(LabelCodec):
 
     def distance(self, columns: Columns, logits: Floats) -> Floats:
         """Return the largest difference in each row, less half a step."""
-        difference = _greatest(np.abs(self.decode(columns, logits.shape[1]) - logits))
+        difference = np.abs(self.decode(columns, logits.shape[1]) - logits).max(axis=1)
         return np.maximum(difference - columns["scale"].astype(np.float32) / 2, np.float32(0))
 
 
@@ -175,9 +174,9 @@ class TopK(LabelCodec):
     """The k greatest logits, and one value for the others that leaves these k their probabilities.
 
     The others share r = T log(mean(exp(z / T))), so that their probabilities at temperature T sum up to what they
-    were, and the classes that are kept have exactly their own. T is 20, the temperature of the loss that students are
-    trained with; at another one the kept probabilities are close, not exact. It belongs to the codec, not to a
-    config, so that a table means the same wherever it is read and whatever temperature its recipe names.
+    were, and those of the k classes are exact. T is 20, the temperature of the loss that students are trained with; at
+    another one these are close, not exact. It belongs to the codec, not to a config, so that a table means the same
+    wherever it is read and whatever temperature its recipe names.
 
     Args:
         k: How many logits are kept, at least 1 and fewer than there are classes.
@@ -235,11 +234,11 @@ def decode(rows, num_classes):
         within rounding may change places at the k-th.
         """
         classes = columns["classes"].astype(np.int64)
-        kept = np.take_along_axis(logits, classes, axis=1)
+        stored = np.take_along_axis(logits, classes, axis=1)
         others = logits.copy()
         np.put_along_axis(others, classes, -np.inf, axis=1)
-        value = _greatest(np.abs(columns["values"].astype(np.float32) - kept))
-        passed_over = np.maximum(_greatest(others) - kept.min(axis=1), np.float32(0))
+        value = np.abs(columns["values"].astype(np.float32) - stored).max(axis=1)
+        passed_over = np.maximum(others.max(axis=1) - stored.min(axis=1), np.float32(0))
         rest = np.abs(columns["rest"].astype(np.float32) - self._rest(others, others.shape[1] - self._k))
         return np.maximum(np.maximum(value, passed_over), rest)
 
@@ -278,11 +277,7 @@ _CODECS: dict[str, LabelCodec] = {codec.name: codec for codec in (Float16(), Aff
 
 
 def find_codec(name: str) -> LabelCodec:
-    """Return the codec that a config or a manifest names.
-
-    Raises:
-        ArtifactError: If there is none of this name.
-    """
+    """Return the codec that a config or a manifest names; refuse an unknown name."""
     top = re.fullmatch(r"top([1-9]\d{0,5})", name)
     codec = TopK(int(top[1])) if top else _CODECS.get(name)
     if codec is None:
@@ -317,9 +312,3 @@ def _halves_above(values: Tensor) -> Tensor:
 def _not_finite(values: npt.NDArray[Any]) -> Flags:
     """Return which rows of (n, m) hold a value that is not finite, (n,)."""
     return np.asarray(~np.isfinite(values.astype(np.float32)).all(axis=1))
-
-
-def _greatest(values: Floats) -> Floats:
-    """Return the greatest of each row of (n, m), (n,); "not a number" if the row holds it."""
-    greatest: Floats = values.max(axis=1)
-    return greatest

@@ -41,17 +41,10 @@ _BLOCK_PIXELS = {"cpu": 2**16, "cuda": 2**21}
 
 
 def check_labelling(config: RelabelConfig, num_teachers: int, has_votes: bool, size: int | None = None) -> None:
-    """Refuse labels that these teachers cannot make, before any of them is loaded.
+    """Refuse labels that cannot be made, before any teacher is loaded.
 
-    Args:
-        config: How the labels are to be made.
-        num_teachers: Number of teachers.
-        has_votes: Whether every teacher that labels has a vote, or will have one by then.
-        size: Side of the images in pixels, if it is known.
-
-    Raises:
-        ConfigError: More teachers should label than there are, votes are needed that nobody measured, or tiles are
-            shuffled that images of this size do not have.
+    That is if more teachers should label than there are, if not all that label have votes (`has_votes`) and votes are
+    needed, or if tiles are shuffled that images of this size, if it is known, do not have.
     """
     if config.num_teachers is not None and config.num_teachers > num_teachers:
         raise ConfigError(
@@ -98,7 +91,7 @@ class Labeller:
         config: How many label, how their logits become one, batch or running statistics, the micro-batches these are
             computed over, and the number format of the convolutions.
         mean: Channel means of the normalisation.
-        std: Channel standard deviations of the normalisation.
+        std: Channel standard deviations.
         device: Where they run, and views are rendered.
     """
 
@@ -114,24 +107,16 @@ class Labeller:
 
     @torch.inference_mode()
     def label(self, images: Tensor | ImageTable, views: LabelViews) -> Tensor:
-        """Return the soft labels of the views of one batch, in the micro-batches in which a student will see them.
+        """Return the soft labels (n, C), float32 on the CPU, of the n views of one step of the image table.
 
-        Args:
-            images: (N, 3, S, S) uint8, the whole image table, on any device.
-            views: The n views of one step.
-
-        Returns:
-            (n, C) float32 logits on the CPU; see `combine_logits`.
+        Micro-batches are those in which a student will see the views.
         """
         return torch.cat(list(self.label_steps(images, views, [len(views)])))
 
     def label_steps(self, images: Tensor | ImageTable, views: LabelViews, steps: Sequence[int]) -> Iterator[Tensor]:
-        """Yield the soft labels of the views of successive steps, a block of steps at a time; see `label`.
+        """Yield the soft labels of the views of successive steps of these sizes, a block of steps at a time.
 
-        Args:
-            images: (N, 3, S, S) uint8, the whole image table; on `device` already where this is called often.
-            views: The n views of all steps.
-            steps: The number of views of each step.
+        Where this is called often, the images are on `device` already.
         """
         images, views = images.to(self.device), views.to(self.device)
         end = 0
@@ -188,17 +173,13 @@ def _blocks(steps: Sequence[int], size: int, device: torch.device) -> Iterator[S
     return (steps[start : start + per_block] for start in range(0, len(steps), per_block))
 
 
-def _as_they_are(logits: Tensor) -> dict[str, Tensor]:
-    return {"logits": logits}
-
-
 def label_epoch(
     images: Tensor | ImageTable,
     labeller: Labeller | None,
     config: RelabelConfig,
     seed: int,
     epoch: int,
-    encode: Encode = _as_they_are,
+    encode: Encode = lambda logits: {"logits": logits},
 ) -> dict[str, Tensor]:
     """Draw one view of every image, in a random order, and label the views batch by batch.
 
@@ -206,8 +187,8 @@ def label_epoch(
         images: (N, 3, S, S) uint8, the image table.
         labeller: The teachers; `None` draws the same views and gives them no labels.
         config: Resolved settings.
-        seed: The run's seed.
-        epoch: Number of the epoch, which has a generator to itself.
+        seed: The run's seed; each epoch has a generator.
+        epoch: Number of the epoch.
         encode: Turns logits (n, C) float32 into columns, (n, ...) each; called block by block, so that the logits of a
             whole epoch are never in memory.
 

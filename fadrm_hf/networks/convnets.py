@@ -83,16 +83,7 @@ class MapClassifier(TimmClassifier, nn.Module):
 
 
 class ConvNet(MapClassifier):
-    """Blocks of 3x3 convolution, normalisation, ReLU and 2x2 average pooling.
-
-    Args:
-        depth: Number of blocks.
-        width: Channels of each.
-        norm: Makes the normalisation of each block.
-        num_classes: Number of logits.
-        in_chans: Channels of the input.
-        img_size: Side of the images that the linear layer is made for, 2 ** depth pixels or more.
-    """
+    """Blocks of 3x3 convolution, normalisation, ReLU and 2x2 average pooling, for images of 2 ** depth px or more."""
 
     def __init__(
         self,
@@ -110,13 +101,7 @@ class ConvNet(MapClassifier):
 
 
 class SmallAlexNet(MapClassifier):
-    """AlexNet for small images: five convolutions without any normalisation, three poolings, one linear layer.
-
-    Args:
-        num_classes: Number of logits.
-        in_chans: Channels of the input.
-        img_size: Side of the images that the linear layer is made for, 8 pixels or more.
-    """
+    """AlexNet for images of 8 px or more: five convolutions without any normalisation, three poolings."""
 
     def __init__(self, num_classes: int = 1000, in_chans: int = 3, img_size: int | tuple[int, int] = 32) -> None:
         layers: list[nn.Module] = []
@@ -130,13 +115,7 @@ class SmallAlexNet(MapClassifier):
 
 
 class SmallVGG(MapClassifier):
-    """VGG-11 with BatchNorm for small images: eight convolutions, five poolings, one linear layer.
-
-    Args:
-        factor: Share of VGG-11's 64 to 512 channels.
-        num_classes: Number of logits.
-        in_chans: Channels of the input.
-    """
+    """VGG-11 with BatchNorm for small images, with `factor` times its 64 to 512 channels."""
 
     def __init__(self, factor: float = 1.0, num_classes: int = 1000, in_chans: int = 3) -> None:
         layers: list[nn.Module] = []
@@ -150,13 +129,7 @@ class SmallVGG(MapClassifier):
 
 
 class WideBlock(nn.Module):
-    """Two 3x3 convolutions, each after BatchNorm and ReLU; where the shape changes the shortcut is a convolution.
-
-    Args:
-        channels: Of the input.
-        width: Of the output.
-        stride: Of the first convolution.
-    """
+    """Two 3x3 convolutions, each after BatchNorm and ReLU; where the shape changes the shortcut is a convolution."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()

@@ -36,11 +36,7 @@ def create_student(name: str, num_classes: int, size: int) -> nn.Module:
 
 
 def check_student(name: str, num_classes: int, size: int) -> None:
-    """Refuse a student that cannot be trained, before anything long is started.
-
-    Raises:
-        StudentError: unknown name, or an architecture that does not turn images of this size into that many logits.
-    """
+    """Refuse an unknown student, or one that does not turn images of this size into that many logits."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         student = create_student(name, num_classes, size).eval()
         try:
@@ -61,21 +57,13 @@ def architecture_of_student(name: str, size: int) -> str:
 
 
 def count_parameters(name: str, num_classes: int, size: int) -> int:
-    """Count the parameters of a student; no memory is taken for them.
-
-    Raises:
-        StudentError: unknown name, or an architecture that cannot take images of this size.
-    """
+    """Count the parameters of a student; no memory is taken for them."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return sum(parameter.numel() for parameter in create_student(name, num_classes, size).parameters())
 
 
 def sizes_of(name: str, num_classes: int = 10) -> list[int]:
-    """Return the usual sizes of images, from 16 to 224 px, that a student takes; nothing is computed for it.
-
-    Raises:
-        StudentError: unknown name.
-    """
+    """Return the usual sizes of images, from 16 to 224 px, that a student takes; nothing is computed for it."""
     library, architecture = _split(name)
 
     def takes(size: int) -> bool:

@@ -18,7 +18,7 @@ from fadrm_hf.networks.students import check_student
 from fadrm_hf.networks.teachers import check_names
 from fadrm_hf.pipeline.run import Line, Vote, recipe_of
 from fadrm_hf.pipeline.votes import check_votes, measure_votes, needs_votes, with_votes
-from fadrm_hf.recovery.patches import images_needed
+from fadrm_hf.recovery.patches.starting import images_needed
 from fadrm_hf.recovery.plain import require_plain
 from fadrm_hf.runtime.run_folder import MANIFEST, WorkFolder, refuse_other_run, require_place
 from fadrm_hf.runtime.shards import WHOLE, Share, join_world

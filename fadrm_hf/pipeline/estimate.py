@@ -37,7 +37,7 @@ from fadrm_hf.recovery.matching.gathering import StatisticsPass, block_side
 from fadrm_hf.recovery.matching.matching import needs_measuring
 from fadrm_hf.recovery.matching.targets import Targets
 from fadrm_hf.recovery.memory import MemoryLaw, measure_recovery, peak_tensor_bytes, share_of_memory
-from fadrm_hf.recovery.patches import images_needed, starting_images
+from fadrm_hf.recovery.patches.starting import images_needed, starting_images
 from fadrm_hf.recovery.trial import cycle_of, largest_shard, try_recovery
 from fadrm_hf.runtime.machine import peak_memory_bytes, reset_peak_memory
 from fadrm_hf.runtime.progress import QUIET

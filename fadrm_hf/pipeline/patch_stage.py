@@ -6,7 +6,8 @@ import torch
 
 from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.pipeline.job import Job
-from fadrm_hf.recovery.patches import Patches, starting_images
+from fadrm_hf.recovery.patches.patches import Patches
+from fadrm_hf.recovery.patches.starting import starting_images
 from fadrm_hf.recovery.retrieval import Retriever, build_pool
 from fadrm_hf.runtime import files
 from fadrm_hf.runtime.shards import Shard, range_name

@@ -12,7 +12,8 @@ from fadrm_hf.recovery.matcher import open_matchers
 from fadrm_hf.recovery.matching.gathering import block_side
 from fadrm_hf.recovery.matching.targets import Targets
 from fadrm_hf.recovery.memory import require_memory
-from fadrm_hf.recovery.patches import Patches, noise_start
+from fadrm_hf.recovery.patches.noise import noise_start
+from fadrm_hf.recovery.patches.patches import Patches
 from fadrm_hf.recovery.recover import Recovery, ShardContext
 from fadrm_hf.recovery.snapshots import Snapshots
 from fadrm_hf.runtime.progress import Task

@@ -24,7 +24,7 @@ from fadrm_hf.methods.sre2l_pp import SRe2LPlusPlus
 from fadrm_hf.networks.students import check_student
 from fadrm_hf.networks.teachers import Teacher, public_name
 from fadrm_hf.pipeline.run import Ballot, Line, recipe_of
-from fadrm_hf.recovery.patches import images_needed
+from fadrm_hf.recovery.patches.starting import images_needed
 from fadrm_hf.runtime import files
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import WorkFolder

@@ -26,16 +26,10 @@ _OTHER_SIZES = (
 
 
 class Matcher(ABC):
-    """A teacher, as a step of recovery sees it.
-
-    Attributes:
-        name: The teacher's name.
-        module: The network that runs.
-        statistics: What is matched.
-    """
+    """A teacher, as a step of recovery sees it."""
 
     name: str
-    module: nn.Module
+    module: nn.Module  # the network that runs
     statistics: MatchedStatistics | PlainStatistics
 
     @abstractmethod
@@ -93,13 +87,7 @@ class FrozenMatcher(Matcher):
 
 
 class PlainMatcher(Matcher):
-    """A teacher as the published loop has it (`fadrm_hf.recovery.plain`).
-
-    Args:
-        teacher: A frozen teacher.
-        config: Precision and the weight of the first matched layer.
-        device: Where it runs.
-    """
+    """A teacher as the published loop runs it (`fadrm_hf.recovery.plain`)."""
 
     def __init__(self, teacher: Teacher, config: RecoverConfig, device: torch.device) -> None:
         self.name = teacher.name
@@ -165,8 +153,8 @@ def open_matchers(
         config: Shared settings of recovery; its `form` decides how they compute, "eager" where it is open.
         device: Where they run.
         matching: Which statistics are matched.
-        measured: What the layers of each teacher have seen.
-        block_side: Side of the blocks whose statistics were measured.
+        measured: For each teacher, see `FrozenMatcher`.
+        block_side: See `FrozenMatcher`.
 
     Raises:
         ConfigError: If the plain form is asked for statistics that it does not have.

@@ -32,12 +32,7 @@ _QUIET = "99"  # the profiler's level of messages; otherwise it writes lines to 
 
 @dataclass(frozen=True)
 class MemoryLaw:
-    """Memory of a step by the number of its images: `fixed + per_image * batch` bytes.
-
-    Attributes:
-        fixed: Bytes that do not depend on the batch.
-        per_image: Bytes for each image.
-    """
+    """Memory of a step by the number of its images: `fixed + per_image * batch` bytes."""
 
     fixed: float
     per_image: float

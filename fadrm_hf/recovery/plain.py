@@ -64,15 +64,7 @@ class PlainStatistics:
 
 
 def require_plain(matching: Matching, modules: Sequence[nn.Module] = ()) -> None:
-    """Refuse statistics that the published loop does not match.
-
-    Args:
-        matching: What a method matches.
-        modules: Its teachers, as far as they are loaded.
-
-    Raises:
-        ConfigError: Statistics other than those of BatchNorm's inputs in the current iteration are matched.
-    """
+    """Refuse to match, in any of these teachers, other statistics than those of BatchNorm's inputs in an iteration."""
     if matching == Matching() and not any(needs_measuring(matching, module) for module in modules):
         return
     raise ConfigError(
@@ -82,16 +74,7 @@ def require_plain(matching: Matching, modules: Sequence[nn.Module] = ()) -> None
 
 
 def plain_view(images: Tensor, views: BatchViews, index: int) -> Tensor:
-    """Return one of the drawn views by torchvision's transforms: crop and resize, flip, roll.
-
-    Args:
-        images: (B, C, S, S).
-        views: Drawn views.
-        index: Which of them.
-
-    Returns:
-        Like `images`.
-    """
+    """Return one of the drawn views of images (B, C, S, S) by torchvision's transforms: resized crop, flip, roll."""
     top, left, height, width = views.crop[index].tolist()
     size = list(images.shape[-2:])
     view = transforms.resized_crop(images, top, left, height, width, size, InterpolationMode.BILINEAR, antialias=False)

@@ -43,7 +43,7 @@ Gradient = tuple[Tensor, dict[str, Tensor]]  # with respect to the images, scale
 
 @dataclass(frozen=True, eq=False)
 class ShardContext:
-    """What a method may ask of a shard beside its labels, and the shard's place in its run.
+    """Facts of a shard that some methods ask for beside its labels, and its place in the run.
 
     Args:
         ipc_indices: (B,) int64, which of its class's images each is; the first of each class if not given.
@@ -222,7 +222,7 @@ class Recovery:
 
     @property
     def _is_stuck(self) -> bool:
-        """Whether the scale of fp16's losses has collapsed, or the end is reached and not one step could be taken."""
+        """Return whether the scale of fp16's losses has collapsed, or not one step was taken until the end."""
         if not self._scaler.is_enabled():
             return False
         scale, first = self._scaler.get_scale(), _FIRST_SCALE

@@ -28,7 +28,7 @@ from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import TeacherError
 from fadrm_hf.networks.features import features_before_last_linear
 from fadrm_hf.networks.teachers import Teacher
-from fadrm_hf.recovery.patches import starting_images
+from fadrm_hf.recovery.patches.starting import starting_images
 from fadrm_hf.recovery.recover import resample
 
 _SIGMA = 1.0  # in pixels
@@ -72,14 +72,7 @@ class Retriever:
         self._teacher, self._source, self._pools, self._weight = teacher, source, pools, weight
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the patches that fit best, the first of equal ones.
-
-        Args:
-            images: (B, 3, s, s) float32, normalised, of any size.
-
-        Returns:
-            (B, 3, S, S) float32, normalised, on the device of `images`.
-        """
+        """(B, 3, s, s) images of any size -> (B, 3, S, S) patches that fit best, of equal ones the first."""
         features = unit_features(self._teacher.module, resample(images, self._source.size)).cpu()
         pairs = zip(self._pools, features, strict=True)
         patches = torch.stack([self._nearest(pool, of_image) for pool, of_image in pairs])
@@ -96,18 +89,7 @@ class Retriever:
 
 
 def unit_features(module: nn.Module, images: Tensor) -> Tensor:
-    """Return the features that a network's classifier is given, scaled to unit length.
-
-    Args:
-        module: A classifier in eval mode.
-        images: (n, 3, S, S) float32, normalised.
-
-    Returns:
-        (n, D) float32.
-
-    Raises:
-        TeacherError: The network has no linear layer.
-    """
+    """Return the features (n, D) that a classifier is given of images (n, 3, S, S), scaled to unit length."""
     try:
         features = features_before_last_linear(module, images)
     except TeacherError as error:
@@ -119,13 +101,9 @@ def unit_features(module: nn.Module, images: Tensor) -> Tensor:
 
 
 def complexity(images: Tensor) -> Tensor:
-    """Return Var(||grad(G * o)||^2), the variance over the positions of an image.
+    """Return Var(||grad(G * o)||^2) over the positions of images (n, 3, S, S), normalised: (n,) float64.
 
-    Args:
-        images: (n, 3, S, S), normalised.
-
-    Returns:
-        (n,) float64: 0 for a plain surface or an even slope, large for a few sharp edges.
+    It is 0 for a plain surface or an even slope, large for a few sharp edges.
     """
     side = 2 * round(3 * _SIGMA) + 1
     smooth = transforms.gaussian_blur(images.double(), [side, side], [_SIGMA, _SIGMA])  # mirrored at the border

@@ -23,12 +23,7 @@ class Snapshots:
         self._work, self._source, self._num = work, source, 0
 
     def __call__(self, iteration: int, images: Tensor) -> None:
-        """Keep a snapshot.
-
-        Args:
-            iteration: Iterations done.
-            images: (B, 3, s, s) float32, normalised.
-        """
+        """Keep a snapshot of images (B, 3, s, s) float32, normalised, after so many iterations."""
         pixels = self._source.to_pixels(resample(images, self._source.size).cpu())
         self._work.save(SNAPSHOTS, f"{self._num:05d}", {"images": pixels, "iteration": torch.tensor(iteration)})
         self._num += 1

@@ -13,23 +13,14 @@ ViewFunction = Callable[[Tensor], Tensor]  # makes one view of images (B, 3, S, 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One iteration of recovery, as a term sees it.
+    """One iteration of recovery, as a term sees it."""
 
-    Attributes:
-        images: (B, 3, S, S) float32, normalised: what is optimised, with its gradient.
-        view: (B, 3, S, S) the view of them that the teachers saw, with its gradient.
-        labels: (B,) int64.
-        logits: (B, C) float32 of the teacher, the first of several.
-        make_view: Makes the same view of other images of this shape.
-        predict: The same teacher's logits of such a view, without a gradient and without matching.
-    """
-
-    images: Tensor
-    view: Tensor
-    labels: Tensor
-    logits: Tensor
-    make_view: ViewFunction
-    predict: Callable[[Tensor], Tensor]
+    images: Tensor  # (B, 3, S, S) float32, normalised: what is optimised, with its gradient
+    view: Tensor  # (B, 3, S, S) the view of them that the teachers saw, with its gradient
+    labels: Tensor  # (B,) int64
+    logits: Tensor  # (B, C) float32 of the teacher, the first of several
+    make_view: ViewFunction  # makes the same view of other images
+    predict: Callable[[Tensor], Tensor]  # the teacher's logits of a view, without a gradient and without matching
 
 
 class Term(Protocol):
@@ -89,14 +80,7 @@ class Densification:
         return self.weight * self.of_classes(small.unflatten(0, (num_classes, -1))).to(small.dtype)
 
     def of_classes(self, images: Tensor) -> Tensor:
-        """Return the divergences of some classes, summed.
-
-        Args:
-            images: (K, n, d) pooled and flattened views of K classes.
-
-        Returns:
-            Scalar, float64.
-        """
+        """Return the divergences of K classes, summed, from pooled and flattened views (K, n, d); float64."""
         # Eigenvalues are thousands and a softmax sees their differences, of which float32 would leave two digits. What
         # is not finite is refused after the optimisation; until then eigenvalues could not even be computed.
         precise = images.double().nan_to_num()

@@ -31,18 +31,17 @@ def largest_shard(run: RunConfig, num_classes: int, batch_size: int | None = Non
 def try_recovery(
     run: RunConfig, matchers: list[Matcher], source: Source, device: torch.device, shard: Shard, iterations: int
 ) -> Tensor:
-    """Recover one shard of a run from random pixels in so many iterations.
+    """Recover one shard of a run from random pixels; no image is read, and the result is of no use.
+
+    Where the method retrieves real patches, it gets the pixels that it starts from.
 
     Args:
         run: A resolved run whose method optimises pixels.
         matchers: Its teachers, made ready.
-        source: Its source, for the range of pixels; no image is read.
+        source: Its source, for the range of pixels.
         device: Where it runs.
-        shard: Which images; real patches, where the method retrieves some, are those it starts from.
+        shard: The images.
         iterations: In place of the run's; at least one for each of `method.sizes`.
-
-    Returns:
-        (B, 3, S, S) float32, normalised: images of no use.
     """
     method = replace(run.method, iterations=iterations)
     rng = generator(run.seed, "trial", shard.name)

@@ -15,7 +15,7 @@ from fadrm_hf.methods.sre2l import SRe2L
 from fadrm_hf.methods.sre2l_pp import SRe2LPlusPlus
 from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.recovery.matcher import open_matchers
-from fadrm_hf.recovery.patches import noise_start
+from fadrm_hf.recovery.patches.noise import noise_start
 from fadrm_hf.recovery.recover import Recovery
 from fadrm_hf.runtime.randomness import generator
 

@@ -12,7 +12,9 @@ from fadrm_hf.config import PatchConfig
 from fadrm_hf.errors import ConfigError, SourceError
 from fadrm_hf.methods.el2n import EL2N
 from fadrm_hf.methods.pca import PCA
-from fadrm_hf.recovery.patches import STARTS, easy_images, el2n, images_needed, random_images, starting_images
+from fadrm_hf.recovery.patches.coresets import easy_images, el2n
+from fadrm_hf.recovery.patches.patches import random_images
+from fadrm_hf.recovery.patches.starting import STARTS, images_needed, starting_images
 
 pytestmark = pytest.mark.numerical
 

@@ -15,15 +15,11 @@ from fadrm_hf.config import PatchConfig
 from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import SourceError
 from fadrm_hf.networks.teachers import Teacher
-from fadrm_hf.recovery.patches import (
-    compose_mosaics,
-    images_needed,
-    noise_start,
-    order_by_difficulty,
-    random_images,
-    select_patches,
-    starting_images,
-)
+from fadrm_hf.recovery.patches.crops import order_by_difficulty, select_patches
+from fadrm_hf.recovery.patches.mosaics import compose_mosaics
+from fadrm_hf.recovery.patches.noise import noise_start
+from fadrm_hf.recovery.patches.patches import random_images
+from fadrm_hf.recovery.patches.starting import images_needed, starting_images
 from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical

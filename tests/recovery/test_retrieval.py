@@ -17,7 +17,7 @@ from fadrm_hf.cli import main
 from fadrm_hf.config import PatchConfig
 from fadrm_hf.errors import ConfigError, TeacherError
 from fadrm_hf.methods.fadrm import FADRM
-from fadrm_hf.recovery.patches import select_patches
+from fadrm_hf.recovery.patches.crops import select_patches
 from fadrm_hf.recovery.retrieval import Retriever, build_pool, complexity, unit_features
 from fadrm_hf.runtime.files import load_tensors, save_tensors
 from fadrm_hf.runtime.randomness import generator

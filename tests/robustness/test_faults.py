@@ -57,7 +57,7 @@ from fadrm_hf.data.sources import load_source
 from fadrm_hf.errors import ConfigError, TeacherError
 from fadrm_hf.labels.relabel import Labeller, label_epoch
 from fadrm_hf.recovery.matcher import open_matchers
-from fadrm_hf.recovery.patches import starting_images
+from fadrm_hf.recovery.patches.starting import starting_images
 from fadrm_hf.recovery.recover import Recovery
 from fadrm_hf.runtime.locks import Locks
 from fadrm_hf.runtime.randomness import generator

@@ -14,18 +14,10 @@ _ONEDNN_TYPES = (torch.float32, torch.bfloat16)
 
 
 class Geometry:
-    """A convolution with fixed weights.
+    """A convolution with fixed weights (O, I / groups, h, w), channels_last, and zeros for padding.
 
     In a format that the machine has no instructions for, products are computed in fp32 from the rounded numbers, and
     rounded once: that is what such instructions do, and it is as fast as fp32.
-
-    Args:
-        weight: (O, I / groups, h, w), channels_last.
-        bias: (O,) or none.
-        stride: Of rows and columns, as are padding (zeros) and dilation.
-        padding: Zeros on each side.
-        dilation: Distance of taps.
-        groups: Number of groups of channels.
     """
 
     def __init__(

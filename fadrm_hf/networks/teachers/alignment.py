@@ -11,7 +11,7 @@ from fadrm_hf.errors import ClassMapError
 
 
 class SourceDescription(Protocol):
-    """What a teacher is aligned with: a `Source`, or a manifest's record of one."""
+    """A source that teachers are aligned with: a `Source` itself, or a manifest's record of one."""
 
     @property
     def class_map(self) -> ClassMap:
@@ -64,12 +64,12 @@ def renormalisation(mean: Colour, std: Colour, new_mean: Colour, new_std: Colour
 def class_selection(
     teacher: str, classes: ClassMap | None, num_logits: int, source: SourceDescription, class_order: str
 ) -> tuple[int, ...] | None:
-    """Return the teacher's logit for each class of the source, or `None` if they are in the same order.
+    """Return which logit of a teacher is that of each class of the source; `None` if they are in the same order.
 
     Args:
-        teacher: The teacher's name, for messages.
-        classes: The classes that the teacher names, if it does.
-        num_logits: How many logits it gives.
+        teacher: Its name, for messages.
+        classes: The classes that it names, if it does.
+        num_logits: Number of its logits.
         source: The real images.
         class_order: "refuse" or "mend" another order.
 

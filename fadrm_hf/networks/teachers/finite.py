@@ -7,15 +7,9 @@ from fadrm_hf.errors import TeacherError
 
 
 def require_finite(name: str, values: Tensor, what: str) -> None:
-    """Refuse NaN and infinity. Comparisons with NaN are all false, so it would rank everything alike.
+    """Refuse outputs of a teacher that are NaN or infinite; `what` describes them in the message.
 
-    Args:
-        name: The teacher's name.
-        values: Its outputs, of any shape.
-        what: What these are, for the message.
-
-    Raises:
-        TeacherError: If not all are finite.
+    Comparisons with NaN are all false, so it would rank everything alike.
     """
     is_finite = torch.isfinite(values)
     if bool(is_finite.all()):

@@ -44,32 +44,21 @@ FAMILIES = ("timm", "torchvision", "transformers", "squeeze")
 class Teacher:
     """A frozen network, and where it came from.
 
-    Args:
-        name: The name it was requested by.
-        module: In evaluation mode, fp32, without gradients: (B, 3, S, S) -> (B, C) logits. As loaded it takes images
-            normalised by `mean` and `std`; `align_teacher` makes it take the source's, in the source's class order.
-        class_map: The classes that it names, if it does.
-        mean: Channel means it was trained with, on pixels in [0, 1].
-        std: Channel standard deviations it was trained with.
-        sha256: Hash of its weights (`weights_sha256`).
-        revision: The Hub commit it was read from.
-        accuracy: Top-1 accuracy on test images of the source, once measured.
-        folder: The model directory it was read from.
-        travels: Whether it must go with the artifact, since no reader could fetch it by its name.
-        vote: What it is worth where teachers vote (CV-DD): an accuracy on training images of the source that were held
-            out for it, as a fraction; `None` where it was not measured.
+    As loaded it takes images normalised by `mean` and `std`; `align_teacher` makes it take the source's, in the
+    source's class order.
     """
 
-    name: str
-    module: nn.Module
-    class_map: ClassMap | None
-    mean: Colour
+    name: str  # as it was requested
+    module: nn.Module  # in evaluation mode, fp32, without gradients: (B, 3, S, S) -> (B, C) logits
+    class_map: ClassMap | None  # the classes that it names, if it does
+    mean: Colour  # of channels, on pixels in [0, 1], in its training
     std: Colour
-    sha256: str
-    revision: str | None = None
-    accuracy: float | None = None
-    folder: Path | None = None
-    travels: bool = False
+    sha256: str  # hash of its weights (`weights_sha256`)
+    revision: str | None = None  # the Hub commit it was read from
+    accuracy: float | None = None  # top-1 on test images of the source, once measured
+    folder: Path | None = None  # the model directory it was read from
+    travels: bool = False  # whether it must go with the artifact, since no reader could fetch it by its name
+    # Where teachers vote (CV-DD): its accuracy, a fraction, on training images of the source held out for it.
     vote: float | None = None
 
 

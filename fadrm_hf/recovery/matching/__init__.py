@@ -1,1 +1,1 @@
-"""Matched statistics: which layers, what they have seen of the real images, how far a batch is from it."""
+"""Matched statistics: what measures them on real images, and how far a batch of images is from them, may enter."""

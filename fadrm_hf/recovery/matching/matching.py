@@ -1,4 +1,4 @@
-"""How far a batch's statistics are from those of the real images, gathered while a teacher runs (Appendix B).
+"""The distance of a batch's statistics from those of the real images, gathered while a teacher runs (Appendix B).
 
     D = sum_l  k_l sum_s || target_ls - s_l(x) ||_2        s: channel means and variances; of convolutions blocks' too
 
@@ -81,7 +81,7 @@ class MatchedStatistics:
 
     @property
     def is_stateless(self) -> bool:
-        """Whether the loss of a batch depends on that batch alone, and asks for no random number."""
+        """Return whether the loss of a batch depends on that batch alone, and on no random number."""
         return self._matching.momentum == 0.0 and self._matching.drop == 0.0
 
     def loss(self) -> Tensor:

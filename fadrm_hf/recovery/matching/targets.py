@@ -1,4 +1,4 @@
-"""What a layer has seen of the real images: the statistics that a batch of distilled images is matched to."""
+"""Targets: a layer's statistics of the real images, which a batch of distilled images is matched to."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -8,18 +8,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, eq=False)
 class Goal:
-    """Statistics of n channels or blocks that are to be reached.
+    """Statistics of n channels or blocks that are to be reached."""
 
-    Attributes:
-        mean: (n,) means of all training images.
-        var: (n,) their variances.
-        class_mean: (K, n) means of each class's images.
-        class_var: (K, n) their variances.
-    """
-
-    mean: Tensor
+    mean: Tensor  # (n,) of all training images
     var: Tensor
-    class_mean: Tensor | None
+    class_mean: Tensor | None  # (K, n) of each class's images
     class_var: Tensor | None
 
 
@@ -27,24 +20,16 @@ class Goal:
 class Targets:
     """Statistics of one layer's input over the training images, float32; variances are biased.
 
-    Attributes:
-        mean: (C,) channel means.
-        var: (C,) channel variances.
-        block_mean: (P,) means over images, channels and the positions of each block of the map (G-VBSM's patches).
-        block_var: (P,) variances likewise.
-        class_mean: (K, C) channel means of each class's images.
-        class_var: (K, C) channel variances likewise.
-        class_block_mean: (K, P) block means of each class's images.
-        class_block_var: (K, P) block variances likewise.
+    Those of blocks are over images, channels and the positions of each block of the map (G-VBSM's patches).
     """
 
-    mean: Tensor
+    mean: Tensor  # (C,) of each channel
     var: Tensor
-    block_mean: Tensor | None = None
+    block_mean: Tensor | None = None  # (P,) of each block
     block_var: Tensor | None = None
-    class_mean: Tensor | None = None
+    class_mean: Tensor | None = None  # (K, C) of each class's images
     class_var: Tensor | None = None
-    class_block_mean: Tensor | None = None
+    class_block_mean: Tensor | None = None  # (K, P)
     class_block_var: Tensor | None = None
 
     @property
