@@ -180,7 +180,10 @@ IN_TABLES = {
 @pytest.mark.parametrize("case", IN_TABLES)
 def test_tables_that_lie_are_refused(hub, artifact, capsys, monkeypatch, tmp_path, case):
     change, message = IN_TABLES[case]
-    change(artifact)
+    try:
+        change(artifact)
+    except pa.ArrowNotImplementedError as error:  # pyarrow 21 to 24 write no missing list of fixed length
+        pytest.skip(f"pyarrow {pa.__version__} cannot write such a table: {error}")
     monkeypatch.chdir(tmp_path)
     before = contents(tmp_path)
     name = put(hub, REPO, artifact)
