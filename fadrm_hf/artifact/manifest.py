@@ -75,7 +75,9 @@ class MethodRecord:
 class SourceRecord:
     """The real images that were distilled; `revision` is known for Hub datasets only.
 
-    `gated` says whether the source's terms ask for consent, which a copy of these images must ask for too.
+    `gated` says whether the source's terms ask for consent, which a copy of these images must ask for too. `test_rows`
+    are the training images that were held out to test on, where there was no test split; `tests_on_training` says that
+    training images stand in for test images.
     """
 
     name: str
@@ -84,6 +86,8 @@ class SourceRecord:
     licence: str | None = None
     licence_link: str | None = None
     gated: bool = False
+    test_rows: tuple[int, ...] | None = None
+    tests_on_training: bool = False
 
 
 @dataclass(frozen=True)

@@ -54,4 +54,9 @@ def source_of(location: Location, name: str | None = None) -> Source:
             f"source {source.config.name} has other classes than {location.name}, or in another order; give the "
             "source it was distilled from to --source.name"
         )
+    if source.test_rows != location.manifest.source.test_rows:
+        raise ConfigError(
+            f"source {source.config.name} has changed since {location.name} was distilled: other images are held "
+            "out to test on than its manifest records; give the source it was distilled from to --source.name"
+        )
     return source

@@ -93,9 +93,10 @@ class Call:
         """The command's own options, as an instance of their dataclass."""
         kind, settings = self._options, Settings()
         settings.put(*self.layers_of([item.name for item in fields(kind)]))
-        for name in _arguments_of(kind):
-            if not settings.values.get(name):
-                raise ConfigError(f"{name} is not given; expected {self.parser.format_usage()}")
+        for item in fields(kind):
+            is_required = item.default is MISSING and item.default_factory is MISSING
+            if is_required and not settings.values.get(item.name):
+                raise ConfigError(f"{item.name} is not given; {self.parser.prog} --help shows what is expected")
         return build(kind, nested(settings.values))
 
     def check(self) -> None:
@@ -104,15 +105,11 @@ class Call:
         Raises:
             ConfigError: With the value, what was expected, and the nearest option.
         """
-        kind = self.options
+        options = self.options
         if self._options.takes == "run":
             assert self.request is not None
-        if self._options.takes in ("run", "several") or (hasattr(kind, "squeeze") and not hasattr(kind, "artifact")):
-            self._require_source()
-
-    def _require_source(self) -> None:
-        """Refuse to start hours of work on a source that nobody has named."""
-        if not any("source.name" in layer.values for layer in self.layers):
+        is_named = any("source.name" in layer.values for layer in self.layers) or getattr(options, "place", None)
+        if (self._options.needs_source or self._options.takes in ("run", "several")) and not is_named:
             raise ConfigError(
                 "source.name is not given; set --source.name to a Hub dataset such as uoft-cs/cifar10, to a folder of "
                 "images by class, or to digits, which comes with the library"
@@ -246,7 +243,8 @@ def _add_arguments(parser: ArgumentParser, options: type[Options]) -> None:
 
 def _arguments_of(options: type[Options]) -> list[str]:
     """Return the names of what is given by its place."""
-    return [item.name for item in fields(options) if item.default is MISSING and item.default_factory is MISSING]
+    required = {item.name for item in fields(options) if item.default is MISSING and item.default_factory is MISSING}
+    return [item.name for item in fields(options) if item.name in required or "nargs" in item.metadata]
 
 
 def _description(options: type[Options]) -> str:

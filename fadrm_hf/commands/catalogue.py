@@ -102,6 +102,9 @@ GROUPS: dict[str, dict[str, Command]] = {
             "import_legacy", making.ImportOptions, "an artifact of an older release: images and label files"
         ),
     },
+    "Look at a source": {
+        "inspect": Command("inspect", making.InspectOptions, "what is read of it: splits, classes, labels, pictures"),
+    },
     "Look at one, check it": {
         "info": Command("info", checking.InfoOptions, "what it is, by its manifest and card alone"),
         "gallery": Command("gallery", checking.GalleryOptions, "a page to look at it, or at several side by side"),

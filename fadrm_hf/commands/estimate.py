@@ -9,10 +9,11 @@ from fadrm_hf.commands.measuring import only_process
 from fadrm_hf.commands.options.making import EstimateOptions
 from fadrm_hf.commands.output import say
 from fadrm_hf.commands.summary import Summary
-from fadrm_hf.pipeline.distill import check_run
+from fadrm_hf.pipeline.distill import check_run, say_source
 from fadrm_hf.pipeline.estimate import Estimate, StageEstimate, estimate
 from fadrm_hf.runtime import terminal
 from fadrm_hf.runtime.machine import describe_machine, library_versions
+from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.terminal import duration
 
 
@@ -20,6 +21,7 @@ def estimate_command(call: Call) -> Summary:
     """Run `fadrm-hf estimate`."""
     options: EstimateOptions = call.options
     run, source = check_run(call.request.run)
+    say_source(source, Reporter())
     device, students = only_process().device, not options.no_students
     found = estimate(run, source, device, options.processes, options.budget, students)
     terminal.results.print(_table(found, Path(run.output).name))

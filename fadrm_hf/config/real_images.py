@@ -46,7 +46,7 @@ class SourceConfig:
     test_fraction: float | None = None
     image_column: str | None = None
     label_column: str | None = None
-    classes: tuple[str, ...] | None = None
+    classes: tuple[str | int | float | bool, ...] | None = None  # names; numbers are taken as their text
     preset: str | None = None
     bands: tuple[int, int, int] | None = None
     value_range: Interval | None = None
@@ -57,6 +57,8 @@ class SourceConfig:
     on_corrupt: Literal["refuse", "skip"] = "refuse"
 
     def __post_init__(self) -> None:
+        if self.classes is not None:
+            object.__setattr__(self, "classes", tuple(map(str, self.classes)))
         require(bool(self.name), "source.name", self.name, "a Hub dataset id, a local path or 'digits'")
         fits = self.size is None or 8 <= self.size <= LARGEST_SIDE
         require(fits, "source.size", self.size, f"at least 8 and at most {LARGEST_SIDE} pixels")

@@ -7,6 +7,7 @@ What is asked for arrives as layers (`fadrm_hf.config.layers`): a file for each 
 
 import argparse
 import difflib
+import json
 import re
 from argparse import ArgumentError
 from collections.abc import Iterator, Mapping, Sequence
@@ -158,10 +159,31 @@ def read_layers(parser: ArgumentParser, arguments: Sequence[str]) -> list[Layer]
             file that cannot be read.
     """
     _refuse_section_files(parser, arguments)
-    typed = _parsed(parser, parser.parse_args, list(arguments), "")
+    typed = _parsed(parser, parser.parse_args, list(_with_names_of_classes(arguments)), "")
     is_read = isinstance(typed.get("config"), list)  # a sweep's is a file of its own
     files = [read_file(parser, file) for file in typed.pop("config")] if is_read else []
     return [*files, Layer(COMMAND_LINE, dotted(typed))]
+
+
+def _with_names_of_classes(arguments: Sequence[str]) -> Iterator[str]:
+    """Yield the command line with names of classes as the text that they are: `[0, 1]`, `[yes, no]`, `[007, none]`."""
+    option, previous = "--source.classes", ""
+    for argument in arguments:
+        name, is_joined, value = argument.partition("=")
+        if previous == option:
+            yield _as_texts(argument)
+        else:
+            yield f"{option}={_as_texts(value)}" if name == option and is_joined else argument
+        previous = argument
+
+
+def _as_texts(value: str) -> str:
+    """Return a list of YAML with every scalar in quotation marks; what is no list, as it is."""
+    try:
+        names = yaml.load(value, yaml.BaseLoader)
+    except yaml.YAMLError:
+        return value
+    return json.dumps(names, ensure_ascii=False) if isinstance(names, list) else value
 
 
 def _refuse_section_files(parser: ArgumentParser, arguments: Sequence[str]) -> None:

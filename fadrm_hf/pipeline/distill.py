@@ -10,7 +10,7 @@ from pathlib import Path
 from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.config import RunConfig
 from fadrm_hf.config.datasets import resolve
-from fadrm_hf.data.sources import Source, check_source, load_source
+from fadrm_hf.data.sources import Source, check_source, load_source, with_own_preset
 from fadrm_hf.errors import ConfigError, RunFolderError
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.labels.relabel import check_labelling
@@ -20,6 +20,7 @@ from fadrm_hf.pipeline.run import Line, Vote, recipe_of
 from fadrm_hf.pipeline.votes import check_votes, measure_votes, needs_votes, with_votes
 from fadrm_hf.recovery.patches.starting import images_needed
 from fadrm_hf.recovery.plain import require_plain
+from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import MANIFEST, WorkFolder, refuse_other_run, require_place
 from fadrm_hf.runtime.shards import WHOLE, Share, join_world
 from fadrm_hf.runtime.tracking import Curves, recording
@@ -52,9 +53,16 @@ def distill(
     """
     state = join_world()
     run, source = check_run(run, votes)
+    say_source(source, Reporter(quiet=quiet or not state.is_main_process))
     line = Line(run, source, state, quiet, _vote_of(run, votes), share=share, snapshots=snapshots, curves=curves)
     with recording(curves, recipe_of(run)):
         return line.run()
+
+
+def say_source(source: Source, reporter: Reporter) -> None:
+    """Say what was read of a source, so that a wrong guess is seen before anything is trained."""
+    for heading, text in source.report.lines() if source.report else ():
+        reporter.say(f"{heading:<9}  {text}")
 
 
 def package(run: RunConfig, quiet: bool = False) -> Path:
@@ -78,7 +86,7 @@ def package(run: RunConfig, quiet: bool = False) -> Path:
 
 def check_run(run: RunConfig, votes: Sequence[float] | None = None) -> tuple[RunConfig, Source]:
     """Resolve a run and load its source, refusing what cannot work; see `distill`."""
-    run = resolve(run)
+    run = resolve(replace(run, source=with_own_preset(run.source)))
     size = run.source.size
     assert size is not None
     run = replace(run, method=run.method.resolve(size))

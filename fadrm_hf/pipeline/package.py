@@ -69,6 +69,8 @@ def write_artifact(
             licence=source.config.licence,
             licence_link=preset.licence_link if preset else None,
             gated=preset.gated if preset else False,
+            test_rows=source.test_rows,
+            tests_on_training=source.tests_on_training,
         ),
         teachers=tuple(record_teacher(folder, teacher) for teacher in teachers),
         pixels=PixelRecord(size, tuple(recipe["source"]["mean"]), tuple(recipe["source"]["std"])),

@@ -25,7 +25,7 @@ from fadrm_hf.config import (
     build,
     require,
 )
-from fadrm_hf.config.datasets import fillings, resolve, resolve_source
+from fadrm_hf.config.datasets import fillings, find_preset, resolve, resolve_source
 from fadrm_hf.config.layers import DEFAULT, Layer, Settings, dotted, section_values
 from fadrm_hf.config.protocols import protocol_section
 from fadrm_hf.methods import find_method
@@ -155,7 +155,12 @@ def _defaults(name: str, section: Any) -> Layer:
 
 def _published(method: type[Method], asked: Settings) -> Layer:
     """Return the method's own settings for the source that is asked for."""
-    source = resolve_source(build(SourceConfig, asked.section("source"), "source"))
+    given = build(SourceConfig, asked.section("source"), "source")
+    if given.preset is None and find_preset(given.name) and Path(given.name).exists():
+        from fadrm_hf.data.sources import with_own_preset  # it imports torch
+
+        given = with_own_preset(given)
+    source = resolve_source(given)
     ipc = asked.values.get("ipc", 10)
     require(isinstance(ipc, int), "ipc", ipc, "a number of images per class")
     values = dotted(method.published(source.preset, source.size or 0, ipc))

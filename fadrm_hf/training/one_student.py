@@ -64,6 +64,7 @@ class TestImages:
         self._source, self.device = source, device
         self._batch_size = _TEST_BATCH_ON_CPU if device.type == "cpu" else _TEST_BATCH
         self.labels = torch.as_tensor(source.labels("test"))
+        self.are_training_images = source.tests_on_training
         fits = len(self.labels) * 3 * source.size**2 <= _MOST_BYTES_IN_MEMORY
         self._pixels = source.pixels("test", range(len(self.labels))).to(device) if fits else None
 

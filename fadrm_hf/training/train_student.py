@@ -92,6 +92,10 @@ def _check_training(
     require_views(distilled)
     for warning in protocol_warnings(config, distilled):
         reporter.say(warning)
+    if source.tests_on_training:
+        reporter.say(
+            "warning: the test images are training images; accuracy does not say how well new ones are classified"
+        )
     if slow := slow_format("student.precision", config.precision, device.type):
         reporter.say(slow)
 
@@ -159,6 +163,7 @@ def summarise_outcomes(outcomes: Sequence[Outcome], test: TestImages) -> dict[st
     return {
         "num_seeds": len(outcomes),
         "num_test_images": len(test.labels),
+        **({"tested_on": "training images"} if test.are_training_images else {}),
         "top1": summarise([outcome.top1 for outcome in outcomes]),
         "top5": summarise([outcome.top5 for outcome in outcomes]),
         "best_epoch_top1": summarise(best) if best else None,

@@ -23,10 +23,12 @@ class Options:
         takes: What else it can be asked for: the settings of a "run", of "several" runs, of the cells of a "sweep", or
             of a student's "protocol".
         renamed: Options' earlier names, which are still understood -> their names.
+        needs_source: Whether it begins from a source that must be named.
     """
 
     takes: ClassVar[Literal["run", "several", "sweep", "protocol"] | None] = None
     renamed: ClassVar[dict[str, str]] = {}
+    needs_source: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,26 @@
 """Options of the commands that make an artifact."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fadrm_hf.commands.options.base import Options
 from fadrm_hf.config import RelabelConfig, SourceConfig, SqueezeConfig, StudentConfig, TeacherConfig, require
+
+
+@dataclass(frozen=True)
+class InspectOptions(Options):
+    """Print what is read of a source, before anything is trained on it.
+
+    Splits, classes, sizes, colour modes, where labels come from, what is left out and why, and which settings fit
+    better. Takes every --source setting of fadrm-hf distill.
+
+    Args:
+        place: Folder, file, Hub id or digits; --source.name is the same.
+    """
+
+    needs_source: ClassVar[bool] = True
+    place: str | None = field(default=None, metadata={"nargs": "?"})
+    source: SourceConfig = field(default_factory=SourceConfig)
 
 
 @dataclass(frozen=True)
@@ -62,6 +78,7 @@ class TrainTeacherOptions(Options):
         seed: Seed of weights, order and augmentation.
     """
 
+    needs_source: ClassVar[bool] = True
     architecture: str = "resnet18"
     output: str | None = None
     seed: int = 0

@@ -1,7 +1,7 @@
 """Options of the commands that train on an artifact, and of those that compare."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fadrm_hf.commands.options.base import ArtifactOptions, Options, SourcePlace
 from fadrm_hf.config import SourceConfig, SqueezeConfig
@@ -173,6 +173,7 @@ class WholeDatasetOptions(Options):
         teachers: Folder of trained networks.
     """
 
+    needs_source: ClassVar[bool] = True
     students: tuple[str, ...] = TABLE_1
     num_seeds: int = 3
     output: str | None = None

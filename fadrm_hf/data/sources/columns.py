@@ -200,12 +200,19 @@ def class_names(table: Dataset, column: str, config: SourceConfig) -> tuple[str,
 
 def used_classes(config: SourceConfig, names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the classes that a run uses, in its order: those that it names, or all of the source."""
-    for name in config.classes or ():
+    chosen = tuple(_as_named(str(name), names) for name in config.classes or ())
+    for name in chosen:
         if name not in names:
             raise SourceError(
                 f"{unknown('class', name, names)} of source {config.name!r}; set --source.classes to some of these"
             )
-    return names if config.classes is None else config.classes
+    return names if config.classes is None else chosen
+
+
+def _as_named(name: str, names: Sequence[str]) -> str:
+    """Return the class that YAML made a truth value of, which it does with yes, no, on and off."""
+    words = {"True": ("yes", "true", "on", "y"), "False": ("no", "false", "off", "n")}.get(name, ())
+    return next((known for known in names if known.casefold() in words), name) if name not in names else name
 
 
 def has_labels(table: Dataset, column: str) -> bool:

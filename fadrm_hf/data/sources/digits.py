@@ -33,7 +33,7 @@ def read_digits() -> Tables:
         encoded = [{"bytes": _png(images[row]), "path": None} for row in rows]
         return Dataset.from_dict({"image": encoded, "label": bundled.target[rows]}, features=features)
 
-    return Tables({"train": table(train), "test": table(test)}, "bundled with scikit-learn", "column 'label'")
+    return Tables({"train": table(train), "test": table(test)}, "bundled with scikit-learn")
 
 
 def _png(grey: np.ndarray) -> bytes:

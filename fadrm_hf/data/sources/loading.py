@@ -206,7 +206,7 @@ def _report(asked: SourceConfig, source: Source, tables: Tables, num_classes: in
     config, counts = source.config, source.images_per_class.tolist()
     classes = dict(zip(source.class_map.names, counts, strict=True))
     held = f"{config.test_fraction:g} of {config.train_split}, of each class" if config.test_fraction else None
-    labels_from = tables.labels_from or f"column {config.label_column!r}"
+    labels_from = tables.labels_from.replace("COLUMN", f"column {config.label_column!r}")
     shorter = (min(measured.smallest) + min(measured.largest)) // 2
     return SourceReport(
         name=asked.name,
@@ -229,7 +229,7 @@ def _report(asked: SourceConfig, source: Source, tables: Tables, num_classes: in
         preset=None if preset_of(config) is None else config.preset,
         preset_from=preset_origin(asked, config, num_classes),
         size=source.size,
-        suggested=suggestions(config, shorter, source.test is not None, classes),
+        suggested=suggestions(asked, config, shorter, source.test is not None, classes),
     )
 
 

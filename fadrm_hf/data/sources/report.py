@@ -62,6 +62,11 @@ class SourceReport:
         """Return the report as JSON holds it."""
         return asdict(self) | {"num_classes": len(self.classes)}
 
+    @property
+    def suggested_options(self) -> list[str]:
+        """The suggested settings as single words of a command line."""
+        return [option.replace(" ", "=", 1) for option in self.suggested]
+
     def lines(self) -> Iterator[tuple[str, str]]:
         """Yield a heading and what is said under it, for people."""
         yield "source", f"{self.name}: {self.layout}"
@@ -108,18 +113,21 @@ def preset_origin(asked: SourceConfig, resolved: SourceConfig, num_classes: int)
     return "by its name" if named is not None and named.name == used.name else "--source.preset"
 
 
-def suggestions(config: SourceConfig, shorter_side: int, has_test: bool, counts: Mapping[str, int]) -> tuple[str, ...]:
+def suggestions(
+    asked: SourceConfig, config: SourceConfig, shorter_side: int, has_test: bool, counts: Mapping[str, int]
+) -> tuple[str, ...]:
     """Return settings that fit the images better than those in use.
 
     Args:
-        config: The resolved configuration.
+        asked: The configuration as it was given.
+        config: The same, resolved.
         shorter_side: Of the middle image.
         has_test: Whether there are test images.
         counts: Training images of each class.
     """
     found = []
     fitting = next((size for size in (224, 128, 64, 32, 16) if shorter_side >= size * 0.75), 16)
-    if preset_of(config) is None and config.size is not None and fitting < config.size:
+    if asked.size is None and preset_of(config) is None and config.size is not None and fitting < config.size:
         found.append(f"--source.size {fitting}")
     if not has_test and counts and min(counts.values()) > 1:
         found.append("--source.test_fraction 0.2")

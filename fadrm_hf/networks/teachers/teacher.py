@@ -264,7 +264,7 @@ def default_bar(num_classes: int) -> float:
 def _gate(teacher: Teacher, source: Source, config: TeacherConfig, seed: int, reporter: Reporter) -> Teacher:
     accuracy = measure_accuracy(teacher.module, source, config.gate_images, seed, name=teacher.name)
     bar = default_bar(len(source.class_map)) if config.min_accuracy is None else config.min_accuracy
-    split = "training (there is no test split)" if source.test is None else "test"
+    split = "training (they stand in for test images)" if source.tests_on_training else "test"
     if accuracy < bar:
         raise TeacherError(
             f"teacher {teacher.name!r} classifies {accuracy:.1%} of {split} images of {source.config.name!r} "

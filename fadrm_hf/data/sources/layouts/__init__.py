@@ -51,23 +51,31 @@ def read_file(path: Path, config: SourceConfig) -> Tables:
 
 def _images(folder: Folder, config: SourceConfig) -> Tables | None:
     """Read images whose class a table or their folder says; a table of few images is not about them all."""
-    table, reason = None, None
+    refused, table = None, None
     try:
-        table = read_image_tables(folder, config, need_label_name=True)
+        table = read_image_tables(folder, config, "labels")
     except ValueError as error:
-        reason = error
-        if not folder.images or isinstance(error, SourceError):
-            raise
-    if table is not None and sum(map(len, table.splits.values())) * 2 >= folder.num_images:
+        refused = error
+    if table is not None and _covers(table, folder):
         return table
     folders = read_class_folders(folder, config)
     if folders is not None and any(set(split.features) != {"image"} for split in folders.splits.values()):
-        tables = with_ground_truth(folders, folder)
-        return _with_left_out(tables, [f"a table that cannot be read ({reason})"] if reason else [])
-    table = table or read_image_tables(folder, config, need_label_name=False)
+        lists = read_image_tables(folder, config, "splits") if len(folders.splits) == 1 and not refused else None
+        if lists is not None and len(lists.splits) > 1 and _covers(lists, folder):
+            return lists
+        reason = [f"a table that cannot be read ({refused})"] if refused else []
+        return _with_left_out(with_ground_truth(folders, folder), reason)
+    if refused is not None:
+        raise refused
+    table = table or read_image_tables(folder, config, "anything")
     if table is None and folders is not None:
         _refuse_detection(folder, config)
     return table or folders
+
+
+def _covers(tables: Tables, folder: Folder) -> bool:
+    """Return whether tables are about at least half of the images."""
+    return 2 * sum(map(len, tables.splits.values())) >= folder.num_images
 
 
 def _with_left_out(tables: Tables, more: list[str]) -> Tables:

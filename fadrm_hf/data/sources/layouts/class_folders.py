@@ -4,6 +4,7 @@ Splits are the first level of folders and nothing deeper; below them the first l
 two levels could be the classes, neither is taken: `--source.label_column folder1` or `folder2` chooses.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from fadrm_hf.data.sources.layouts.folder import Folder
 from fadrm_hf.data.sources.layouts.split_names import find_split, read_split_name
 from fadrm_hf.data.sources.layouts.tables import Tables, image_table, some
 from fadrm_hf.errors import SourceError
+
+_DIVISION = re.compile(r"(images?|imgs?|part|batch|chunk|photos?|pictures?|folder)(?![a-z])", re.IGNORECASE)
 
 Images = dict[str, list[str]]  # names of images by folder, as `Folder.images`
 
@@ -70,7 +73,8 @@ def split_folders(root: str, images: Images, config: SourceConfig) -> tuple[dict
             f"{some(sorted(strange))}, expected splits or classes, not both; set --source.train_split {exact[0]} if "
             "it is a split, or --source.name to the folder that is meant"
         )
-    if not (with_classes or everywhere):
+    are_flat = len(exact) == len(folders) > 1
+    if not (with_classes or everywhere or are_flat):
         return {"train": Found(root, images)}, []
     names = [top for top in folders if said[top] is not None or top == config.train_split]
     left_out = [f"{_count(tops[top])} images in {top or 'no folder'}" for top in tops if top not in names]
@@ -183,6 +187,7 @@ def _tables(
 ) -> tuple[dict[str, Dataset], list[str]]:
     """Build a table for each split, without labels where there are no classes; also say what is in no class."""
     classes = {parts[level] for places in levels.values() for parts in places.values() if len(parts) > level}
+    classes = set() if _are_numbered(classes) else classes
     numbers = {name: number for number, name in enumerate(sorted(classes))}
     column = config.label_column if level or config.label_column == "folder1" else "label"
     feature = datasets.ClassLabel(names=list(numbers))
@@ -201,6 +206,12 @@ def _tables(
         given = {} if is_flat else {str(column): pa.array(repeated, pa.int64())}
         tables[split] = image_table(paths, given, {str(column): feature})
     return tables, left_out
+
+
+def _are_numbered(folders: set[str]) -> bool:
+    """Return whether folders only divide the images, such as `images_part_1` and `images_part_2`."""
+    bare = {re.sub(r"\d+", "", name) for name in folders}
+    return len(folders) > 1 and len(bare) == 1 and _DIVISION.search(bare.pop()) is not None
 
 
 def _described(levels: Mapping[str, Mapping[str, tuple[str, ...]]], level: int) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import pyarrow.parquet as pq
@@ -53,14 +53,16 @@ class ImageRows:
     column: str
 
 
-def read_image_tables(folder: Folder, config: SourceConfig, need_label_name: bool) -> Tables | None:
+def read_image_tables(
+    folder: Folder, config: SourceConfig, need: Literal["labels", "splits", "anything"]
+) -> Tables | None:
     """Return the splits that tables beside the images describe, or `None` where there is no such table.
 
     Args:
         folder: What is there.
         config: May name the columns.
-        need_label_name: Take only tables with a column that is called as labels are: where folders are classes, a
-            table may be of something else.
+        need: Which tables count: with a column that is called as labels are; those that only say which images a split
+            has; or any. Where folders are classes, a table may be of something else.
     """
     finder = Finder(folder)
     found, ignored = [], []
@@ -70,7 +72,7 @@ def read_image_tables(folder: Folder, config: SourceConfig, need_label_name: boo
             continue
         if any(word in name.casefold() for word in _INVENTED):
             ignored.append(f"{name}: an example of an answer, not labels")
-        elif labels.named_columns(rows.columns, config) or (not need_label_name and _has_labels(rows)):
+        elif _counts(rows, config, need):
             found.append(rows)
     if not found:
         return None
@@ -82,7 +84,7 @@ def read_image_tables(folder: Folder, config: SourceConfig, need_label_name: boo
         os.path.dirname(path) or "." for path in folder.image_paths() if str(folder.root / path) not in named
     )
     ignored += [f"{count} images in {place}: in no table" for place, count in unnamed.most_common(10)]
-    origin = some([rows.name for rows in splits.values()])
+    origin = f"COLUMN of {some([rows.name for rows in splits.values()])}"
     return Tables(tables, "images and a table of their classes", origin, tuple(ignored))
 
 
@@ -106,7 +108,7 @@ def read_table_file(path: Path, config: SourceConfig) -> Tables:
     near = Folder(path.parent)
     rows = read_image_rows(path, path.name, Finder(near), config, columns)
     table = Dataset.from_dict({name: list(cells) for name, cells in columns.items()}) if rows is None else _table(rows)
-    return Tables({config.train_split or "train": table}, "a table that names images", path.name)
+    return Tables({config.train_split or "train": table}, "a table that names images")
 
 
 def read_image_rows(
@@ -115,6 +117,8 @@ def read_image_rows(
     """Return the rows of a table if one of its columns names images."""
     try:
         columns = _columns(path) if columns is None else columns
+    except SourceError:
+        raise
     except (ValueError, KeyError, RecursionError):
         if path.suffix.lower() in (".csv", ".tsv"):
             raise
@@ -211,10 +215,13 @@ def _tidied(cell: str) -> str:
     return cell.strip().replace("\\", "/").removeprefix("./")
 
 
-def _has_labels(rows: ImageRows) -> bool:
-    """Return whether a table has columns beside that of the images, or the images are in folders by class."""
+def _counts(rows: ImageRows, config: SourceConfig, need: str) -> bool:
+    """Return whether a table is of the kind that is needed; one without labels needs images in folders by class."""
+    if need == "labels":
+        return bool(labels.named_columns(rows.columns, config))
     others = [name for name, cells in rows.columns.items() if not labels.is_split_column(name, cells)]
-    return bool(others) or len({os.path.dirname(path) for path in rows.paths if path}) > 1
+    in_folders = len({os.path.dirname(path) for path in rows.paths if path}) > 1
+    return in_folders if not others else need == "anything"
 
 
 def _by_split(found: Iterable[ImageRows]) -> dict[str, list[ImageRows]]:

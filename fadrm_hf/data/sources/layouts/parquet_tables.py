@@ -40,7 +40,7 @@ def read_parquet_tables(folder: Folder, config: SourceConfig) -> Tables | None:
     left_out = tuple(f"{name}: in no split" for name in files if name not in read)
     tables = {split: read_files([folder.root / name for name in names], card) for split, names in splits.items()}
     said = "the card" if stated else "the names of the files"
-    return Tables(tables, f"parquet files, splits by {said}", "", left_out)
+    return Tables(tables, f"parquet files, splits by {said}", left_out=left_out)
 
 
 def holds_images(path: Path) -> bool:

@@ -16,7 +16,7 @@ class Tables:
     Args:
         splits: By the name that people gave them.
         layout: How the files are arranged, in words.
-        labels_from: Where the labels are, in words.
+        labels_from: Where the labels are, in words; COLUMN stands for their column.
         left_out: What was seen and not read, with the reason.
         class_names: What a class is called, by what identifies it (WNIDs).
         revision: The Hub commit.
@@ -24,7 +24,7 @@ class Tables:
 
     splits: dict[str, Dataset]
     layout: str
-    labels_from: str = ""
+    labels_from: str = "COLUMN"
     left_out: tuple[str, ...] = ()
     class_names: Mapping[str, str] = field(default_factory=dict)
     revision: str | None = None
