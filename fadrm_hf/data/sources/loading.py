@@ -205,7 +205,7 @@ def _fingerprint(
 def _report(asked: SourceConfig, source: Source, tables: Tables, num_classes: int, measured: Measured) -> SourceReport:
     config, counts = source.config, source.images_per_class.tolist()
     classes = dict(zip(source.class_map.names, counts, strict=True))
-    held = f"{config.test_fraction:g} of {config.train_split}, of each class" if config.test_fraction else None
+    held = f"{asked.test_fraction:g} of {config.train_split}, of each class" if asked.test_fraction else None
     labels_from = tables.labels_from.replace("COLUMN", f"column {config.label_column!r}")
     shorter = (min(measured.smallest) + min(measured.largest)) // 2
     return SourceReport(

@@ -174,7 +174,7 @@ class Source:
         digest = hashlib.sha256(self.fingerprint.encode() + held.tobytes()).hexdigest()
         return replace(
             self,
-            config=replace(self.config, test_split=self.config.train_split),
+            config=replace(self.config, test_split=self.config.train_split, test_fraction=None),
             train=self.train.select(np.flatnonzero(~held)),
             test=self.train.select(np.flatnonzero(held)),
             fingerprint=digest,

@@ -1,5 +1,6 @@
 """Which rows train and which test: splits by name, slices (`train[:80%]`), a column that says it, and who is asked."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -165,8 +166,8 @@ def is_stand_in(train: ChosenSplit, test: ChosenSplit, config: SourceConfig) -> 
     count = sum(len(rows) for _, rows in shared)
     example = next((f"row {rows[0]} of split {name!r}" for name, rows in shared if len(rows)), "")
     if not count:
-        paths = set(encoded.paths(test.table) or ())
-        common = [str(path) for path in encoded.paths(train.table) or () if path in paths] if paths else []
+        paths = set(_files(test.table))
+        common = [path for path in _files(train.table) if path in paths] if paths else []
         count, example = (len(set(common)), common[0]) if common else (0, "")
         if count and count == len(paths):
             count = len(test.table)
@@ -176,3 +177,8 @@ def is_stand_in(train: ChosenSplit, test: ChosenSplit, config: SourceConfig) -> 
             f"{example}; expected every image in one; mend that, or set --source.train_split and --source.test_split"
         )
     return count > 0
+
+
+def _files(table: Dataset) -> list[str]:
+    """Return the files of images that are files, those behind links."""
+    return [os.path.realpath(path) if os.path.islink(path) else path for path in encoded.paths(table) or () if path]
