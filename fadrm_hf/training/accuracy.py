@@ -1,4 +1,4 @@
-"""A student's accuracy: what it predicts, which share is right, the mean over seeds. Fractions, not percentages."""
+"""A student's predictions, its accuracy as a fraction, and the mean over seeds."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -12,40 +12,32 @@ from fadrm_hf.runtime.retry import in_halves
 
 
 def topk_accuracy(logits: Tensor, labels: Tensor, k: int = 1) -> float:
-    """Fraction of rows whose label is among the k largest logits.
-
-    Args:
-        logits: (n, C).
-        labels: (n,) int64.
-        k: How many guesses count; more than C counts as C.
-    """
+    """Return the fraction of rows whose label (n,) is among the k largest logits (n, C); k above C counts as C."""
     return accuracy_of_guesses(logits.topk(min(k, logits.shape[1]), dim=1).indices, labels)
 
 
 def accuracy_of_guesses(guesses: Tensor, labels: Tensor) -> float:
-    """Fraction of rows whose label is among the guesses.
-
-    Args:
-        guesses: (n, k) int64 classes; k = 1 gives the plain accuracy.
-        labels: (n,) int64.
+    """Return the fraction of rows whose label (n,) is among the guessed classes (n, k).
 
     Raises:
         ScoreError: If there is no row.
     """
     if not len(labels):
-        raise ScoreError("an accuracy is asked for of 0 images, expected at least 1; give the test images' labels")
+        raise ScoreError(
+            "an accuracy of 0 images was requested, expected at least 1; pass the labels of the test images"
+        )
     return (guesses == labels[:, None]).any(dim=1).double().mean().item()
 
 
 def summarise(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and sample standard deviation over seeds (0 for one seed), with the values themselves."""
+    """Return mean and sample standard deviation over seeds (0 for one seed), with the values themselves."""
     std = statistics.stdev(values) if len(values) > 1 else 0.0
     return {"mean": statistics.fmean(values), "std": std, "values": [round(value, 6) for value in values]}
 
 
 @torch.inference_mode()
 def predict(module: torch.nn.Module, batches: Iterable[Tensor]) -> Tensor:
-    """(n, C) logits, on the CPU, of a network in eval mode over batches of normalised images; its mode is restored."""
+    """Return (n, C) logits, on the CPU, of a network in eval mode over batches of normalised images."""
     was_training = module.training
     module.eval()
     try:

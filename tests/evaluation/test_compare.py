@@ -219,7 +219,7 @@ def test_methods_that_fail_are_named_and_the_others_go_on(failed_first):
         assert reason in rows[method]["failure"]
         assert f"- `{method}`: {rows[method]['failure']}" in tables["two.methods.md"].decode()
         assert f"{RUNS[method]} failed: {rows[method]['failure']}" in shown
-    assert "No method is finished." in tables["two.methods.md"].decode() and "two.methods.png" not in tables
+    assert "No method has finished." in tables["two.methods.md"].decode() and "two.methods.png" not in tables
 
 
 def test_the_same_command_then_makes_what_is_missing(compared):

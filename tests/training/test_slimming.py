@@ -222,7 +222,7 @@ def test_half_of_the_channels_are_gone_and_the_table_says_so(slim_run):
         assert f"| {title} |" in text and f" {100 * mean:.1f} ± {100 * std:.1f} |" in text
     assert "the 50 % of" in text and "2 seeds" in text
     left = "; ".join(", ".join(map(str, seed["widths"]["after"])) for seed in values["seeds"])
-    assert f"were 8, 16, 32, 32, 64, 64, 64, 64; left by seed: {left}.\n" in text
+    assert f"layer: 8, 16, 32, 32, 64, 64, 64, 64; remaining, by seed: {left}.\n" in text
 
 
 def test_without_penalty_and_pruning_it_is_what_train_student_trains(finished, tmp_path):
