@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 from playwright.sync_api import Page
 
-from fadrm_hf.artifact import read_manifest
+from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.report.gallery.sheets import RECORD
 from fadrm_hf.report.gallery.writing import PAGE, write_gallery
 from fadrm_hf.runtime.files import read_json, write_json

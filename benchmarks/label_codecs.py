@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from fadrm_hf.artifact import read_manifest
 from fadrm_hf.artifact.location import LocalFolder
+from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.artifact.reading import open_table, read_label_group, table_files
 from fadrm_hf.artifact.recorded_source import source_of
 from fadrm_hf.pipeline.recode import recode

@@ -33,9 +33,10 @@ from fadrm_hf.data.views import LabelViews, render_views
 from fadrm_hf.labels.codecs import Float16
 from fadrm_hf.labels.relabel import Labeller, label_epoch
 from fadrm_hf.networks.teachers import Teacher
-from fadrm_hf.runtime.files import save_tensors, write_json
+from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.runtime.tensor_files import save_tensors
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WORKERS = (0, 2)

@@ -44,10 +44,11 @@ from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.labels.drawing import micro_batches
 from fadrm_hf.labels.relabel import label_epoch
 from fadrm_hf.networks.students import create_student
-from fadrm_hf.runtime.files import save_tensors, write_json
+from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.run_folder import MANIFEST
+from fadrm_hf.runtime.tensor_files import save_tensors
 from fadrm_hf.training.batch import Batch
 from fadrm_hf.training.label_stream import LabelEpochs
 from fadrm_hf.training.loader import Distilled, load_distilled

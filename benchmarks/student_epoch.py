@@ -36,9 +36,10 @@ from fadrm_hf.artifact.tables import write_tables
 from fadrm_hf.config import RelabelConfig, StudentConfig
 from fadrm_hf.labels.drawing import micro_batches
 from fadrm_hf.labels.relabel import label_epoch
-from fadrm_hf.runtime.files import save_tensors, write_json
+from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.runtime.tensor_files import save_tensors
 from fadrm_hf.training.batch import to_device
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.protocol import create_optimiser

@@ -26,9 +26,10 @@ from fadrm_hf.artifact.tables import write_tables
 from fadrm_hf.config import RelabelConfig
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.labels.relabel import label_epoch
-from fadrm_hf.runtime.files import save_tensors, write_json
+from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.runtime.tensor_files import save_tensors
 from fadrm_hf.training.loader import load_distilled
 
 CLASSES, IPC, SIZE = 100, 10, 32

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from fadrm_hf.errors import RunFolderError
-from fadrm_hf.runtime.files import load_tensors
+from fadrm_hf.runtime.tensor_files import load_tensors
 
 Shape = tuple[int | None, ...]
 

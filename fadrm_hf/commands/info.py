@@ -24,7 +24,7 @@ from fadrm_hf.runtime.terminal import duration
 def info_command(call: Call) -> Summary:
     """Run `fadrm-hf info ARTIFACT`."""
     options: InfoOptions = call.options
-    location = open_artifact(options.artifact, options.revision)
+    location = open_artifact(options.artifact, options.revision, reads_tables=False)
     repository = pinned_repository(location)
     card = location.local(CARD)
     found = described(location.manifest) | {

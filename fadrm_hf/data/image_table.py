@@ -15,7 +15,7 @@ class ImageTable:
     """(N, 3, S, S) uint8 images in parts, of which only the rows that are asked for are read.
 
     Args:
-        parts: Each (n, 3, S, S) uint8, in row order; tensors of `files.load_tensors` stay on disk until then.
+        parts: Each (n, 3, S, S) uint8, in row order; tensors of `tensor_files.load_tensors` stay on disk until then.
         device: Where rows are wanted.
     """
 

@@ -38,11 +38,11 @@ from fadrm_hf.evaluation.generalisation import (
 )
 from fadrm_hf.evaluation.information import Observer, classifier_of, named_observer, recorded_observer
 from fadrm_hf.methods import METHODS
-from fadrm_hf.runtime.files import load_tensors
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, PATCHES, SNAPSHOTS, TEACHERS
 from fadrm_hf.runtime.shards import range_name, recovery_shards
+from fadrm_hf.runtime.tensor_files import load_tensors
 
 _ALPHA = 0.5  # FADRM's (Table 8), for methods without a residual
 _TEMPERATURE = 20.0  # of the protocols that leave it open

@@ -17,7 +17,7 @@ from pathlib import Path
 from accelerate import PartialState
 from rich.table import Table
 
-from fadrm_hf.artifact import read_manifest
+from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.artifact.recorded_teachers import names_of_recorded
 from fadrm_hf.config import RunConfig, StudentConfig
 from fadrm_hf.data.sources import Source

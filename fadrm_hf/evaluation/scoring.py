@@ -24,9 +24,9 @@ from fadrm_hf.evaluation.scores import compression_ratio, cosine_distance, effec
 from fadrm_hf.methods import recorded_setting
 from fadrm_hf.report.card.results import Result
 from fadrm_hf.report.card.scores import Score, Scores
-from fadrm_hf.runtime.files import load_tensors
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER, PATCHES, SNAPSHOTS, TEACHERS
+from fadrm_hf.runtime.tensor_files import load_tensors
 from fadrm_hf.training.accuracy import summarise
 
 Found = dict[str, Score]

@@ -23,7 +23,6 @@ from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx o
 
 from fadrm_hf.artifact.location import LocalFolder, Location, table_names
 from fadrm_hf.artifact.manifest import MAX_MANIFEST_BYTES, Manifest, inner_path, read_manifest
-from fadrm_hf.artifact.reading import require_plausible_sizes
 from fadrm_hf.errors import ArtifactError, HubError
 from fadrm_hf.hub.session import talking_to_hub
 from fadrm_hf.runtime.run_folder import LABELS_FOLDER, MANIFEST
@@ -59,12 +58,13 @@ def parse_name(name: str) -> RepoName:
     return RepoName(match["id"], match["revision"])
 
 
-def open_artifact(name: str | Path, revision: str | None = None) -> Location:
+def open_artifact(name: str | Path, revision: str | None = None, reads_tables: bool = True) -> Location:
     """Open an artifact by its folder or its name on the Hub, pinned to the commit that is there now.
 
     Args:
         name: A folder, or `ORG/NAME`, `ORG/NAME@REVISION`.
         revision: Tag, branch or commit of a repository.
+        reads_tables: Whether its tables will be read, whose sizes are then compared with what the manifest implies.
 
     Raises:
         ArtifactError: If it is no artifact, or damaged, hostile, or of a newer format.
@@ -78,7 +78,10 @@ def open_artifact(name: str | Path, revision: str | None = None) -> Location:
         if revision and given.revision and revision != given.revision:
             raise HubError(f"{name} and --revision {revision} name two revisions; give one of them")
         location = _open_repository(replace(given, revision=revision or given.revision))
-    require_plausible_sizes(location.manifest)
+    if reads_tables:
+        from fadrm_hf.artifact.reading import require_plausible_sizes  # it imports torch
+
+        require_plausible_sizes(location.manifest)
     apart = location.manifest.label_repository
     return location if apart is None else _WithLabelsApart(location, parse_name(apart))
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from fadrm_hf.config import LARGEST_SMALL_SIZE, SourceConfig
 from fadrm_hf.data.class_map import ClassMap
-from fadrm_hf.runtime import files
+from fadrm_hf.runtime import files, tensor_files
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -62,7 +62,7 @@ def write_model_directory(
     temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{name}") for name in ("tmp", "old"))
     for leftover in (temporary, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    files.save_tensors(temporary / WEIGHTS, network.state_dict(), {"format": "pt"})
+    tensor_files.save_tensors(temporary / WEIGHTS, network.state_dict(), {"format": "pt"})
     files.write_json(temporary / CONFIG, config)
     for name, content in (others or {}).items():
         files.write_bytes(temporary / name, content)

@@ -10,7 +10,7 @@ from accelerate import PartialState
 
 from fadrm_hf.config import RunConfig
 from fadrm_hf.data.sources import Source
-from fadrm_hf.runtime import files
+from fadrm_hf.runtime import tensor_files
 from fadrm_hf.runtime.locks import Locks
 from fadrm_hf.runtime.progress import Reporter, Task
 from fadrm_hf.runtime.run_folder import WorkFolder
@@ -79,7 +79,7 @@ class Job:
 
     def is_there(self, stage: str) -> Callable[[str], bool]:
         """Whether a unit of a stage is on disk, by its name."""
-        return lambda name: files.is_complete(self.work.shard(stage, name))
+        return lambda name: tensor_files.is_complete(self.work.shard(stage, name))
 
     def units(
         self,

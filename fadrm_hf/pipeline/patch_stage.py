@@ -9,7 +9,7 @@ from fadrm_hf.pipeline.job import Job
 from fadrm_hf.recovery.patches.patches import Patches
 from fadrm_hf.recovery.patches.starting import starting_images
 from fadrm_hf.recovery.retrieval import Retriever, build_pool
-from fadrm_hf.runtime import files
+from fadrm_hf.runtime import tensor_files
 from fadrm_hf.runtime.shards import Shard, range_name
 
 
@@ -48,7 +48,7 @@ def select_patches(job: Job, scorer: Teacher) -> None:
 
 def patches_of(job: Job, shard: Shard) -> Patches:
     """The starting images of one shard; no others are read."""
-    columns = files.load_tensors(job.work.shard("patches", range_name(shard.classes)))
+    columns = tensor_files.load_tensors(job.work.shard("patches", range_name(shard.classes)))
     rows = torch.isin(columns["ipc_index"], torch.tensor(shard.ipc_indices))
     return Patches(**{field.name: columns[field.name][rows] for field in fields(Patches)})
 

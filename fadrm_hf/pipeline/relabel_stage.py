@@ -5,7 +5,7 @@ from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.labels.relabel import Labeller, label_epoch
 from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.pipeline.job import Job
-from fadrm_hf.runtime import files
+from fadrm_hf.runtime import tensor_files
 
 
 def label_images(job: Job, teachers: list[Teacher]) -> None:
@@ -26,7 +26,7 @@ def label_images(job: Job, teachers: list[Teacher]) -> None:
 def _recovered_images(job: Job) -> ImageTable:
     """All images, in the order of the image table."""
     names = [s.files[index] for index in range(job.run.ipc) for s in job.shards if index in s.files]
-    return ImageTable([files.load_tensors(job.work.shard("recovered", name))["images"] for name in names])
+    return ImageTable([tensor_files.load_tensors(job.work.shard("recovered", name))["images"] for name in names])
 
 
 def _epoch_name(epoch: int) -> str:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fadrm_hf.errors import RunFolderError
-from fadrm_hf.runtime import files
+from fadrm_hf.runtime import tensor_files
 
 
 def save_checkpoint(
@@ -23,7 +23,7 @@ def save_checkpoint(
     for index, state in optimizer.state_dict()["state"].items():
         present = {name: value for name, value in state.items() if value is not None}
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in present.items()}
-    files.save_with_digest(path, tensors, metadata={"epoch": str(epoch), "fingerprint": fingerprint})
+    tensor_files.save_with_digest(path, tensors, metadata={"epoch": str(epoch), "fingerprint": fingerprint})
 
 
 def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str) -> int:
@@ -54,7 +54,7 @@ def _after(name: str) -> str:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        return files.read_intact(path)
+        return tensor_files.read_intact(path)
     except (SafetensorError, IsADirectoryError) as error:
         raise RunFolderError(f"{path} is damaged ({error}); delete it to begin this training anew") from error
 

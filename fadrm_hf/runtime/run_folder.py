@@ -20,14 +20,15 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from fadrm_hf.config import with_defaults
 from fadrm_hf.config.plain_data import flatten
 from fadrm_hf.errors import RunFolderError
 from fadrm_hf.runtime import files
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MANIFEST, CARD, RECIPE = "fadrm.json", "README.md", "recipe.yaml"
 IMAGES_FOLDER, LABELS_FOLDER = "data", "soft_labels"
@@ -163,13 +164,17 @@ class WorkFolder:
         """Return the size of everything in it."""
         return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
 
-    def save(self, stage: str, name: str, tensors: dict[str, Tensor]) -> None:
+    def save(self, stage: str, name: str, tensors: "dict[str, Tensor]") -> None:
         """Save a shard's result with a digest by which `remove_damaged` knows it."""
-        files.save_with_digest(self.shard(stage, name), tensors, f"{stage}/{name}")
+        from fadrm_hf.runtime import tensor_files  # it imports torch
+
+        tensor_files.save_with_digest(self.shard(stage, name), tensors, f"{stage}/{name}")
 
     def missing(self, stage: str, names: Sequence[str]) -> list[str]:
         """Return those of `names` whose results are not there yet."""
-        return [name for name in names if not files.is_complete(self.shard(stage, name))]
+        from fadrm_hf.runtime import tensor_files  # it imports torch
+
+        return [name for name in names if not tensor_files.is_complete(self.shard(stage, name))]
 
     def remove_damaged(self, say: Callable[[str], None]) -> None:
         """Remove shards that are not what was saved, so that they are regenerated; every shard is read.
@@ -177,9 +182,11 @@ class WorkFolder:
         Raises:
             RunFolderError: If a folder is in the place of one; nobody knows what is in it, so it is left alone.
         """
+        from fadrm_hf.runtime import tensor_files  # it imports torch
+
         for path in sorted(self.path.glob(f"*/*{_SHARD}")):
             try:
-                if files.is_intact(path, f"{path.parent.name}/{path.stem}"):
+                if tensor_files.is_intact(path, f"{path.parent.name}/{path.stem}"):
                     continue
             except IsADirectoryError as error:
                 raise RunFolderError(

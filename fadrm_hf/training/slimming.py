@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fadrm_hf.errors import StudentError
 from fadrm_hf.networks.convnets import MapClassifier
-from fadrm_hf.runtime.files import digest_of
+from fadrm_hf.runtime.tensor_files import digest_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,7 +35,8 @@ from fadrm_hf.networks.model_directory import model_config, write_model_director
 from fadrm_hf.networks.teachers import load_teacher
 from fadrm_hf.publishing.verify import verify_location
 from fadrm_hf.report.card.writing import write_card
-from fadrm_hf.runtime.files import load_tensors, save_tensors, sha256, write_json
+from fadrm_hf.runtime.files import sha256, write_json
+from fadrm_hf.runtime.tensor_files import load_tensors, save_tensors
 from fadrm_hf.training.loader import load_distilled
 
 pytestmark = pytest.mark.numerical

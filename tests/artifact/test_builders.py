@@ -5,7 +5,7 @@ from fixtures.artifacts import CLASSES, EPOCHS, IPC, NUM_IMAGES, SIZE, all_image
 
 from fadrm_hf.builders import Images, SoftLabels
 from fadrm_hf.errors import RunFolderError
-from fadrm_hf.runtime.files import load_tensors, save_tensors
+from fadrm_hf.runtime.tensor_files import load_tensors, save_tensors
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from fadrm_hf.config import RelabelConfig
 from fadrm_hf.data.image_table import ImageTable, empty_images
 from fadrm_hf.data.views import LabelViews, render_views
 from fadrm_hf.labels.relabel import label_epoch
-from fadrm_hf.runtime import files
+from fadrm_hf.runtime import tensor_files
 from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical
@@ -25,8 +25,8 @@ def table(images, tmp_path_factory):
     """The same images in files of several sizes, one of them with a single image."""
     folder, parts = tmp_path_factory.mktemp("parts"), []
     for index, part in enumerate(images.split([10, 1, 20, 6])):
-        files.save_tensors(folder / f"{index}.safetensors", {"images": part})
-        parts.append(files.load_tensors(folder / f"{index}.safetensors")["images"])
+        tensor_files.save_tensors(folder / f"{index}.safetensors", {"images": part})
+        parts.append(tensor_files.load_tensors(folder / f"{index}.safetensors")["images"])
     return ImageTable(parts)
 
 

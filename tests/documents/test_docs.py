@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from fixtures.alone import run_without_the_library
 from fixtures.runs import copy_artifact, distill
 
-from fadrm_hf.artifact import read_manifest
+from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.pipeline.recode import recode
 from fadrm_hf.training.loader import load_distilled

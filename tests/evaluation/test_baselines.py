@@ -5,7 +5,7 @@ import json
 import pytest
 from fixtures.runs import copy_artifact, copy_run, distill, files_of
 
-from fadrm_hf.artifact import read_manifest
+from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.cli import main
 from fadrm_hf.evaluation.baselines import comparison_table
 from fadrm_hf.report.card.results import ROWS

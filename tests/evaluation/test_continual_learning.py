@@ -10,7 +10,7 @@ import torch
 from fixtures.mistakes import names_all, refused
 from fixtures.runs import STUDENT, copy_artifact, files_of, run_and_die, work_of
 
-from fadrm_hf.artifact import read_manifest
+from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.artifact.recorded_teachers import load_recorded_teachers
 from fadrm_hf.cli import main
 from fadrm_hf.config import RelabelConfig, SourceConfig, StudentConfig

@@ -6,8 +6,8 @@ from dataclasses import asdict
 import pytest
 from fixtures.runs import copy_artifact, files_of
 
-from fadrm_hf.artifact import read_manifest
 from fadrm_hf.artifact.location import LocalFolder
+from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.config import StudentConfig
 from fadrm_hf.evaluation.results import describe_result, find_result, record_result, result_folder, result_name
 from fadrm_hf.publishing.verify import verify_artifact

@@ -23,7 +23,7 @@ from fadrm_hf.evaluation.results import record_result
 from fadrm_hf.publishing.reproduce import choose_result
 from fadrm_hf.report.card.results import read_results
 from fadrm_hf.report.card.scores import KINDS, read_scores
-from fadrm_hf.runtime.files import load_tensors
+from fadrm_hf.runtime.tensor_files import load_tensors
 
 pytestmark = pytest.mark.numerical
 

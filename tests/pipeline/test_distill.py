@@ -29,12 +29,13 @@ from fixtures.runs import (
     work_of,
 )
 
-from fadrm_hf.artifact import read_images, read_manifest
+from fadrm_hf.artifact.manifest import read_manifest
+from fadrm_hf.artifact.reading import read_images
 from fadrm_hf.cli import main
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.data.sources import load_source
 from fadrm_hf.errors import ArtifactError
-from fadrm_hf.runtime.files import load_tensors
+from fadrm_hf.runtime.tensor_files import load_tensors
 
 pytestmark = pytest.mark.numerical
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from fixtures.runs import FADRM, RECIPE
 
-from fadrm_hf.artifact import read_manifest
+from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.cli import main
 from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.pipeline.distill import check_run

@@ -9,8 +9,8 @@ import yaml
 from fixtures.artifacts import EPOCHS, NUM_IMAGES, copy_artifact, make_artifact, relabel
 from fixtures.runs import distill
 
-from fadrm_hf.artifact import read_images, read_manifest, read_soft_labels
-from fadrm_hf.artifact.manifest import artifact_files
+from fadrm_hf.artifact.manifest import artifact_files, read_manifest
+from fadrm_hf.artifact.reading import read_images, read_soft_labels
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES
 from fadrm_hf.cli import main
 from fadrm_hf.errors import ArtifactError, ConfigError, RunFolderError

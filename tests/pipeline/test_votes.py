@@ -14,7 +14,7 @@ from fixtures.runs import RECIPE, lasting, run_and_die
 from fixtures.small import digits, small_teacher
 from torch import nn
 
-from fadrm_hf.artifact import read_manifest
+from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.cli import main
 from fadrm_hf.config import RecoverConfig, VoteConfig
 from fadrm_hf.config.datasets import resolve

@@ -9,8 +9,7 @@ from fixtures.hub import TestHub
 from fixtures.runs import copy_artifact, files_of
 from huggingface_hub import CommitOperationAdd, HfApi
 
-from fadrm_hf.artifact import read_manifest
-from fadrm_hf.artifact.manifest import is_unaltered
+from fadrm_hf.artifact.manifest import is_unaltered, read_manifest
 from fadrm_hf.cli import main
 from fadrm_hf.commands.contribute import send_result_command
 from fadrm_hf.commands.exit_code import ExitCode

@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from fadrm_hf.artifact import read_manifest
 from fadrm_hf.artifact.location import LocalFolder
+from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.commands.contribute import push_student_command
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.errors import HubError, RunFolderError, StudentError

@@ -24,7 +24,8 @@ from fadrm_hf.artifact.tables import write_label_table, write_tables
 from fadrm_hf.builders.soft_labels import label_features, label_table
 from fadrm_hf.pipeline.recode import recode
 from fadrm_hf.publishing.verify import verify_artifact
-from fadrm_hf.runtime.files import load_tensors, save_tensors, write_json
+from fadrm_hf.runtime.files import write_json
+from fadrm_hf.runtime.tensor_files import load_tensors, save_tensors
 
 pytestmark = pytest.mark.numerical
 

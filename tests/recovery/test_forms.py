@@ -8,7 +8,8 @@ import torch
 from fixtures.runs import RECIPE, distill
 from fixtures.small import digits, small_teacher
 
-from fadrm_hf.artifact import read_images, read_manifest
+from fadrm_hf.artifact.manifest import read_manifest
+from fadrm_hf.artifact.reading import read_images
 from fadrm_hf.cli import main
 from fadrm_hf.config import RecoverConfig, RunConfig, SourceConfig
 from fadrm_hf.config.datasets import resolve

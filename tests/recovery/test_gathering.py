@@ -33,8 +33,8 @@ from fadrm_hf.recovery.matching.image_moments import mean_and_variance, sums_ove
 from fadrm_hf.recovery.matching.matching import MatchedStatistics
 from fadrm_hf.recovery.matching.real_views import ClassViews
 from fadrm_hf.recovery.matching.targets import Targets
-from fadrm_hf.runtime.files import save_tensors
 from fadrm_hf.runtime.progress import QUIET, Reporter, Task
+from fadrm_hf.runtime.tensor_files import save_tensors
 
 pytestmark = pytest.mark.numerical
 

@@ -12,15 +12,15 @@ from fixtures.runs import RECIPE, distill, identities, lasting, run_and_die, wor
 from fixtures.small import digits, small_teacher
 from torch import nn
 
-from fadrm_hf.artifact import read_images
+from fadrm_hf.artifact.reading import read_images
 from fadrm_hf.cli import main
 from fadrm_hf.config import PatchConfig
 from fadrm_hf.errors import ConfigError, TeacherError
 from fadrm_hf.methods.fadrm import FADRM
 from fadrm_hf.recovery.patches.crops import select_patches
 from fadrm_hf.recovery.retrieval import Retriever, build_pool, complexity, unit_features
-from fadrm_hf.runtime.files import load_tensors, save_tensors
 from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.runtime.tensor_files import load_tensors, save_tensors
 
 pytestmark = pytest.mark.numerical
 

@@ -14,14 +14,15 @@ from fixtures.runs import copy_artifact as copy_artifact_alone
 from fixtures.runs import files_of
 from huggingface_hub import DatasetCardData
 
-from fadrm_hf.artifact import read_images, read_soft_labels, write_tables
 from fadrm_hf.artifact.manifest import read_manifest, refresh_files, write_manifest
+from fadrm_hf.artifact.reading import read_images, read_soft_labels
+from fadrm_hf.artifact.tables import write_tables
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES
 from fadrm_hf.data.views import LabelViews, render_views
 from fadrm_hf.pipeline.recode import recode
 from fadrm_hf.report.card.metadata import label_configs
 from fadrm_hf.report.card.writing import write_card
-from fadrm_hf.runtime.files import load_tensors, save_tensors
+from fadrm_hf.runtime.tensor_files import load_tensors, save_tensors
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,8 @@ from fixtures.galleries import (
 from fixtures.runs import copy_artifact, copy_run, files_of, work_of
 from PIL import Image
 
-from fadrm_hf.artifact import read_images, read_manifest, read_soft_labels
-from fadrm_hf.artifact.manifest import PixelRecord
+from fadrm_hf.artifact.manifest import PixelRecord, read_manifest
+from fadrm_hf.artifact.reading import read_images, read_soft_labels
 from fadrm_hf.cli import main
 from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import ArtifactError
@@ -38,7 +38,7 @@ from fadrm_hf.publishing.verify import verify_artifact
 from fadrm_hf.report.gallery.serving import served
 from fadrm_hf.report.gallery.sheets import THUMBNAIL_PIXELS, WHOLE_PIXELS, Pictures, read_pictures
 from fadrm_hf.report.gallery.writing import refresh_gallery, write_gallery
-from fadrm_hf.runtime.files import load_tensors
+from fadrm_hf.runtime.tensor_files import load_tensors
 
 pytestmark = pytest.mark.numerical
 

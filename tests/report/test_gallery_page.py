@@ -10,7 +10,7 @@ import torch
 from fixtures.browser import PATIENCE, start_browser
 from fixtures.galleries import CLASSES, HOSTILE, LARGE_CLASSES, make_gallery, make_large_gallery, snapshot_images
 
-from fadrm_hf.artifact import read_images, read_soft_labels
+from fadrm_hf.artifact.reading import read_images, read_soft_labels
 from fadrm_hf.cli import main
 from fadrm_hf.data.views import LabelViews, render_views
 from fadrm_hf.report.gallery.serving import served

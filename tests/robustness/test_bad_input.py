@@ -15,7 +15,7 @@ from fixtures.runs import EPOCHS, FADRM, IMAGES, LABELS, RECIPE, STUDENT, copy_a
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from fadrm_hf.artifact import read_manifest
+from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.cli import main
 
 DISTILL = ("distill", *RECIPE, *FADRM, "--output=run")

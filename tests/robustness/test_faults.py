@@ -50,7 +50,7 @@ from fixtures.small import digits, small_teacher
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from fadrm_hf.artifact import read_images
+from fadrm_hf.artifact.reading import read_images
 from fadrm_hf.cli import main
 from fadrm_hf.config import PatchConfig, RecoverConfig, RelabelConfig, SourceConfig
 from fadrm_hf.data.sources import load_source

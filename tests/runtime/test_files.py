@@ -5,16 +5,8 @@ import hashlib
 import pytest
 import torch
 
-from fadrm_hf.runtime.files import (
-    is_complete,
-    load_tensors,
-    remove_temporaries,
-    save_tensors,
-    sha256,
-    write_bytes,
-    write_json,
-    write_with,
-)
+from fadrm_hf.runtime.files import remove_temporaries, sha256, write_bytes, write_json, write_with
+from fadrm_hf.runtime.tensor_files import is_complete, load_tensors, save_tensors
 
 
 def test_a_writer_that_fails_leaves_what_was_there(tmp_path):

@@ -4,7 +4,7 @@ import json
 
 from fixtures.runs import work_of
 
-from fadrm_hf.artifact import read_manifest
+from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.pipeline.recode import recode
 from fadrm_hf.publishing.verify import verify_artifact
 from fadrm_hf.runtime import terminal

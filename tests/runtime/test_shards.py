@@ -14,9 +14,9 @@ from fadrm_hf.config import RecoverConfig, RelabelConfig, RunConfig
 from fadrm_hf.errors import RunFolderError
 from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.pipeline.run import recipe_of
-from fadrm_hf.runtime.files import save_tensors
 from fadrm_hf.runtime.run_folder import WorkFolder, refuse_other_run, require_space
 from fadrm_hf.runtime.shards import Shard, check_world, class_ranges, mine, recovery_shards
+from fadrm_hf.runtime.tensor_files import save_tensors
 
 
 def process(index, of):

@@ -13,7 +13,8 @@ from fixtures import artifacts
 from fixtures.runs import BATCH, EPOCHS, copy_artifact, copy_run, work_of
 from fixtures.tables import LABELS, groups_of, rehash, split_labels, train_longer, write_groups
 
-from fadrm_hf.artifact import read_manifest, read_soft_labels
+from fadrm_hf.artifact.manifest import read_manifest
+from fadrm_hf.artifact.reading import read_soft_labels
 from fadrm_hf.artifact.recorded_teachers import load_recorded_teachers, recorded_labeller
 from fadrm_hf.config import RelabelConfig
 from fadrm_hf.data.pixels import normalise
@@ -21,7 +22,7 @@ from fadrm_hf.data.views import LabelViews, render_views
 from fadrm_hf.errors import ArtifactError, StudentError
 from fadrm_hf.labels.relabel import Labeller, label_epoch
 from fadrm_hf.pipeline.recode import recode
-from fadrm_hf.runtime.files import load_tensors
+from fadrm_hf.runtime.tensor_files import load_tensors
 from fadrm_hf.training.label_stream import read_ahead
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.reuse import stored_epoch_of

@@ -12,9 +12,9 @@ from fadrm_hf.data.sources import load_source
 from fadrm_hf.data.views import LabelViews, render_views
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.networks.students import create_student
-from fadrm_hf.runtime.files import load_tensors
 from fadrm_hf.runtime.progress import Task
 from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.runtime.tensor_files import load_tensors
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.one_student import StudentTraining
 from fadrm_hf.training.one_student import TestImages as HeldOutImages

@@ -14,7 +14,7 @@ from torch import nn
 
 from fadrm_hf.cli import main
 from fadrm_hf.errors import ConfigError, StudentError
-from fadrm_hf.runtime.files import load_tensors
+from fadrm_hf.runtime.tensor_files import load_tensors
 from fadrm_hf.training.shared_norm import check_shareable
 from fadrm_hf.training.student_group import ALONE, StudentGroup, student_group
 

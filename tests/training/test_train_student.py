@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from fixtures.runs import EPOCHS, STUDENT, copy_artifact, launch, run_and_die, work_of
 
-from fadrm_hf.artifact import read_manifest
+from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.cli import main
 from fadrm_hf.config import SourceConfig, StudentConfig
 from fadrm_hf.data.sources import load_source
 from fadrm_hf.errors import StudentError
 from fadrm_hf.networks.students import create_student
-from fadrm_hf.runtime.files import load_tensors
 from fadrm_hf.runtime.progress import Reporter, Task
 from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.runtime.tensor_files import load_tensors
 from fadrm_hf.training.accuracy import predict, topk_accuracy
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.one_student import StudentTraining

@@ -10,8 +10,8 @@ from torch.optim.swa_utils import update_bn
 from fadrm_hf.config import SourceConfig, StudentConfig
 from fadrm_hf.data.sources import load_source
 from fadrm_hf.networks.students import create_student
-from fadrm_hf.runtime.files import load_tensors
 from fadrm_hf.runtime.progress import Task
+from fadrm_hf.runtime.tensor_files import load_tensors
 from fadrm_hf.training.accuracy import predict, topk_accuracy
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.one_student import StudentTraining, average_weights

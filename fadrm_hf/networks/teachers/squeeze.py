@@ -29,7 +29,7 @@ from fadrm_hf.networks.schedules import cosine
 from fadrm_hf.networks.small_images import architecture_for, size_arguments
 from fadrm_hf.networks.teachers.finite import require_finite
 from fadrm_hf.networks.teachers.training_views import TrainingViews, pixels_in_memory
-from fadrm_hf.runtime import files
+from fadrm_hf.runtime import files, tensor_files
 from fadrm_hf.runtime.checkpoint import load_checkpoint, save_checkpoint
 from fadrm_hf.runtime.locks import locked
 from fadrm_hf.runtime.progress import Reporter
@@ -96,7 +96,7 @@ def _save(
         "source": source.config.public_name,
         "source_fingerprint": source.fingerprint,
         "fingerprint": squeeze_fingerprint(source, architecture, config, seed),
-        "weights_sha256": files.digest_of(network.state_dict()),
+        "weights_sha256": tensor_files.digest_of(network.state_dict()),
     }
     config_json = model_config(network, name, source.class_map, source.config) | {"fadrm": record}
     write_model_directory(network, config_json, folder)
@@ -141,7 +141,7 @@ def _require_intact(folder: Path) -> None:
     """Refuse weights other than those that were trained; a teacher that records no digest is trusted."""
     trained = files.read_json(folder / CONFIG)["fadrm"].get("weights_sha256")
     with suppress(SafetensorError, OSError):
-        if trained in (None, files.digest_of(files.load_tensors(folder / WEIGHTS))):
+        if trained in (None, tensor_files.digest_of(tensor_files.load_tensors(folder / WEIGHTS))):
             return
     raise RunFolderError(
         f"{folder / WEIGHTS} is damaged: it does not hold the weights that were trained; remove {folder} and the "

@@ -30,7 +30,7 @@ from fadrm_hf.networks.teachers import Teacher, public_name, require_finite
 from fadrm_hf.recovery.matching.image_moments import Statistic, image_moments, mean_and_variance, sums_over_images
 from fadrm_hf.recovery.matching.real_views import ClassViews
 from fadrm_hf.recovery.matching.targets import Targets
-from fadrm_hf.runtime import files
+from fadrm_hf.runtime import tensor_files
 from fadrm_hf.runtime.locks import Locks, locked
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import LOCKS, WORK
@@ -171,25 +171,25 @@ class StatisticsPass:
         locks = Locks(_units_folder(path) / LOCKS, reporter.say, reporter.say, first)
 
         def is_done(name: str) -> bool:
-            return path.exists() or files.is_intact(_unit(path, name), name)
+            return path.exists() or tensor_files.is_intact(_unit(path, name), name)
 
         num_classes = sum(len(labels) for name, labels in units.items() if not is_done(name))
         with reporter.stage("statistics", num_classes) as task:
             for labels in locks.take("statistics", units, is_done, lambda labels: task.skip(len(labels))):
                 name = range_name(labels)
-                files.save_with_digest(_unit(path, name), self._measure(labels), name)
+                tensor_files.save_with_digest(_unit(path, name), self._measure(labels), name)
                 task.advance(len(labels))
 
     def _merge(self, path: Path) -> None:
         """Write one file of all ranges."""
-        parts = [files.load_tensors(_unit(path, name)) for name in self._units]
+        parts = [tensor_files.load_tensors(_unit(path, name)) for name in self._units]
         sums = torch.stack([part["sums"] for part in parts]).sum(0)
         count = torch.stack([part["count"] for part in parts]).sum(0)
         config = self.config
         pooled = mean_and_variance(sums, count, config.global_variance, config.batch_size).float()
         by_class = torch.cat([part["classes"] for part in parts], dim=1) if self._by_class else None
         tensors = _named(self._sizes, pooled, by_class)
-        files.save_with_digest(path, tensors, metadata={"identity": json.dumps(self._identity)})
+        tensor_files.save_with_digest(path, tensors, metadata={"identity": json.dumps(self._identity)})
 
     def _read(self, path: Path) -> dict[str, Targets]:
         """Return the statistics in a finished file, by layer; refuse those of another pass."""
@@ -249,7 +249,7 @@ def _named(sizes: dict[Statistic, int], pooled: Tensor, by_class: Tensor | None)
 def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors of a finished file, and the identity of the pass that wrote it."""
     try:
-        tensors, metadata = files.read_intact(path)
+        tensors, metadata = tensor_files.read_intact(path)
         identity: dict[str, Any] = json.loads(metadata["identity"])
     except (SafetensorError, IsADirectoryError, KeyError, ValueError) as error:
         raise RunFolderError(

@@ -14,8 +14,6 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from fadrm_hf.artifact.manifest import Manifest, SourceRecord
-from fadrm_hf.builders.soft_labels import VIEW_FEATURES
-from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.report.card.text import cell, link
 from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER
 
@@ -68,6 +66,8 @@ def card_configs(manifest: Manifest) -> list[dict[str, Any]]:
 
 def label_configs() -> list[dict[str, Any]]:
     """Return the configurations of the soft labels: `soft_labels`, and `views`, the same without the labels."""
+    from fadrm_hf.builders.soft_labels import VIEW_FEATURES  # it imports datasets, and torch with it
+
     return [
         {"config_name": "soft_labels", "data_files": _train_files(LABELS_FOLDER)},
         {"config_name": "views", "data_files": _train_files(LABELS_FOLDER), "columns": list(VIEW_FEATURES)},
@@ -108,6 +108,8 @@ def public_source(name: str) -> str:
 
 
 def _tags(manifest: Manifest) -> list[str]:
+    from fadrm_hf.labels.codecs import find_codec  # it imports torch
+
     labelled = find_codec(manifest.label_codec).has_logits
     paper = manifest.paper
     return [

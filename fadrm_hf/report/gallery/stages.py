@@ -28,10 +28,10 @@ from fadrm_hf.report.gallery.sheets import (
     read_pictures,
     snapshot_name,
 )
-from fadrm_hf.runtime.files import load_tensors
 from fadrm_hf.runtime.progress import Reporter, Task
 from fadrm_hf.runtime.run_folder import GALLERY, PATCHES, SNAPSHOTS
 from fadrm_hf.runtime.shards import range_name, recovery_shards
+from fadrm_hf.runtime.tensor_files import load_tensors
 
 _STARTS = {"noise": "noise", "patches": "real patch", "pca": "real images"}  # others: "real image"
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from fadrm_hf.report.pictures.accuracy import draw_accuracy
 from fadrm_hf.report.pictures.images import CURVES, draw_grid, draw_information, draw_recovery
-from fadrm_hf.runtime.files import load_tensors, write_bytes
+from fadrm_hf.runtime.files import write_bytes
 from fadrm_hf.runtime.run_folder import LOG, PATCHES, RECOVERED, RunFolder
+from fadrm_hf.runtime.tensor_files import load_tensors
 
 _GRID_CLASSES = 10
 
