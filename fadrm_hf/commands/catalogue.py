@@ -103,7 +103,9 @@ GROUPS: dict[str, dict[str, Command]] = {
         ),
     },
     "Look at a source": {
-        "inspect": Command("inspect", making.InspectOptions, "what is read of it: splits, classes, labels, pictures"),
+        "inspect": Command(
+            "inspect", checking.InspectOptions, "what is read of it: splits, classes, labels, pictures"
+        ),
     },
     "Look at one, check it": {
         "info": Command("info", checking.InfoOptions, "what it is, by its manifest and card alone"),

@@ -4,7 +4,7 @@ import json
 from dataclasses import fields, replace
 
 from fadrm_hf.commands.call import Call
-from fadrm_hf.commands.options.making import InspectOptions
+from fadrm_hf.commands.options.checking import InspectOptions
 from fadrm_hf.commands.output import say
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import SourceConfig
@@ -14,7 +14,7 @@ from fadrm_hf.data.sources import inspect_source
 def inspect_command(call: Call) -> Summary:
     """Run `fadrm-hf inspect SOURCE`."""
     options: InspectOptions = call.options
-    config = options.source if options.place is None else replace(options.source, name=options.place)
+    config = replace(options.source, name=options.place)
     report = inspect_source(config)
     for heading, text in report.lines():
         say(f"{heading:<9}  {text}")

@@ -96,13 +96,14 @@ class TeacherConfig:
             or `squeeze/ARCHITECTURE`: trained on the source by `SqueezeConfig` before anything else.
         min_accuracy: Gate: the least top-1 accuracy on test images with which a teacher may distil.
         gate_images: How many test images the gate measures on (the first of a seeded shuffle).
-        class_order: Whether a teacher whose classes are named but stand in another order is refused or mended.
+        class_order: Whether a teacher whose classes are named but in another order, or that has more, is mended or
+            refused.
     """
 
     names: tuple[str, ...] = ("timm/resnet18.tv_in1k",)  # Table 8, "FADRM Model (R)"
     min_accuracy: float | None = None
     gate_images: int = 1000
-    class_order: Literal["refuse", "mend"] = "refuse"
+    class_order: Literal["refuse", "mend"] = "mend"
 
     def __post_init__(self) -> None:
         require(len(self.names) > 0, "teachers.names", self.names, "at least one teacher")

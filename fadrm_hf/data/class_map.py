@@ -51,7 +51,8 @@ class ClassMap:
     def permutation_from(self, other: "ClassMap") -> tuple[int, ...] | None:
         """Indices such that `other`'s logits[:, indices] stand in this map's order.
 
-        Classes are matched by id, or else all of them by name, or else all of them by the first synonym of the name.
+        Classes are matched by id, or else all of them by name, or else all by the first synonym of the name, or else
+        all by any synonym that only one class has.
 
         Args:
             other: The classes to reorder; it may have more classes than this map.
@@ -66,7 +67,8 @@ class ClassMap:
             (_folded(self.names), _folded(other.names)),
             (_folded(_first_synonyms(self.names)), _folded(_first_synonyms(other.names))),
         )
-        return next((found for wanted, given in keys if (found := _match(wanted, given)) is not None), None)
+        found = next((order for wanted, given in keys if (order := _match(wanted, given)) is not None), None)
+        return found if found is not None else _match_synonyms(self.names, other.names)
 
 
 def describe_difference(source_map: ClassMap, other: ClassMap) -> str:
@@ -114,6 +116,17 @@ def _first_synonyms(names: Sequence[str]) -> tuple[str, ...]:
 
 def _folded(names: Sequence[str]) -> tuple[str, ...]:
     return tuple("".join(name.casefold().replace("_", " ").replace("-", " ").split()) for name in names)
+
+
+def _match_synonyms(wanted: Sequence[str], given: Sequence[str]) -> tuple[int, ...] | None:
+    """Return the place in `given` of each of `wanted` by their synonyms, or `None` when one is absent or ambiguous."""
+    owners: dict[str, set[int]] = {}
+    for place, name in enumerate(given):
+        for synonym in _folded(name.split(",")):
+            owners.setdefault(synonym, set()).add(place)
+    places = [set[int]().union(*(owners.get(one, set()) for one in _folded(name.split(",")))) for name in wanted]
+    found = [min(owned) for owned in places if len(owned) == 1]
+    return tuple(found) if len(set(found)) == len(wanted) else None
 
 
 def _match(wanted: Sequence[str], given: Sequence[str]) -> tuple[int, ...] | None:

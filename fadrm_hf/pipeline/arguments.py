@@ -165,27 +165,6 @@ def read_layers(parser: ArgumentParser, arguments: Sequence[str]) -> list[Layer]
     return [*files, Layer(COMMAND_LINE, dotted(typed))]
 
 
-def _with_names_of_classes(arguments: Sequence[str]) -> Iterator[str]:
-    """Yield the command line with names of classes as the text that they are: `[0, 1]`, `[yes, no]`, `[007, none]`."""
-    option, previous = "--source.classes", ""
-    for argument in arguments:
-        name, is_joined, value = argument.partition("=")
-        if previous == option:
-            yield _as_texts(argument)
-        else:
-            yield f"{option}={_as_texts(value)}" if name == option and is_joined else argument
-        previous = argument
-
-
-def _as_texts(value: str) -> str:
-    """Return a list of YAML with every scalar in quotation marks; what is no list, as it is."""
-    try:
-        names = yaml.load(value, yaml.BaseLoader)
-    except yaml.YAMLError:
-        return value
-    return json.dumps(names, ensure_ascii=False) if isinstance(names, list) else value
-
-
 def _refuse_section_files(parser: ArgumentParser, arguments: Sequence[str]) -> None:
     """Refuse a file for one section, which would be read without our limits; `--recover '{lr: 0.1}'` is none."""
     for section in parser.groups or ():
@@ -206,9 +185,43 @@ def read_file(parser: ArgumentParser, file: str, option: str = "--config", secti
         option: The option that names it, for messages.
         section: The section whose settings the file holds, if not those of the parser itself.
     """
-    document = {section: _document(file, option)} if section else _document(file, option)
+    document = {section: _document(file, option)} if section else _for_method(parser, _document(file, option), file)
     values = _parsed(parser, parser.parse_object, document, f"{option} {file}: ")
     return Layer(Path(file).name, dotted(values))
+
+
+def _for_method(parser: ArgumentParser, document: dict[str, Any], file: str) -> dict[str, Any]:
+    """Return a file's settings without those of another method than the parser's, which the command line names."""
+    wanted = parser.get_defaults().get("method.name")
+    given = document.get("method")
+    other = given.get("name") if isinstance(given, dict) else None
+    if wanted is None or other in (None, wanted):
+        return document
+    progress.print(
+        f"--method {wanted}: settings of method {other} in {file} are not used", highlight=False, markup=False
+    )
+    return {name: value for name, value in document.items() if name != "method"}
+
+
+def _with_names_of_classes(arguments: Sequence[str]) -> Iterator[str]:
+    """Yield the command line with names of classes as the text that they are: `[0, 1]`, `[yes, no]`, `[007, none]`."""
+    option, previous = "--source.classes", ""
+    for argument in arguments:
+        name, is_joined, value = argument.partition("=")
+        if previous == option:
+            yield _as_texts(argument)
+        else:
+            yield f"{option}={_as_texts(value)}" if name == option and is_joined else argument
+        previous = argument
+
+
+def _as_texts(value: str) -> str:
+    """Return a list of YAML with every scalar in quotation marks; anything else as it is."""
+    try:
+        names = yaml.load(value, yaml.BaseLoader)
+    except yaml.YAMLError:
+        return value
+    return json.dumps(names, ensure_ascii=False) if isinstance(names, list) else value
 
 
 @lru_cache(maxsize=32)

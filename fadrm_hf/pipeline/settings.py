@@ -25,7 +25,7 @@ from fadrm_hf.config import (
     build,
     require,
 )
-from fadrm_hf.config.datasets import fillings, find_preset, resolve, resolve_source
+from fadrm_hf.config.datasets import NO_PRESET, fillings, find_preset, resolve, resolve_source
 from fadrm_hf.config.layers import DEFAULT, Layer, Settings, dotted, section_values
 from fadrm_hf.config.protocols import protocol_section
 from fadrm_hf.methods import find_method
@@ -108,12 +108,13 @@ def request_run(name: str, layers: Sequence[Layer]) -> Request:
     """
     method, asked, settings = find_method(name), Settings(), Settings()
     asked.put(*layers)
+    asked.put(*_without_preset(asked))
     published = _published(method, asked)
     defaults = {"output": None, "ipc": 10, "seed": 0, "method.name": name}
     settings.put(Layer(DEFAULT, defaults), *(_defaults(key, section) for key, section in SECTIONS.items()))
     settings.put(_defaults("method", method), published)
     protocol = asked.values.get("student.name", settings.values["student.name"])
-    settings.put(_protocol(str(protocol)), *layers)
+    settings.put(_protocol(str(protocol)), *_without_preset(asked), *layers)
     if settings.values["output"] is None:
         source = Path(settings.values["source.name"]).name
         folder = f"runs/{name.replace('_', '-')}-{source}-ipc{settings.values['ipc']}"
@@ -153,14 +154,22 @@ def _defaults(name: str, section: Any) -> Layer:
     return Layer(DEFAULT, section_values(name, section()))
 
 
+def _without_preset(asked: Settings) -> list[Layer]:
+    """Return that there is no preset, where the name of a folder suggests one of another number of classes."""
+    source = build(SourceConfig, asked.section("source"), "source")
+    if source.preset == NO_PRESET:
+        return [Layer("number of classes", {"source.preset": NO_PRESET})]
+    if source.preset is not None or find_preset(source.name) is None or not Path(source.name).expanduser().exists():
+        return []
+    from fadrm_hf.data.sources import with_own_preset  # it imports torch
+
+    preset = with_own_preset(source).preset
+    return [] if preset is None else [Layer("number of classes", {"source.preset": preset})]
+
+
 def _published(method: type[Method], asked: Settings) -> Layer:
     """Return the method's own settings for the source that is asked for."""
-    given = build(SourceConfig, asked.section("source"), "source")
-    if given.preset is None and find_preset(given.name) and Path(given.name).exists():
-        from fadrm_hf.data.sources import with_own_preset  # it imports torch
-
-        given = with_own_preset(given)
-    source = resolve_source(given)
+    source = resolve_source(build(SourceConfig, asked.section("source"), "source"))
     ipc = asked.values.get("ipc", 10)
     require(isinstance(ipc, int), "ipc", ipc, "a number of images per class")
     values = dotted(method.published(source.preset, source.size or 0, ipc))

@@ -37,6 +37,7 @@ SIZES = {
     "recode": (),
     "score": (),
     "verify": ("--num_steps=1",),
+    "inspect": (),
     "methods": (),
     "students": (),
 }

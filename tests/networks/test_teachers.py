@@ -112,7 +112,7 @@ def test_the_accuracy_is_that_of_a_plain_loop(source: Source, teacher: Teacher) 
 def test_another_class_order_is_refused_and_named(source: Source, folder: Path, tmp_path: Path) -> None:
     moved = edited(folder, tmp_path / "moved", [1, 0, 2, 3, 4, 5, 6, 7, 9, 8])
     with pytest.raises(ClassMapError, match=r"\[1, 0, 2, 3, 4, 5, 6, 7, 9, 8\].*--teachers\.class_order mend"):
-        prepare(source, moved)
+        prepare(source, moved, class_order="refuse")
 
 
 @pytest.mark.parametrize("order", [[3, 1, 4, 0, 5, 9, 2, 6, 8, 7], [9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 5, 6]])
@@ -120,7 +120,7 @@ def test_another_class_order_is_mended(
     source: Source, teacher: Teacher, folder: Path, tmp_path: Path, order: list[int]
 ) -> None:
     moved = edited(folder, tmp_path / "moved", order)
-    mended = prepare(source, moved, class_order="mend")
+    mended = prepare(source, moved)  # the default
     images = some_images(source)
     as_it_is = load_teacher(mended.name).module(images)
     assert torch.equal(mended.module(images), as_it_is[:, [order.index(label) for label in range(10)]])
@@ -132,7 +132,7 @@ def test_another_class_order_is_mended(
 
 def test_more_classes_than_the_source_are_refused_until_mended(source: Source, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ClassMapError, match=r"then 2 more.*mend"):
-        prepare(source, edited(folder, tmp_path / "more", [*range(10), 0, 1]))
+        prepare(source, edited(folder, tmp_path / "more", [*range(10), 0, 1]), class_order="refuse")
 
 
 def test_fewer_classes_than_the_source_are_refused(source: Source, folder: Path, tmp_path: Path) -> None:

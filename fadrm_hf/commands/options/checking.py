@@ -4,7 +4,20 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from fadrm_hf.commands.options.base import ArtifactOptions, Options, SourcePlace
-from fadrm_hf.config import require
+from fadrm_hf.config import SourceConfig, require
+
+
+@dataclass(frozen=True)
+class InspectOptions(Options):
+    """Print what is read of a source: splits, classes, labels, pictures, what is left out, and settings that fit.
+
+    Args:
+        place: The source: a folder, a file, a Hub dataset or digits.
+        source: Its settings, as of distill.
+    """
+
+    place: str
+    source: SourceConfig = field(default_factory=SourceConfig)
 
 
 @dataclass(frozen=True)

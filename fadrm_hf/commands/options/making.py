@@ -8,22 +8,6 @@ from fadrm_hf.config import RelabelConfig, SourceConfig, SqueezeConfig, StudentC
 
 
 @dataclass(frozen=True)
-class InspectOptions(Options):
-    """Print what is read of a source, before anything is trained on it.
-
-    Splits, classes, sizes, colour modes, where labels come from, what is left out and why, and which settings fit
-    better. Takes every --source setting of fadrm-hf distill.
-
-    Args:
-        place: Folder, file, Hub id or digits; --source.name is the same.
-    """
-
-    needs_source: ClassVar[bool] = True
-    place: str | None = field(default=None, metadata={"nargs": "?"})
-    source: SourceConfig = field(default_factory=SourceConfig)
-
-
-@dataclass(frozen=True)
 class DistillOptions(Options):
     """Distil an image-classification dataset into an artifact.
 

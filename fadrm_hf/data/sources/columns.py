@@ -64,13 +64,15 @@ def _label_columns(config: SourceConfig, table: Dataset, image: str) -> list[str
         named = _without_numbers(table, named)
     others = [name for name in features if not labels.is_split_column(name, values_of(table, name)[:10_000])
               and isinstance(features[name], datasets.Value)]  # fmt: skip
-    if named or len(others) != 1:
-        return named
-    only = others[0]
-    is_text = str(getattr(features[only], "dtype", "")) in ("string", "large_string")
-    values = [value for value in values_of(table, only) if value is not None]
-    is_repeated = len(set(values)) * 2 <= len(values)
-    return [only] if is_text and is_repeated and not all(map(labels.is_number, values)) else []
+    texts = [] if named else [name for name in others if _may_be_classes(values_of(table, name))]
+    return texts if len(texts) == 1 else named
+
+
+def _may_be_classes(values: list[Any]) -> bool:
+    """Return whether a column without a telling name is of words that come again and again."""
+    known = [value for value in values if value is not None]
+    is_text = bool(known) and all(isinstance(value, str) for value in known)
+    return is_text and len(set(known)) * 2 <= len(known) and not all(map(labels.is_number, known))
 
 
 def _without_numbers(table: Dataset, named: list[str]) -> list[str]:

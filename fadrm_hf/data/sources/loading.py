@@ -58,6 +58,8 @@ def load_source(config: SourceConfig) -> Source:
     source = Source(config, class_map, rows, test_rows, tables.revision, fingerprint, rule, None, stands_in)
     if config.test_fraction is not None:
         source = source.hold_out(config.test_fraction, _SPLIT_SEED)
+    if source.tests_on_training:
+        logger.warning("the test images of %s are training images: no accuracy is of new images", config.name)
     return replace(source, report=_report(asked, source, tables, len(names), measured))
 
 

@@ -1,13 +1,19 @@
 """Alignment of a teacher with the source: images normalised as the source's, logits in the source's class order."""
 
+import re
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
 from fadrm_hf.config import Colour, SourceConfig
 from fadrm_hf.data.class_map import ClassMap, describe_difference
 from fadrm_hf.errors import ClassMapError
+
+_WNID = re.compile(r"n\d{8}")
+_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode L
 
 
 class SourceDescription(Protocol):
@@ -52,6 +58,29 @@ class AlignedNetwork(nn.Module):
         return logits if self.classes is None else logits[:, self.classes]
 
 
+class GreyNetwork(nn.Module):
+    """A network of one channel as one of three: it is given the luminance.
+
+    Args:
+        network: (B, 1, S, S) normalised -> (B, C) logits.
+    """
+
+    weights: Tensor
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("weights", torch.tensor(_LUMINANCE).view(1, 3, 1, 1), persistent=False)
+
+    def forward(
+        self,
+        images: Tensor,  # (B, 3, S, S) normalised, all channels by the constants of the one
+    ) -> Tensor:  # (B, C) logits
+        """Return the logits of a batch."""
+        logits: Tensor = self.network((images * self.weights).sum(dim=1, keepdim=True))
+        return logits
+
+
 def renormalisation(mean: Colour, std: Colour, new_mean: Colour, new_std: Colour) -> tuple[Tensor, Tensor]:
     """Return scale and shift, (1, 3, 1, 1) each, that take images normalised by `mean`, `std` to the new constants.
 
@@ -71,14 +100,14 @@ def class_selection(
         classes: The classes that it names, if it does.
         num_logits: Number of its logits.
         source: The real images.
-        class_order: "refuse" or "mend" another order.
+        class_order: "mend" another order, and more classes than the source's, or "refuse" them.
 
     Raises:
-        ClassMapError: other classes than the source's, or another order and `class_order` is "refuse".
+        ClassMapError: other classes than the source's, or what `class_order` refuses.
     """
     order = None
     if classes is not None and len(classes) == num_logits:
-        order = source.class_map.permutation_from(classes)
+        order = _match(source.class_map, classes)
     if classes is None or order is None:
         _require_plausible(teacher, classes, num_logits, source)
         return None
@@ -91,6 +120,30 @@ def class_selection(
         f"{describe_difference(source.class_map, classes)}; set --teachers.class_order mend to reorder its logits, or "
         "choose another"
     )
+
+
+def _match(ours: ClassMap, teachers: ClassMap) -> tuple[int, ...] | None:
+    """Return the teacher's class for each of the source's, by the words of WNIDs where only one side has them."""
+    pairs = ((ours, teachers), (_in_words(ours), teachers), (ours, _in_words(teachers)))
+    orders = (source.permutation_from(teacher) for source, teacher in pairs)
+    return next((order for order in orders if order is not None), None)
+
+
+def _in_words(classes: ClassMap) -> ClassMap:
+    """Return classes that are called by their WNIDs with the words of ImageNet for them."""
+    if not all(_WNID.fullmatch(name) for name in classes.names):
+        return classes
+    info = ImageNetInfo("imagenet22k")
+    words = [info.label_name_to_description(name, detailed=False) for name in classes.names]
+    return ClassMap(classes.ids, tuple(words))
+
+
+def describe_selection(teachers: ClassMap, ours: ClassMap, selected: Sequence[int]) -> str:
+    """Return which of the teacher's classes stand for the source's, in words."""
+    pairs = zip(ours.names, selected, strict=True)
+    examples = [f"{name} is its class {index} ({teachers.names[index]})" for name, index in pairs]
+    more = "; …" if len(examples) > 3 else ""
+    return f"{len(ours)} of its {len(teachers)} classes are used: {'; '.join(examples[:3])}{more}"
 
 
 def _require_plausible(teacher: str, classes: ClassMap | None, num_logits: int, source: SourceDescription) -> None:

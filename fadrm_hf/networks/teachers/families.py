@@ -6,7 +6,7 @@ name and read with `weights_only=True`.
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ import timm
 import torch
 import torchvision
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, StrictDataclassError
 from safetensors import SafetensorError
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor, nn
@@ -22,7 +22,25 @@ from torch import Tensor, nn
 from fadrm_hf.config import Colour
 from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import TeacherError, unknown
+from fadrm_hf.networks.teachers.alignment import GreyNetwork
 
+_CLASS_KEYS = ("label_names", "id2label", "labels", "classes")
+_SAFE_NAMES = ("model.safetensors", "open_clip_model.safetensors")  # that timm prefers to any other
+_PICKLED = (".bin", ".pth", ".pt", ".tar")
+_LARGEST = 1e6  # of means and deviations; no image has such pixels
+# What timm and transformers raise for a configuration that is none of theirs.
+_FOREIGN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    StrictDataclassError,
+)
 MODEL_FILES = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json")
 
 
@@ -64,18 +82,20 @@ def load_timm(name: str) -> LoadedNetwork:
         is_official = repo.startswith("timm/")
     config = _read_config(folder)
     _require_timm(config, folder)
+    class_map = _timm_class_map(config, is_official, folder)
     try:
         module: Any = timm.create_model(f"local-dir:{folder}", pretrained=True)
+        constants = {name: module.pretrained_cfg[name] for name in ("mean", "std")}
     except SafetensorError as error:
         raise _damaged(folder / "model.safetensors", error) from error
-    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+    except _FOREIGN as error:
         raise TeacherError(
             f"timm cannot build the model in {folder}: {error}; is its config.json complete? Fetch or save the model "
             "again, or set --teachers.names"
         ) from error
-    constants = module.pretrained_cfg
-    class_map = _timm_class_map(config, is_official)
-    return LoadedNetwork(module, class_map, _colour(constants["mean"]), _colour(constants["std"]), folder, revision)
+    return _in_colour(
+        LoadedNetwork(module, class_map, **_constants(constants, folder), folder=folder, revision=revision)
+    )
 
 
 def load_torchvision(name: str) -> LoadedNetwork:
@@ -99,7 +119,8 @@ def load_torchvision(name: str) -> LoadedNetwork:
     transforms = weights.transforms()
     # All IMAGENET1K weights are in the order of the WordNet ids; torchvision's short names are not unique.
     class_map = ClassMap(tuple(ImageNetInfo().label_names()), tuple(weights.meta["categories"]))
-    return LoadedNetwork(module, class_map, _colour(transforms.mean), _colour(transforms.std))
+    mean, std = tuple(transforms.mean), tuple(transforms.std)
+    return LoadedNetwork(module, class_map, mean, std)
 
 
 def load_transformers(name: str) -> LoadedNetwork:
@@ -109,17 +130,20 @@ def load_transformers(name: str) -> LoadedNetwork:
     path = Path(name).expanduser()
     folder, revision = (path, None) if path.is_dir() else _fetch(name)
     config = _read_config(folder)
-    mean, std = _processor_constants(folder, config)
+    constants = _processor_constants(folder, config)
     try:
         model = AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
+        labels = tuple(str(model.config.id2label[index]) for index in sorted(model.config.id2label))
     except SafetensorError as error:
         raise _damaged(folder / "model.safetensors", error) from error
-    except (OSError, ValueError) as error:
-        raise TeacherError(f"transformers cannot load an image classifier from {folder}: {error}") from error
-    labels = tuple(str(model.config.id2label[index]) for index in sorted(model.config.id2label))
+    except _FOREIGN as error:
+        raise TeacherError(
+            f"transformers cannot load an image classifier from {folder}: {error}; fetch or save the model again, or "
+            "set --teachers.names"
+        ) from error
     is_named = not all(re.fullmatch(r"LABEL_\d+", label) for label in labels)
     class_map = ClassMap(labels, labels) if is_named and len(set(labels)) == len(labels) else None
-    return LoadedNetwork(LogitsOnly(model), class_map, mean, std, folder, revision)
+    return _in_colour(LoadedNetwork(LogitsOnly(model), class_map, **constants, folder=folder, revision=revision))
 
 
 def _timm_repo(name: str) -> str:
@@ -157,13 +181,17 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"the model in {folder} has no safetensors weights, and pickled ones are not read; "
             f"convert it: load it where you trust it and call save_pretrained(folder, safe_serialization=True)"
         )
+    return _read_json(folder / "config.json")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise _damaged(folder / "config.json", error) from error
-    if not isinstance(config, dict):
-        raise _damaged(folder / "config.json", f"it holds {type(config).__name__}, expected an object")
-    return config
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(file, error) from error
+    if not isinstance(document, dict):
+        raise _damaged(file, f"it holds {type(document).__name__}, expected an object")
+    return document
 
 
 def _require_timm(config: dict[str, Any], folder: Path) -> None:
@@ -172,6 +200,12 @@ def _require_timm(config: dict[str, Any], folder: Path) -> None:
     for key, kind in kinds.items():
         if not isinstance(config.get(key), kind):
             raise _damaged(folder / "config.json", f"{key} is {config.get(key)!r:.80}")
+    preferred = [folder / name for name in _SAFE_NAMES]
+    if not any(file.is_file() for file in preferred) and any(file.suffix in _PICKLED for file in folder.iterdir()):
+        raise TeacherError(
+            f"the model in {folder} has pickled weights, of which timm would take the first, and they are not read; "
+            f"expected {_SAFE_NAMES[0]}: load it where you trust it and save it with safe_serialization=True"
+        )
     num_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     if (config.get("num_classes") or 0) > num_bytes:
         what = f"num_classes is {config['num_classes']}, of {num_bytes} bytes of weights"
@@ -182,28 +216,44 @@ def _damaged(file: Path, error: object) -> TeacherError:
     return TeacherError(f"{file} is damaged ({error}); fetch or save the model again, or set --teachers.names")
 
 
-def _timm_class_map(config: dict[str, Any], is_official: bool) -> ClassMap | None:
+def _timm_class_map(config: dict[str, Any], is_official: bool, folder: Path) -> ClassMap | None:
     """Return the classes that a timm model directory names; timm's own weights are in the order of their ImageNet."""
-    inner = config.get("pretrained_cfg", {})
-    ids = config.get("label_names") or inner.get("label_names")
-    names = config.get("label_descriptions") or inner.get("label_descriptions") or ids
-    if ids is None and is_official:
+    inner = config.get("pretrained_cfg") or {}
+    stated = next((one[key] for key in _CLASS_KEYS for one in (config, inner) if one.get(key)), None)
+    described = config.get("label_descriptions") or inner.get("label_descriptions")
+    if stated is None and is_official:
         subset = infer_imagenet_subset({"num_classes": config.get("num_classes")})
         info = ImageNetInfo(subset) if subset else None
-        ids, names = (info.label_names(), info.label_descriptions()) if info else (None, None)
-    if ids is None or names is None:
+        stated, described = (info.label_names(), info.label_descriptions()) if info else (None, None)
+    if stated is None:
         return None
-    ordered = [names[key] for key in ids] if isinstance(names, dict) else names
-    return ClassMap(tuple(map(str, ids)), tuple(map(str, ordered)))
+    ids = _ordered(stated, folder)
+    if isinstance(described, dict):
+        described = [described.get(name, name) for name in ids]
+    names = ids if described is None else _ordered(described, folder)
+    if len(names) != len(ids):
+        raise _damaged(folder / "config.json", f"{len(names)} label_descriptions for {len(ids)} classes")
+    return ClassMap(ids, names)
 
 
-def _processor_constants(folder: Path, config: dict[str, Any]) -> tuple[Colour, Colour]:
+def _ordered(stated: Any, folder: Path) -> tuple[str, ...]:
+    """Return the classes of a list, or of a mapping from their numbers or to them."""
+    if isinstance(stated, dict) and all(str(key).isdecimal() for key in stated):
+        stated = [stated[key] for key in sorted(stated, key=int)]
+    elif isinstance(stated, dict) and all(isinstance(value, int) for value in stated.values()):
+        stated = sorted(stated, key=stated.__getitem__)
+    if not isinstance(stated, list | tuple) or not all(isinstance(name, str | int) for name in stated):
+        raise _damaged(folder / "config.json", f"its classes are {stated!r:.80}, expected a list of names")
+    return tuple(map(str, stated))
+
+
+def _processor_constants(folder: Path, config: dict[str, Any]) -> dict[str, Colour]:
     """Return mean and standard deviation with which transformers would prepare images for this model."""
     file = folder / "preprocessor_config.json"
-    processor = json.loads(file.read_text()) if file.is_file() else {}
+    processor = _read_json(file) if file.is_file() else {}
     if processor.get("do_normalize") is False:
-        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    timm_constants = config.get("pretrained_cfg", {})
+        return {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    timm_constants = config.get("pretrained_cfg") or {}
     mean = processor.get("image_mean", timm_constants.get("mean"))
     std = processor.get("image_std", timm_constants.get("std"))
     if mean is None or std is None:
@@ -211,11 +261,36 @@ def _processor_constants(folder: Path, config: dict[str, Any]) -> tuple[Colour, 
             f"the model in {folder} does not say how its images are normalised: expected image_mean and image_std in "
             f"preprocessor_config.json; save its image processor there"
         )
-    return _colour(mean), _colour(std)
+    return _constants({"mean": mean, "std": std}, folder)
 
 
-def _colour(values: Any) -> Colour:
-    channels = tuple(float(value) for value in values)
-    if len(channels) != 3:
-        raise TeacherError(f"a teacher must take three colour channels, got constants for {len(channels)}")
-    return channels
+def _constants(stated: dict[str, Any], folder: Path) -> dict[str, Colour]:
+    """Return mean and standard deviation, three each; of a grey network, the one three times."""
+    found = {}
+    for name, values in stated.items():
+        numbers = values if isinstance(values, list | tuple) else [values]
+        if not all(type(value) in (int, float) and -_LARGEST < value < _LARGEST for value in numbers):
+            raise _damaged(folder / "config.json", f"{name} is {values!r:.80}, expected numbers")
+        if len(numbers) not in (1, 3):
+            raise TeacherError(
+                f"the model in {folder} takes images of {len(numbers)} channels, expected 3 (red, green, blue) or 1 "
+                "(grey); choose another, or train one: --teachers.names squeeze/resnet18"
+            )
+        first, second, third = map(float, (*numbers, *numbers, *numbers)[:3])
+        found[name] = (first, second, third)
+    if min(found["std"]) <= 0:
+        raise _damaged(folder / "config.json", f"std is {found['std']}, expected positive numbers")
+    return found
+
+
+def _in_colour(loaded: LoadedNetwork) -> LoadedNetwork:
+    """Return a network that takes three channels: a grey one is given the luminance."""
+    first = next((weights for weights in loaded.module.parameters() if weights.ndim == 4), None)
+    groups = next((part.groups for part in loaded.module.modules() if isinstance(part, nn.Conv2d)), 1)
+    channels = 3 if first is None else first.shape[1] * groups
+    if channels not in (1, 3):
+        raise TeacherError(
+            f"the model in {loaded.folder} takes images of {channels} channels, expected 3 (red, green, blue) or 1 "
+            "(grey); choose another, or train one: --teachers.names squeeze/resnet18"
+        )
+    return replace(loaded, module=GreyNetwork(loaded.module)) if channels == 1 else loaded

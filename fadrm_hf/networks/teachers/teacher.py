@@ -27,7 +27,13 @@ from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import TeacherError, unknown
 from fadrm_hf.networks.small_images import architecture_for
 from fadrm_hf.networks.teachers import families
-from fadrm_hf.networks.teachers.alignment import AlignedNetwork, SourceDescription, class_selection, renormalisation
+from fadrm_hf.networks.teachers.alignment import (
+    AlignedNetwork,
+    SourceDescription,
+    class_selection,
+    describe_selection,
+    renormalisation,
+)
 from fadrm_hf.networks.teachers.squeeze import (
     measure_accuracy,
     new_network,
@@ -190,7 +196,12 @@ def prepare_teachers(
     def admit(teacher: Teacher) -> Teacher:
         if check:
             check(teacher.name, teacher.module)
-        return _gate(align_teacher(teacher, source, config.class_order), source, config, seed, reporter)
+        aligned = align_teacher(teacher, source, config.class_order)
+        selected = getattr(aligned.module, "classes", None)
+        if selected is not None and teacher.class_map is not None:
+            chosen = describe_selection(teacher.class_map, source.class_map, selected.tolist())
+            reporter.say(f"teacher {teacher.name}: {chosen}")
+        return _gate(aligned, source, config, seed, reporter)
 
     teachers = {name: admit(load_teacher(name, device)) for name in split if name not in squeezed}
     for name, architecture in squeezed.items():
@@ -206,10 +217,10 @@ def squeezed_folder(source: Source, architecture: str, config: SqueezeConfig, te
     return teachers_dir / f"{architecture_for(architecture, source.size)}-{fingerprint[:8]}"
 
 
-def align_teacher(teacher: Teacher, source: SourceDescription, class_order: str = "refuse") -> Teacher:
+def align_teacher(teacher: Teacher, source: SourceDescription, class_order: str = "mend") -> Teacher:
     """Make a teacher take images normalised as the source's and give logits in the source's class order.
 
-    With `class_order` "mend" the source's classes are selected from a teacher that has them in another order.
+    With `class_order` "mend" the source's classes are selected from a teacher that has more, or in another order.
 
     Raises:
         ClassMapError: other classes than the source's, or another order and `class_order` is "refuse".

@@ -6,7 +6,7 @@ two levels could be the classes, neither is taken: `--source.label_column folder
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import datasets
@@ -16,7 +16,7 @@ from datasets import Dataset
 
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.data.sources.layouts.folder import Folder
-from fadrm_hf.data.sources.layouts.split_names import find_split, read_split_name
+from fadrm_hf.data.sources.layouts.split_names import find_split, is_general_name, is_split_name, read_split_name
 from fadrm_hf.data.sources.layouts.tables import Tables, image_table, some
 from fadrm_hf.errors import SourceError
 
@@ -73,10 +73,15 @@ def split_folders(root: str, images: Images, config: SourceConfig) -> tuple[dict
             f"{some(sorted(strange))}, expected splits or classes, not both; set --source.train_split {exact[0]} if "
             "it is a split, or --source.name to the folder that is meant"
         )
-    are_flat = len(exact) == len(folders) > 1
+    are_flat = (
+        not (with_classes or everywhere)
+        and bool(exact)
+        and all(is_general_name(top) for top in folders)
+        and len(folders) > 1
+    )
     if not (with_classes or everywhere or are_flat):
         return {"train": Found(root, images)}, []
-    names = [top for top in folders if said[top] is not None or top == config.train_split]
+    names = [top for top in folders if said[top] is not None or top == config.train_split or are_flat]
     left_out = [f"{_count(tops[top])} images in {top or 'no folder'}" for top in tops if top not in names]
     return {name: Found(f"{root}/{name}" if root else name, tops[name]) for name in names}, left_out
 
@@ -148,19 +153,49 @@ def _class_level(
     depth = max(map(len, every), default=0)
     if config.label_column in [f"folder{level + 1}" for level in range(depth)]:
         return int(str(config.label_column).removeprefix("folder")) - 1
+    inner = _inner_folders(every)
+    repeated = sorted(leaf for leaf, above in _parents(every).items() if len(above) > 1)
+    flat = sorted(top for top, below in inner.items() if "" in below)
+    divided = sorted(top for top, below in inner.items() if "" not in below and len(below) > 1)
+    if depth < 2 or (not (divided and flat) and (not repeated or flat)):
+        return 0
+    first = sorted(inner)
+    where = next(place for found in splits.values() for place in found.images if "/" in place)
+    divided_in = next((place for place in _with_splits(every)), None)
+    meant = f"{divided_in}, which has splits" if divided_in else "the folder that is meant"
+    seen = (
+        f"in several of them is {some(repeated)}" if not flat else f"{some(flat)} has images, {some(divided)} folders"
+    )
+    raise SourceError(
+        f"source {config.name!r} has folders in {depth} levels, of which either may be the class (such as {where}): "
+        f"folder1 is {some(first)}; {seen}; set --source.label_column folder1 or folder{depth}, or --source.name to "
+        f"{meant}"
+    )
+
+
+def _with_splits(every: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Yield the folders that hold several splits, further in than splits are looked for."""
+    inside: dict[str, set[str]] = defaultdict(set)
+    for parts in every:
+        for level in range(1, len(parts)):
+            inside["/".join(parts[:level])].add(parts[level])
+    yield from (place for place, names in inside.items() if sum(map(is_split_name, names)) > 1)
+
+
+def _inner_folders(every: Sequence[tuple[str, ...]]) -> dict[str, set[str]]:
+    """Return what is in each folder of the first level: folders, and "" for images."""
+    inner: dict[str, set[str]] = defaultdict(set)
+    for parts in every:
+        inner[parts[0]].add(parts[1] if len(parts) > 1 else "")
+    return inner
+
+
+def _parents(every: Sequence[tuple[str, ...]]) -> dict[str, set[str]]:
+    """Return in which folders each innermost folder is."""
     parents: dict[str, set[str]] = defaultdict(set)
     for parts in every:
-        parents[parts[-1]].add(parts[0])
-    repeated = sorted(leaf for leaf, above in parents.items() if len(above) > 1)
-    if depth < 2 or not repeated or min(map(len, every)) < 2:
-        return 0
-    first = sorted({parts[0] for parts in every})
-    where = next(f"{found.place}/{place}" for found in splits.values() for place in found.images if place)
-    raise SourceError(
-        f"source {config.name!r} has folders in {depth} levels, of which either may be the class ({where}): folder1 "
-        f"is {some(first)}; in several of them is {some(repeated)}; set --source.label_column folder1 or "
-        f"folder{depth}"
-    )
+        parents[parts[-1]].add("/".join(parts[:-1]))
+    return parents
 
 
 def _refuse_masks(splits: Mapping[str, Found], config: SourceConfig) -> None:

@@ -114,7 +114,7 @@ def _sort_file(found: Folder, entry: "os.DirEntry[str]", inner: str) -> bool:
     elif suffix not in _OTHER_SUFFIXES and _starts_as_image(entry.path):
         return True
     else:
-        found.left_out[f"{suffix or 'nameless'} files"] += 1
+        found.left_out[f"{suffix if len(suffix) > 1 else 'nameless'} files"] += 1
     return False
 
 

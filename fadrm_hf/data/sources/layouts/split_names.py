@@ -55,6 +55,12 @@ def is_split_name(name: str) -> bool:
     return said is not None and said.is_exact
 
 
+def is_general_name(name: str) -> bool:
+    """Return whether a name is a split's, or says no more than that there are images in it."""
+    words = [part for token in _TOKENS.findall(name) for part in _parts(token.casefold())]
+    return is_split_name(name) or (bool(words) and all(word in _NEUTRAL for word in words))
+
+
 def find_split(wanted: str, names: Iterable[str]) -> str | None:
     """Return the split that is meant by `wanted`: the one of that name, or the only one of its kind.
 

@@ -31,8 +31,8 @@ def read_table(path: Path) -> Columns:
 
 
 def _read_csv(path: Path) -> Columns:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        first = file.readline()
+    text = _text_of(path)
+    first = text.partition("\n")[0]
     if not first.strip():
         return {}
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(_DELIMITERS, key=first.count)
@@ -41,7 +41,7 @@ def _read_csv(path: Path) -> Columns:
     names = header if has_header else _numbered(len(header))
     names = [name.strip() or f"column {place}" for place, name in enumerate(names)]
     table = pacsv.read_csv(
-        path,
+        pa.py_buffer(text.encode()),
         pacsv.ReadOptions(column_names=names, skip_rows=int(has_header)),
         pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         pacsv.ConvertOptions(
@@ -51,6 +51,22 @@ def _read_csv(path: Path) -> Columns:
     return {name: table.column(place).to_pylist() for place, name in enumerate(names)}
 
 
+def _text_of(path: Path) -> str:
+    """Return the text of a file in UTF-8, or else as spreadsheets of Western languages write it.
+
+    Raises:
+        UnicodeDecodeError: It is neither.
+    """
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        if b"\0" in content:
+            raise
+        text = content.decode("cp1252", errors="replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def _numbered(count: int) -> list[str]:
     """Name the columns of a table that names none: of two, the file comes first and its class second."""
     return ["file", "label"] if count == 2 else ["file", *(f"column {place}" for place in range(1, count))]
@@ -58,8 +74,7 @@ def _numbered(count: int) -> list[str]:
 
 def _read_list(path: Path) -> Columns:
     """Read lines of `FILE`, `FILE CLASS` or more cells, between tabs, commas or blanks."""
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    lines = [line.strip() for line in lines if line.strip()]
+    lines = [line.strip() for line in _text_of(path).splitlines() if line.strip()]
     if not lines:
         return {}
     delimiter = next((mark for mark in "\t,;" if mark in lines[0]), None)

@@ -1,0 +1,37 @@
+"""Command lines whose files and words say different things."""
+
+import pytest
+
+from fadrm_hf.errors import ConfigError
+from fadrm_hf.pipeline.arguments import parse_run
+
+
+@pytest.mark.parametrize("form", [["--config", "small/own_fadrm_ipc10"], ["--config=small/own_fadrm_ipc10"]])
+def test_a_files_settings_of_another_method_give_way(form, capsys):
+    run = parse_run([*form, "--method", "random_real"])
+    assert run.method.name == "random_real"
+    assert (run.source.size, run.relabel.epochs) == (64, 100)
+    assert "settings of method fadrm in small/own_fadrm_ipc10 are not used" in capsys.readouterr().err
+    assert parse_run([*form, "--method", "fadrm"]).method.iterations == 300
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ConfigError, match="alpha"):
+        parse_run([*form, "--method", "random_real", "--method.alpha=1"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "names"),
+    [("[0, 1]", ("0", "1")), ("[yes, no]", ("yes", "no")), ("[007, null, 1.0]", ("007", "null", "1.0"))],
+)
+def test_classes_are_the_text_that_is_typed(typed, names, tmp_path):
+    assert parse_run([f"--source.classes={typed}"]).source.classes == names
+    assert parse_run(["--source.classes", typed]).source.classes == names
+    (tmp_path / "run.yaml").write_text("source:\n  classes: [0, 1]\n")
+    assert parse_run([f"--config={tmp_path / 'run.yaml'}"]).source.classes == ("0", "1")
+
+
+def test_a_preset_of_a_name_gives_no_settings_to_other_classes(tmp_path, monkeypatch):
+    from fixtures.layouts import make, splits
+
+    make(tmp_path / "cifar10-cats", splits())
+    monkeypatch.chdir(tmp_path)
+    assert parse_run(["--source.name=cifar10-cats", "--method=rded"]).source.preset == "none"
