@@ -76,8 +76,7 @@ class SourceRecord:
     """The real images that were distilled; `revision` is known for Hub datasets only.
 
     `gated` says whether the source's terms ask for consent, which a copy of these images must ask for too. `test_rows`
-    are the training images that were held out to test on, where there was no test split; `tests_on_training` says that
-    training images stand in for test images.
+    were held out of the training images; `tests_on_training` says that training images stand in for test images.
     """
 
     name: str

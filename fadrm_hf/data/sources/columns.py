@@ -222,8 +222,10 @@ def has_labels(table: Dataset, column: str) -> bool:
     return column in table.features and any(value not in (None, -1, "") for value in values_of(table, column))
 
 
-def class_indices(table: Dataset, column: str, split: str, role: str, names: Sequence[str]) -> np.ndarray:
-    """Return the place of each row's class in `names`."""
+def class_indices(
+    table: Dataset, column: str, split: str, role: str, names: Sequence[str], skips: bool = False
+) -> np.ndarray:
+    """Return the place of each row's class in `names`; −1 for a row without a label, if those may be left out."""
     feature, values = table.features[column], values_of(table, column)
     own = feature.names if isinstance(feature, ClassLabel) else None
     values = values if own is not None else labels.with_whole(values)
@@ -231,12 +233,13 @@ def class_indices(table: Dataset, column: str, split: str, role: str, names: Seq
     keys = range(len(own)) if own is not None else set(values)
     known = {key: places.get(str(key) if own is None else own[int(key)], -1) for key in keys if key is not None}
     indices = np.array([known.get(value, -1) for value in values], dtype=np.int64)
-    if (indices < 0).any():
-        row = int((indices < 0).argmax())
+    wrong = (indices < 0) & np.array([not skips or value is not None for value in values], dtype=bool)
+    if wrong.any():
+        row = int(wrong.argmax())
         raise SourceError(
             f"split {split!r}, row {row} has label {values[row]!r}, expected one of the {len(names)} classes of the "
             f"training split ({', '.join(names[:5])}, …); mend the row, or set --source.label_column or "
-            f"--source.{role}_split"
+            f"--source.{role}_split{', or --source.on_corrupt skip' if values[row] is None else ''}"
         )
     return indices
 

@@ -158,15 +158,19 @@ def _numbered(
                 f"split {split.name!r} of {config.name!r} lacks column {column!r} of the training split, expected the "
                 "same columns in both; mend it, or set --source.test_split"
             )
-    labels = columns.class_indices(table, label_column, split.name, role, names)
+    skips = config.on_corrupt == "skip"
+    labels = columns.class_indices(table, label_column, split.name, role, names, skips)
+    if unlabelled := int((labels < 0).sum()):
+        logger.warning("left out: split %r, %d rows without a label", split.name, unlabelled)
     rows = table.select_columns(image_column)
     if used != names:
         places = {name: place for place, name in enumerate(used)}
-        labels = np.array([places.get(name, -1) for name in names], dtype=np.int64)[labels]
+        chosen = np.array([places.get(name, -1) for name in names], dtype=np.int64)
+        labels = np.where(labels < 0, -1, chosen[labels])
     if image_column != "image":
         rows = rows.rename_column(image_column, "image")
     rows = rows.cast_column("image", datasets.Image(decode=False)).add_column("label", labels)
-    if used != names:
+    if (labels < 0).any():
         rows = rows.select(np.flatnonzero(labels >= 0))  # last: a column added to chosen rows copies their images
     paths = encoded.paths(rows)
     if paths is not None:
