@@ -102,8 +102,12 @@ def read_by_its_parser(arguments):
     elif arguments[0] == "ablate":
         assert parse_sweep(arguments[1:]).cells
     else:
+        if "--import" in arguments:
+            method = next(block for block in BLOCKS if "class LateResidual" in block.text)
+            Path("late_residual.py").write_text(method.text)
         wish = [] if "--print_config" in arguments else ["--print_config"]
         assert main([*arguments, *wish]) == 0
+        METHODS.pop("late_residual", None)
 
 
 def read_by_accelerate(words):
