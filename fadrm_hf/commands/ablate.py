@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from fadrm_hf.commands.call import OF_RUN, Call
@@ -13,8 +12,9 @@ from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import RunConfig, StudentConfig, read_settings
 from fadrm_hf.config.layers import Settings
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.evaluation.ablation import Sweep, SweepConfig, build_sweep, measure_sweep, prepare_sweep, with_settings
-from fadrm_hf.evaluation.ablation_table import write_sweep
+from fadrm_hf.evaluation.ablation import Ablation
+from fadrm_hf.evaluation.study import Session, run_study
+from fadrm_hf.evaluation.sweep import Sweep, SweepConfig, build_sweep, prepare_sweep, with_settings
 from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import require_place
@@ -25,8 +25,8 @@ def ablate_command(call: Call) -> Summary:
     sweep = sweep_of(call)
     require_place(sweep.output.parent)
     require_place(sweep.runs)
-    only_process()
-    failed = measure_sweep(sweep, Reporter(), call.typed, partial(write_sweep, sweep, command=call.typed))
+    rows = run_study(Ablation(sweep), Session(sweep.output, call.typed, Reporter(), only_process()))
+    failed = any(row.failure is not None for row in rows.values())
     return table_summary(sweep.output, ExitCode.DIFFERS if failed else ExitCode.DONE)
 
 

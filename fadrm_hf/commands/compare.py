@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from fadrm_hf.commands.call import Call
@@ -11,8 +12,10 @@ from fadrm_hf.commands.options.training import CompareOptions
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import require
 from fadrm_hf.config.layers import Layer, Settings, dotted
-from fadrm_hf.errors import ConfigError, FadrmError
-from fadrm_hf.evaluation.compare import Contender, check_contender, compare
+from fadrm_hf.errors import ConfigError
+from fadrm_hf.evaluation.compare import MethodComparison
+from fadrm_hf.evaluation.shared_runs import ComparedMethod, check_compared_method
+from fadrm_hf.evaluation.study import Session, check_each, run_study
 from fadrm_hf.methods import find_method
 from fadrm_hf.methods.method import setting_names
 from fadrm_hf.pipeline.arguments import OF_ONE_METHOD
@@ -25,15 +28,14 @@ _SHARED = ("ipc", "seed", "source", *OF_ONE_METHOD)
 
 def compare_command(call: Call) -> Summary:
     """Run `fadrm-hf compare`; 0: every method is measured, 1: some failed, which are named."""
-    contenders, output = comparison_of(call)
+    methods, output = comparison_of(call)
     require_place(output.parent)
-    only_process()
-    rows = compare(contenders, output, call.typed, Reporter())
-    failed = any(row.failure is not None for row in rows)
+    rows = run_study(MethodComparison(methods), Session(output, call.typed, Reporter(), only_process()))
+    failed = any(row.failure is not None for row in rows.values())
     return table_summary(output, ExitCode.DIFFERS if failed else ExitCode.DONE)
 
 
-def parse_comparison(arguments: Sequence[str]) -> tuple[list[Contender], Path]:
+def parse_comparison(arguments: Sequence[str]) -> tuple[list[ComparedMethod], Path]:
     """Return the methods that a command line asks for, checked, and the table's name without suffix.
 
     Args:
@@ -45,28 +47,24 @@ def parse_comparison(arguments: Sequence[str]) -> tuple[list[Contender], Path]:
     return comparison_of(Call("compare", tuple(arguments)))
 
 
-def comparison_of(call: Call) -> tuple[list[Contender], Path]:
+def comparison_of(call: Call) -> tuple[list[ComparedMethod], Path]:
     """Return the methods that a command asks for, checked, and the table's name without suffix; see above."""
     options: CompareOptions = call.options
-    methods = options.methods
-    require(bool(methods), "methods", list(methods), "a list of methods, such as '[random_real,fadrm]'")
-    require(len(set(methods)) == len(methods), "methods", list(methods), "a list without repetitions")
+    names = options.methods
+    require(bool(names), "methods", list(names), "a list of methods, such as '[random_real,fadrm]'")
+    require(len(set(names)) == len(names), "methods", list(names), "a list without repetitions")
     settings = Settings()
     settings.put(*call.layers_of(("student",)))
     protocol = call.student_protocol(options.protocol, settings.values)
     protocol = protocol if options.num_seeds is None else replace(protocol, num_seeds=options.num_seeds)
-    _check_addressed(call, methods)
-    contenders, wrong = [], []
-    for method in methods:
-        try:
-            run = request_run(method, _layers_of(call, method)).run
-            run = replace(run, output=str(Path(options.runs) / Path(run.output).name))
-            contenders.append(check_contender(run, protocol))
-        except FadrmError as error:
-            wrong.append(f"{method}: {error}")
-    if wrong:
-        raise ConfigError("\n".join(wrong))
-    return contenders, Path(options.output or f"results/compare-{_folder_name(contenders[0])}-{protocol.name}")
+    _check_addressed(call, names)
+
+    def check(name: str) -> ComparedMethod:
+        run = request_run(name, _layers_of(call, name)).run
+        return check_compared_method(replace(run, output=str(Path(options.runs) / Path(run.output).name)), protocol)
+
+    methods = list(check_each({name: partial(check, name) for name in names}).values())
+    return methods, Path(options.output or f"results/compare-{_folder_name(methods[0])}-{protocol.name}")
 
 
 def _check_addressed(call: Call, methods: Sequence[str]) -> None:
@@ -99,6 +97,6 @@ def _has(method: str, name: str) -> bool:
     return section != "method" or key in setting_names(find_method(method))
 
 
-def _folder_name(contender: Contender) -> str:
+def _folder_name(method: ComparedMethod) -> str:
     """Return source and images per class, as the run folders are named."""
-    return Path(contender.run.output).name.removeprefix(f"{contender.method.replace('_', '-')}-")
+    return method.name.removeprefix(f"{method.method.replace('_', '-')}-")

@@ -7,8 +7,9 @@ from fadrm_hf.commands.options.training import CrossArchitectureOptions
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import require
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.evaluation.cross_architecture import examine, prepare_examination
+from fadrm_hf.evaluation.cross_architecture import prepare_cross_architecture
 from fadrm_hf.evaluation.results import result_folder
+from fadrm_hf.evaluation.study import Session, run_study
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.shards import join_world
@@ -30,9 +31,9 @@ def cross_architecture_command(call: Call) -> Summary:
     state = join_world()
     distilled = load_distilled(location, streaming=options.streaming, online=options.makes_labels)
     source = source_of(location, options.source.name)
-    examination = prepare_examination(distilled, source, protocols, place)
+    study = prepare_cross_architecture(distilled, source, protocols, place)
     reporter = Reporter(place.work.log, quiet=not state.is_main_process)
-    examine(examination, output, call.typed, reporter, state, options.processes_per_student)
+    run_study(study, Session(output, call.typed, reporter, state, options.processes_per_student))
     return table_summary(output) if state.is_main_process else Summary()
 
 

@@ -10,7 +10,8 @@ from fadrm_hf.config import require
 from fadrm_hf.config.datasets import resolve_squeeze
 from fadrm_hf.config.students import full_name
 from fadrm_hf.data.sources import load_source
-from fadrm_hf.evaluation.whole_dataset import Bound, measure_bound
+from fadrm_hf.evaluation.study import Session, run_study
+from fadrm_hf.evaluation.whole_dataset import WholeDataset
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import WorkFolder, require_place
 from fadrm_hf.runtime.shards import join_world
@@ -30,8 +31,8 @@ def whole_dataset_command(call: Call) -> Summary:
     state = join_world()
     source = load_source(options.source)
     squeeze = resolve_squeeze(options.squeeze, source.config)
-    bound = Bound(source, students, squeeze, options.num_seeds, Path(options.teachers), output)
-    bound.check()
+    study = WholeDataset(source, students, squeeze, options.num_seeds, Path(options.teachers), output)
+    study.check()
     reporter = Reporter(WorkFolder(output).log, quiet=not state.is_main_process)
-    measure_bound(bound, call.typed, reporter, state)
+    run_study(study, Session(output, call.typed, reporter, state))
     return table_summary(output) if state.is_main_process else Summary()

@@ -7,7 +7,7 @@ and at one that is injected here into the finished images. `fadrm_hf.evaluation.
 `docs/theory.md` says where the paper leaves them open and what the numbers do not show. Nothing is trained.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,24 +23,19 @@ from fadrm_hf.artifact.recorded_source import load_recorded_source
 from fadrm_hf.config import RecoverConfig, StudentConfig, require
 from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import FadrmError, ScoreError
-from fadrm_hf.evaluation.generalisation import (
-    Complexities,
-    Residual,
-    Setting,
-    complexities,
-    distances,
-    draw_signs,
-    empirical_risk,
-    largest_stretch,
-    loss_lipschitz,
-    loss_range,
-    output_entropy,
+from fadrm_hf.evaluation import generalisation as terms
+from fadrm_hf.evaluation.generalisation import Residual, Setting
+from fadrm_hf.evaluation.information import (
+    FeatureNetwork,
+    fetch_images_and_teachers,
+    named_network,
+    read_shards,
+    recorded_network,
 )
-from fadrm_hf.evaluation.information import Observer, classifier_of, named_observer, recorded_observer
 from fadrm_hf.methods import METHODS
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.randomness import generator
-from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, PATCHES, SNAPSHOTS, TEACHERS
+from fadrm_hf.runtime.run_folder import PATCHES, SNAPSHOTS
 from fadrm_hf.runtime.shards import range_name, recovery_shards
 from fadrm_hf.runtime.tensor_files import load_tensors
 
@@ -60,10 +55,10 @@ class AnalysisRequest:
             first teacher if none is named.
         alpha: Merge ratio of the residual that is injected here; the method's own, or 0.5, if not given.
         temperature: T of the loss; the protocol's own, or 20, if not given.
-        draws: How many draws of signs a Rademacher complexity is the mean of.
-        num_images: Of how many of the artifact's images, at most, Theorem 2 is measured.
-        source_images: In how many of the source's training images, at most, the largest entropy is looked for.
-        source: Where the source is, if not where it was.
+        draws: Draws of signs that a Rademacher complexity is the mean of.
+        num_images: Images of the artifact, at most, that Theorem 2 is measured on.
+        source_images: Training images of the source, at most, that Theorem 1 is measured on.
+        source: Path to the source, if it has moved.
     """
 
     network: str | None = None
@@ -108,13 +103,13 @@ def analyse(
     work: Path | None = None,
     command: str = "",
 ) -> dict[str, Any]:
-    """Both theorems, as `results/analysis.json` holds them.
+    """Measure both theorems, as `results/analysis.json` holds them.
 
     Args:
         location: The artifact; its images and teachers are fetched, its labels are not read.
         request: How.
         device: Where the network runs.
-        reporter: Says why a source that was not named cannot be read.
+        reporter: Prints why a source that was not named cannot be read.
         work: The run's folder of shards, which has the real patches, and perhaps snapshots.
         command: What was typed, for the record.
 
@@ -129,23 +124,22 @@ def analyse(
         TeacherError: If the network cannot be loaded, or does not take these images.
     """
     manifest = location.manifest
-    for name in (name for name in manifest.files if name.startswith((f"{IMAGES_FOLDER}/", TEACHERS))):
-        location.local(name)
-    observer = _observer(location, request.network, device)
+    fetch_images_and_teachers(location)
+    network = _network(location, request.network, device)
     temperature = request.temperature or manifest.settings("student", StudentConfig).temperature or _TEMPERATURE
     source = _source(location, request, reporter)
     missing = {} if source else {"theorem1": "fadrm-hf analyse ARTIFACT --source.name PATH"}
-    missing |= _lacking(manifest, work)
+    missing |= _missing_of_theorem2(manifest, work)
     injections: Iterable[Injection] = ()
     if work is not None and "theorem2" not in missing:
-        injections = _injections(location, work, observer, request)
+        injections = _injections(location, work, network, request)
     return {
-        "theorem1": None if source is None else _theorem1(source, observer, request, manifest),
-        "theorem2": [_theorem2(each, observer, request, temperature) for each in injections],
+        "theorem1": None if source is None else _theorem1(source, network, request, manifest),
+        "theorem2": [_theorem2(injection, network, request.draws, temperature) for injection in injections],
         "missing": missing,
         "settings": {
-            "network": observer.name,
-            "has_taught": observer.has_taught,
+            "network": network.name,
+            "has_taught": network.has_taught,
             "num_teachers": len(manifest.teachers),
             "temperature": temperature,
             "draws": request.draws,
@@ -154,13 +148,13 @@ def analyse(
     }
 
 
-def _observer(location: Location, network: str | None, device: torch.device) -> Observer:
-    if network is not None:
-        return named_observer(network, location.manifest, device)
-    observer = recorded_observer(location.folder, location.manifest, device)
-    if observer is None:
+def _network(location: Location, name: str | None, device: torch.device) -> FeatureNetwork:
+    if name is not None:
+        return named_network(name, location.manifest, device)
+    network = recorded_network(location.folder, location.manifest, device)
+    if network is None:
         raise ScoreError(f"{location.name} names no teacher; set --network to a network that takes its images")
-    return observer
+    return network
 
 
 def _source(location: Location, request: AnalysisRequest, reporter: Reporter) -> Source | None:
@@ -173,13 +167,13 @@ def _source(location: Location, request: AnalysisRequest, reporter: Reporter) ->
         return None
 
 
-def _theorem1(source: Source, observer: Observer, request: AnalysisRequest, manifest: Manifest) -> dict[str, Any]:
-    """H(f), over training images as they are, and the bound; the bits of the images themselves beside it."""
+def _theorem1(source: Source, network: FeatureNetwork, request: AnalysisRequest, manifest: Manifest) -> dict[str, Any]:
+    """Measure H(f) over training images as they are, and the bound; the bits of the images themselves next to it."""
     order = torch.randperm(len(source.train), generator=generator(0, "analysis", "source"))
     rows = order[: request.source_images].sort().values
-    parts = (observer.normalise(source.pixels("train", part.tolist())) for part in rows.split(_READ_AT_ONCE))
-    logits = torch.cat([observer.logits_of(part) for part in parts])
-    entropy = output_entropy(logits)
+    parts = (network.normalise(source.pixels("train", part.tolist())) for part in rows.split(_READ_AT_ONCE))
+    logits = torch.cat([network.logits_of(part) for part in parts])
+    entropy = terms.output_entropy(logits)
     return {
         "max_entropy": entropy.max().item(),
         "mean_entropy": entropy.mean().item(),
@@ -191,9 +185,9 @@ def _theorem1(source: Source, observer: Observer, request: AnalysisRequest, mani
     }
 
 
-def _lacking(manifest: Manifest, work: Path | None) -> dict[str, str]:
-    """What of Theorem 2 cannot be measured, with what gives it."""
-    if _setting_of(manifest, "starts_from") not in _REAL_STARTS:
+def _missing_of_theorem2(manifest: Manifest, work: Path | None) -> dict[str, str]:
+    """Return what of Theorem 2 cannot be measured, with what gives it."""
+    if _method_setting(manifest, "starts_from") not in _REAL_STARTS:
         return {"theorem2": "an artifact of a method that starts from real images, such as fadrm"}
     if work is None or not any((work / PATCHES).glob("*.safetensors")):
         return {"theorem2": "the folder RUN.work beside the artifact, which distill leaves there"}
@@ -203,126 +197,99 @@ def _lacking(manifest: Manifest, work: Path | None) -> dict[str, str]:
 
 
 def _has_residuals(manifest: Manifest, work: Path) -> bool:
-    """Whether snapshots show residuals whose patches are known; retrieved ones are not kept."""
-    is_known = _setting_of(manifest, "alpha") is not None and _setting_of(manifest, "retrieval") is None
+    """Return whether snapshots show residuals with known patches; retrieved ones are not kept."""
+    is_known = _method_setting(manifest, "alpha") is not None and _method_setting(manifest, "retrieval") is None
     return is_known and any((work / SNAPSHOTS).glob("*.safetensors"))
 
 
-def _setting_of(manifest: Manifest, name: str) -> Any:
-    """A setting of the artifact's method, its default if the recipe does not tell; `None`: it has none."""
+def _method_setting(manifest: Manifest, name: str) -> Any:
+    """Return a setting of the artifact's method, its default if the recipe has none; `None`: the method has none."""
     return manifest.config.get("method", {}).get(name, getattr(METHODS.get(manifest.method), name, None))
 
 
-def _injections(location: Location, work: Path, observer: Observer, request: AnalysisRequest) -> Iterator[Injection]:
+def _injections(
+    location: Location, work: Path, network: FeatureNetwork, request: AnalysisRequest
+) -> Iterator[Injection]:
     manifest = location.manifest
-    own = _setting_of(manifest, "alpha")
+    default = _method_setting(manifest, "alpha")
     if _has_residuals(manifest, work):
-        yield from _snapshot_injections(manifest, work, observer, own, request.num_images)
+        yield from _snapshot_injections(manifest, work, network, default, request.num_images)
     images, labels = read_images(location.folder)
-    rows = (
-        torch.randperm(len(images), generator=generator(0, "analysis", "images"))[: request.num_images].sort().values
-    )
+    order = torch.randperm(len(images), generator=generator(0, "analysis", "images"))
+    rows = order[: request.num_images].sort().values
     patches = _patches_by_row(work, manifest)[rows]
-    before, real = (observer.normalise(each).flatten(1) for each in (images[rows], patches))
-    alpha = request.alpha if request.alpha is not None else _ALPHA if own is None else own
+    before, real = (network.normalise(pixels).flatten(1) for pixels in (images[rows], patches))
+    alpha = request.alpha if request.alpha is not None else _ALPHA if default is None else default
     yield Injection(None, alpha, Residual(before, alpha * before + (1.0 - alpha) * real, real), labels[rows])
 
 
 def _snapshot_injections(
-    manifest: Manifest, work: Path, observer: Observer, alpha: float, most: int
+    manifest: Manifest, work: Path, network: FeatureNetwork, alpha: float, most: int
 ) -> Iterator[Injection]:
-    """The residuals of the first shard, as they were: two looks at one iteration are before and after."""
+    """Yield the residuals of the first shard; of two snapshots at one iteration the second is after the residual."""
     shard = recovery_shards(len(manifest.class_map), manifest.ipc, manifest.settings("recover", RecoverConfig))[0]
     start = load_tensors(work / PATCHES / f"{range_name(shard.classes)}.safetensors")
     rows = torch.isin(start["ipc_index"], torch.tensor(shard.ipc_indices)).nonzero().squeeze(1)[:most]
-    real, labels = observer.normalise(start["images"][rows]).flatten(1), start["label"][rows]
-    looks = [load_tensors(file) for file in sorted((work / SNAPSHOTS).glob("*.safetensors"))]
-    for before, after in pairwise(looks):
+    real, labels = network.normalise(start["images"][rows]).flatten(1), start["label"][rows]
+    snapshots = read_shards(work, SNAPSHOTS)
+    for before, after in pairwise(snapshots):
         if int(before["iteration"]) == int(after["iteration"]):
-            first, second = (observer.normalise(look["images"][:most]).flatten(1) for look in (before, after))
+            first, second = (network.normalise(each["images"][:most]).flatten(1) for each in (before, after))
             yield Injection(int(before["iteration"]), alpha, Residual(first, second, real), labels)
 
 
 def _patches_by_row(work: Path, manifest: Manifest) -> Tensor:
-    """(N, 3, S, S) uint8: the starting image of each row of the artifact."""
-    parts = [load_tensors(file) for file in sorted((work / PATCHES).glob("*.safetensors"))]
+    """Return the starting image of each row of the artifact, (N, 3, S, S) uint8."""
+    parts = read_shards(work, PATCHES)
     starts = {name: torch.cat([part[name] for part in parts]) for name in ("images", "label", "ipc_index")}
-    places = starts["ipc_index"] * len(manifest.class_map) + starts["label"]
-    if not torch.equal(places.sort().values, torch.arange(manifest.num_images)):
+    rows = starts["ipc_index"] * len(manifest.class_map) + starts["label"]
+    if not torch.equal(rows.sort().values, torch.arange(manifest.num_images)):
         raise ScoreError(
-            f"{work / PATCHES} has starting images of {len(places)} of {manifest.num_images} images; run fadrm-hf "
+            f"{work / PATCHES} has starting images of {len(rows)} of {manifest.num_images} images; run fadrm-hf "
             "distill again with the arguments of the run, or remove the folder to leave Theorem 2 out"
         )
-    return starts["images"][places.argsort()]
+    return starts["images"][rows.argsort()]
 
 
-def _theorem2(
-    injection: Injection, observer: Observer, request: AnalysisRequest, temperature: float
-) -> dict[str, Any]:
-    """One residual: the risks of the network, and the terms of both classes of functions."""
-    side = round((injection.images.before.shape[1] // 3) ** 0.5)
-    shown = {name: each.unflatten(1, (3, side, side)) for name, each in vars(injection.images).items()}
-    features = Residual(**{name: observer.features_of(each) for name, each in shown.items()})
+def _theorem2(injection: Injection, network: FeatureNetwork, draws: int, temperature: float) -> dict[str, Any]:
+    """Measure one residual: the risks of the network, and the terms of both classes of functions."""
+    pixels, labels = injection.images, injection.labels
+    side = round((pixels.before.shape[1] // 3) ** 0.5)
+    images = {name: points.unflatten(1, (3, side, side)) for name, points in vars(pixels).items()}
+    features = Residual(**{name: network.features_of(each) for name, each in images.items()})
     risks = {
-        name: empirical_risk(observer.logits_of(shown[name]), injection.labels, temperature)
+        name: terms.empirical_risk(network.logits_of(images[name]), labels, temperature)
         for name in ("before", "after")
     }
-    head = classifier_of(observer, side)
+    head = network.classifier(side)
     bias = 0.0 if head.bias is None else head.bias.detach().abs().max().item()
     norm_bound = torch.linalg.vector_norm(head.weight.detach(), dim=1).max().item()
-    stretch = largest_stretch(injection.images, features)
-    signs = draw_signs(request.draws, len(injection.labels), generator(0, "analysis", "signs"))
-    given = (injection, head.out_features, temperature)
-    of_pixels, of_features = (
-        (_setting(*given, injection.images, 1.0, 1.0, 0.0), complexities(injection.images, signs, 1.0)),
-        (
-            _setting(*given, features, norm_bound, norm_bound * stretch, bias),
-            complexities(features, signs, norm_bound),
-        ),
-    )
+    signs = terms.draw_signs(draws, len(labels), generator(0, "analysis", "signs"))
+    discrepancy = terms.distances(pixels.before, pixels.patches).mean().item()
+    measured: dict[str, dict[str, Any]] = {}
+    for name, points, norm, lipschitz, constant in (
+        ("pixels", pixels, 1.0, 1.0, 0.0),
+        ("features", features, norm_bound, norm_bound * terms.largest_stretch(pixels, features), bias),
+    ):
+        largest = max(torch.linalg.vector_norm(each, dim=1).max().item() for each in vars(points).values())
+        bound = terms.loss_range(head.out_features, norm * largest + constant, temperature)
+        setting = Setting(injection.alpha, norm, lipschitz, discrepancy, terms.loss_lipschitz(temperature), bound)
+        estimates = terms.complexities(points, signs, norm)
+        measured[name] = {
+            "setting": asdict(setting),
+            "complexities": asdict(estimates),
+            "needed_gap": setting.needed_gap,
+            "condition": estimates.condition(setting),
+            "after_ceiling": estimates.after_ceiling(setting),
+            "risk_ceiling": setting.risk_ceiling,
+        }
+    largest_loss, complexity = measured["features"]["setting"]["loss_range"], measured["features"]["complexities"]
+    bounds = {name: risk + 2.0 * largest_loss * complexity[name]["value"] for name, risk in risks.items()}  # Eq. 12
     return {
         "iteration": injection.iteration,
-        "num_images": len(injection.labels),
+        "num_images": len(labels),
         "alpha": injection.alpha,
         "risks": risks,
-        "pixels": _terms(*of_pixels),
-        "features": _terms(*of_features) | {"bounds": _bounds(*of_features, risks)},
+        "pixels": measured["pixels"],
+        "features": measured["features"] | {"bounds": bounds},
     }
-
-
-def _setting(
-    injection: Injection,
-    num_logits: int,
-    temperature: float,
-    points: Residual,
-    norm_bound: float,
-    lipschitz: float,
-    bias: float,
-) -> Setting:
-    """What Theorem 2 takes as given of a class: functions of `points` that are Lipschitz in pixels."""
-    largest = max(torch.linalg.vector_norm(each, dim=1).max().item() for each in vars(points).values())
-    return Setting(
-        alpha=injection.alpha,
-        norm_bound=norm_bound,
-        lipschitz=lipschitz,
-        discrepancy=distances(injection.images.before, injection.images.patches).mean().item(),
-        loss_lipschitz=loss_lipschitz(temperature),
-        loss_range=loss_range(num_logits, norm_bound * largest + bias, temperature),
-    )
-
-
-def _terms(setting: Setting, found: Complexities) -> dict[str, Any]:
-    return {
-        "setting": asdict(setting),
-        "complexities": asdict(found),
-        "needed_gap": setting.needed_gap,
-        "condition": found.condition(setting),
-        "after_ceiling": found.after_ceiling(setting),
-        "risk_ceiling": setting.risk_ceiling,
-    }
-
-
-def _bounds(setting: Setting, found: Complexities, risks: Mapping[str, float]) -> dict[str, float]:
-    """Both sides of Eq. 12, of the network itself."""
-    terms = {"before": found.before, "after": found.after}
-    return {name: risks[name] + 2.0 * setting.loss_range * term.value for name, term in terms.items()}

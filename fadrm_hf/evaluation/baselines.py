@@ -1,4 +1,4 @@
-"""What a distilled dataset must be compared with, under the same protocol: the rows that every card carries.
+"""The rows that every card carries: what a distilled dataset must be compared with, under the same protocol.
 
     random real images, hard labels     what a few images alone are worth
     random real images, soft labels     what the teachers' labels are worth
@@ -22,6 +22,7 @@ from fadrm_hf.artifact.recorded_teachers import names_of_recorded
 from fadrm_hf.config import RunConfig, StudentConfig
 from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import ConfigError, unknown
+from fadrm_hf.evaluation.measured_tables import mean_and_std
 from fadrm_hf.evaluation.results import record_result
 from fadrm_hf.evaluation.whole_dataset import train_on_everything
 from fadrm_hf.methods.random_real import RandomReal
@@ -29,7 +30,7 @@ from fadrm_hf.networks.students import check_student
 from fadrm_hf.pipeline.distill import distill
 from fadrm_hf.report.card.results import ROWS, Result, read_results
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.run_folder import RunFolder, WorkFolder
+from fadrm_hf.runtime.run_folder import RunFolder
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.student_group import Launch
 from fadrm_hf.training.train_student import train_students
@@ -58,29 +59,28 @@ def measure_baselines(
         ConfigError: If a row is none of these.
         StudentError: If the student cannot be trained on these images.
     """
-    folder = Path(run.output)
+    folder, student = Path(run.output), run.student.student
     kinds = dict.fromkeys(images for images, _ in ROWS)
     for row in rows:
         if row not in kinds:
             raise ConfigError(f"{unknown('row', row, kinds)}; set --rows '[{', '.join(kinds)}]' or some of these")
     assert run.source.size is not None
-    check_student(run.student.student, len(source.class_map), run.source.size)
+    check_student(student, len(source.class_map), run.source.size)
     done = {tuple(result[key] for key in _KIND) for result in read_results(folder)}
     state.wait_for_everyone()  # nobody records before everybody has looked
-    reporter = Reporter(WorkFolder(folder).log, quiet)
+    reporter = Reporter(RunFolder(folder).work.log, quiet)
     for (images, labels), title in ROWS.items():
         protocol_name = _WHOLE_PROTOCOL if images == "whole" else run.student.name
-        if images not in rows or (images, labels, run.student.student, protocol_name) in done:
+        if images not in rows or (images, labels, student, protocol_name) in done:
             continue
         reporter.say(title)
-        protocol = replace(run.student, labels="soft" if labels == "soft" else "hard")
         if images == "whole":
-            beside, seeds = RunFolder(folder).trained_teachers, run.student.num_seeds
-            result = train_on_everything(source, run.student.student, run.squeeze, beside, seeds, reporter, state)
+            networks, num_seeds = RunFolder(folder).trained_teachers, run.student.num_seeds
+            result = train_on_everything(source, student, run.squeeze, networks, num_seeds, reporter, state)
         else:
-            trained_on = random_real_artifact(run, quiet) if images == "random_real" else folder
-            work = WorkFolder(trained_on).path
-            distilled = load_distilled(trained_on)
+            protocol = replace(run.student, labels="soft" if labels == "soft" else "hard")
+            artifact = random_real_artifact(run, quiet) if images == "random_real" else folder
+            work, distilled = RunFolder(artifact).work.path, load_distilled(artifact)
             result = train_students(distilled, source, protocol, work, reporter, state.device, launch=Launch(state))
         if state.is_main_process:
             record_result(folder, result | {"command": command})
@@ -88,33 +88,28 @@ def measure_baselines(
 
 
 def compared_results(folder: Path, student: str, protocol: str) -> list[Result]:
-    """The rows that have been measured with a student by a protocol, as they are filed."""
+    """Return the rows that have been measured with a student by a protocol, as they are filed."""
     wanted = {(student, name) for name in (protocol, _WHOLE_PROTOCOL)}
     return [result for result in read_results(folder) if (result["student"], result["protocol"]) in wanted]
 
 
 def comparison_table(folder: Path, student: str, protocol: str) -> Table:
-    """`compared_results` for the terminal."""
+    """Return `compared_results` for the terminal."""
     table = Table(title=f"{folder.name}, {student}: accuracy of the last epoch")
     table.add_column("trained on")
     for column in ("images", "top-1 (%)", "seeds", "seconds"):
         table.add_column(column, justify="right")
     results = compared_results(folder, student, protocol)
-    for (images, labels), title in ROWS.items():
-        for result in (r for r in results if (r["images"], r["labels"]) == (images, labels)):
-            top1 = result["top1"]
-            table.add_row(
-                title,
-                f"{result['num_images']:,}",
-                f"{100 * top1['mean']:.1f} ± {100 * top1['std']:.1f}",
-                str(result["num_seeds"]),
-                f"{result['seconds']:.0f}",
-            )
+    for kind, title in ROWS.items():
+        for result in (result for result in results if (result["images"], result["labels"]) == kind):
+            accuracy = mean_and_std(result["top1"]["mean"], result["top1"]["std"])
+            num_images, num_seeds = f"{result['num_images']:,}", str(result["num_seeds"])
+            table.add_row(title, num_images, accuracy, num_seeds, f"{result['seconds']:.0f}")
     return table
 
 
 def random_real_artifact(run: RunConfig, quiet: bool) -> Path:
-    """Random images labelled by the artifact's own teachers, wherever these were trained; made if it is not there.
+    """Make the artifact of random images labelled by the artifact's own teachers, unless it is there.
 
     Args:
         run: The artifact's own resolved run; `output` is the artifact.

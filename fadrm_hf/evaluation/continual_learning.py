@@ -10,17 +10,14 @@ labelled on the fly by the artifact's teachers. These know all classes; of their
 used, before the softmax, and a student has no others. With `labels="hard"` no teacher is asked.
 """
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
 from fadrm_hf.artifact.location import Location
@@ -28,26 +25,29 @@ from fadrm_hf.artifact.manifest import ClassRecord, Manifest
 from fadrm_hf.config import StudentConfig, require
 from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.evaluation.measured_tables import StudyTable, images_per_class, mean_and_std
+from fadrm_hf.evaluation.study import Session, Study, UnitOfWork, fingerprint, measure_units, table_hashes
 from fadrm_hf.networks.students import check_student
-from fadrm_hf.runtime.files import write_json
-from fadrm_hf.runtime.progress import Reporter, Task
+from fadrm_hf.runtime.progress import Task
 from fadrm_hf.runtime.run_folder import IMAGES_FOLDER
-from fadrm_hf.runtime.shards import from_all, mine
 from fadrm_hf.training.accuracy import summarise
 from fadrm_hf.training.loader import Distilled
-from fadrm_hf.training.one_student import StudentTraining, TestImages, remove_checkpoint
+from fadrm_hf.training.one_student import StudentTraining, TestImages
 from fadrm_hf.training.protocol import apply_protocol, check_protocol, resolve_protocol
+
+Step = dict[str, Any]
+ImagesOf = Callable[[tuple[int, ...]], tuple[Distilled, TestImages]]
 
 
 @dataclass(frozen=True)
-class Unit:
+class Learner:
     """One network to be trained.
 
     Attributes:
         order: Which order of the classes, from 0.
         step: How many steps have arrived, from 1.
         classes: The labels of all classes seen by then, ascending.
-        seed: Which network; no two of a course have the same, so that the last step, where all orders see the same
+        seed: Which network; no two of a study have the same, so that the last step, where all orders see the same
             classes, has as many networks as any other.
     """
 
@@ -58,7 +58,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Course:
+class ContinualLearning(Study[list[Step]]):
     """A class-incremental evaluation.
 
     Attributes:
@@ -67,6 +67,7 @@ class Course:
         protocol: How students are trained, with nothing left open; `num_seeds` networks for each order and step.
         num_steps: In how many steps the classes arrive.
         num_orders: How many orders of the classes are tried.
+        work: Folder of checkpoints and of accuracies that are on file, which are not measured again.
     """
 
     distilled: Distilled
@@ -74,44 +75,119 @@ class Course:
     protocol: StudentConfig
     num_steps: int
     num_orders: int
+    work: Path
 
     @property
-    def units(self) -> list[Unit]:
-        """All networks, those of one step of one order beside one another."""
+    def learners(self) -> list[Learner]:
+        """All networks, those of one step of one order next to each other."""
         num_classes, num_seeds = len(self.source.class_map), self.protocol.num_seeds
         return [
-            Unit(order, step, classes, seed)
+            Learner(order, step, classes, seed)
             for order in range(self.num_orders)
             for step, classes in enumerate(classes_seen(num_classes, self.num_steps, order), start=1)
             for seed in range(order * num_seeds, (order + 1) * num_seeds)
         ]
 
+    def measure(self, session: Session) -> Iterator[list[Step]]:
+        """Train and test every network; networks are divided over all processes.
+
+        Yields:
+            Once, for each step its number, how many classes are seen, and the top-1 accuracy on their test images:
+            mean, standard deviation and values over orders and networks, those of one order next to each other.
+        """
+        learners, device = self.learners, session.state.device
+
+        @lru_cache(maxsize=1)  # networks that see the same classes are next to each other
+        def images_of(classes: tuple[int, ...]) -> tuple[Distilled, TestImages]:
+            test = TestImages(_test_images_of(self.source, classes), device)
+            return of_classes(self.distilled, self.protocol, classes), test
+
+        units = [
+            UnitOfWork(
+                self.work / f"continual-{self._fingerprint(learner)}.json",
+                ["training"],
+                partial(self._train, learner, images_of, device),
+            )
+            for learner in learners
+        ]
+        measured = measure_units("continual", units, self.protocol.epochs or 0, session)
+        top1 = [(learner.step, float(values["top1"])) for learner, values in zip(learners, measured, strict=True)]
+        yield [
+            {
+                "step": step,
+                "num_classes": next(len(learner.classes) for learner in learners if learner.step == step),
+                "top1": summarise([accuracy for number, accuracy in top1 if number == step]),
+            }
+            for step in range(1, self.num_steps + 1)
+        ]
+
+    def table(self, rows: list[Step]) -> StudyTable:
+        """Describe the steps, and the mean of each network over them."""
+        manifest, protocol = self.distilled.manifest, self.protocol
+        by_network = zip(*(step["top1"]["values"] for step in rows), strict=True)
+        average = summarise([sum(values) / len(values) for values in by_network])
+        images = f"{manifest.source_title} by {manifest.method}, {images_per_class(manifest.ipc)}"
+        return StudyTable(
+            title=f"{images}, in {self.num_steps} steps",
+            template="continual_learning.md",
+            facts={
+                "num_orders": self.num_orders,
+                "num_seeds": protocol.num_seeds,
+                "student": protocol.student,
+                "protocol": protocol.name,
+                "labels": protocol.labels,
+                "epochs": protocol.epochs,
+            },
+            values={"steps": rows, "average": average, "settings": asdict(protocol)},
+            texts={
+                "rows": [[step["step"], step["num_classes"], _accuracy(step["top1"])] for step in rows],
+                "average": _accuracy(average),
+            },
+            rows=[
+                {name: step[name] for name in ("step", "num_classes")}
+                | {f"top1_{name}": step["top1"][name] for name in ("mean", "std")}
+                for step in rows
+            ],
+            measured_here=True,
+        )
+
+    def _train(
+        self, learner: Learner, images_of: ImagesOf, device: torch.device, checkpoints: list[Path], task: Task
+    ) -> dict[str, Any]:
+        images, test = images_of(learner.classes)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            training = StudentTraining(images, test, self.protocol, learner.seed, device)
+            outcome = training.run(checkpoints[0], task, num_evaluations=1)
+        return asdict(learner) | {"top1": outcome.top1, "seconds": outcome.seconds}
+
+    def _fingerprint(self, learner: Learner) -> str:
+        files = table_hashes(self.distilled, (IMAGES_FOLDER,))
+        settings = replace(self.protocol, num_workers=0, num_seeds=1)
+        teachers = [teacher.sha256 for teacher in self.distilled.manifest.teachers]
+        views = apply_protocol(self.protocol, self.distilled).relabel
+        return fingerprint(files, teachers, self.source.fingerprint, settings, views, learner.classes, learner.seed)
+
 
 def classes_seen(num_classes: int, num_steps: int, order: int) -> list[tuple[int, ...]]:
-    """The labels of the classes seen after each step, ascending; steps are as equal as can be, larger ones first.
+    """Return the labels of the classes seen after each step, ascending; larger steps come first.
 
     Orders are DM's own, numpy's permutations seeded by their number, so that they can be compared.
 
     Args:
         num_classes: How many classes there are.
-        num_steps: In how many steps they arrive.
+        num_steps: In how many steps they arrive, as equal as can be.
         order: Which order, from 0.
     """
     arriving = np.array_split(np.random.RandomState(order).permutation(num_classes), num_steps)
     return [tuple(sorted(np.concatenate(arriving[: step + 1]).tolist())) for step in range(num_steps)]
 
 
-def prepare_course(
-    distilled: Distilled, source: Source, given: StudentConfig, num_steps: int, num_orders: int
-) -> Course:
+def prepare_continual_learning(
+    distilled: Distilled, source: Source, given: StudentConfig, num_steps: int, num_orders: int, work: Path
+) -> ContinualLearning:
     """Resolve the protocol, refusing what cannot work before anything is trained.
 
-    Args:
-        distilled: The artifact.
-        source: Its source.
-        given: The protocol; what it leaves open is taken from the artifact or from the tables.
-        num_steps: In how many steps the classes arrive.
-        num_orders: How many orders of the classes are tried.
+    What it leaves open is taken from the artifact or from the tables; for the rest see `ContinualLearning`.
 
     Raises:
         ConfigError: For a number of steps or orders that cannot be.
@@ -127,71 +203,34 @@ def prepare_course(
             f" --steps {num_classes // 2} or less, or use an artifact of more images per class"
         )
     protocol = resolve_protocol(distilled, given)
-    course = Course(distilled, source, protocol, num_steps, num_orders)
-    first = course.units[0].classes
+    study = ContinualLearning(distilled, source, protocol, num_steps, num_orders, work)
+    first = study.learners[0].classes
     check_protocol(protocol, of_classes(distilled, protocol, first))
     check_student(protocol.student, len(first), distilled.manifest.pixels.size)
-    return course
-
-
-def learn_continually(course: Course, work: Path, reporter: Reporter, state: PartialState) -> list[dict[str, Any]]:
-    """Train and test every network; networks are divided over all processes.
-
-    Args:
-        course: From `prepare_course`.
-        work: Folder for checkpoints and the accuracies that are known; an interrupted call goes on from there, and a
-            finished one is not repeated.
-        reporter: Shows and logs the epochs.
-        state: The processes, each with the device that its students train on.
-
-    Returns:
-        For each step its number, how many classes are seen, and the top-1 accuracy on their test images: mean,
-        standard deviation and values over orders and networks, those of one order beside one another.
-
-    Raises:
-        StudentError: If a training diverges.
-    """
-    units = course.units
-    own: dict[int, float] = {}
-    numbers = mine(range(len(units)), state)
-    num_epochs = len(numbers) * (course.protocol.epochs or 0)
-    with reporter.stage("continual", num_epochs) as task:
-        for _, same in groupby(numbers, key=lambda number: (units[number].order, units[number].step)):
-            together = list(same)
-            found = _accuracies(course, [units[number] for number in together], work, task, state.device)
-            own |= dict(zip(together, found, strict=True))
-    accuracies = from_all(own, state)
-    return [
-        {
-            "step": step,
-            "num_classes": next(len(unit.classes) for unit in units if unit.step == step),
-            "top1": summarise([value for unit, value in zip(units, accuracies, strict=True) if unit.step == step]),
-        }
-        for step in range(1, course.num_steps + 1)
-    ]
+    return study
 
 
 def of_classes(distilled: Distilled, protocol: StudentConfig, classes: Sequence[int]) -> Distilled:
-    """An artifact as if it had been distilled from some of its classes: fewer images, views of these alone.
+    """Return an artifact as if it had been distilled from some of its classes: fewer images, views of these alone.
 
     Args:
         distilled: The artifact.
         protocol: How students are trained, with nothing left open: its own views, or such as the artifact stores.
-        classes: Labels, ascending; a new label is a class's place among them.
+        classes: Labels, ascending; a class's new label is its index among them.
     """
     rows, labels = _rows_of(distilled.labels, classes)
-    known = distilled.manifest.class_map
-    chosen = replace(known, ids=_chosen(known.ids, classes), names=_chosen(known.names, classes))
+    class_map = distilled.manifest.class_map
+    chosen = replace(class_map, ids=_chosen(class_map.ids, classes), names=_chosen(class_map.names, classes))
     record = ClassRecord(chosen.ids, chosen.names, chosen.hash)
-    location = _OfClasses(distilled.location, replace(distilled.manifest, classes=record))
+    location = _PartialLocation(distilled.location, replace(distilled.manifest, classes=record))
     views = replace(apply_protocol(protocol, distilled).relabel, epochs=protocol.epochs, stored_epochs=None)
     part = replace(distilled, location=location, images=distilled.images[rows], labels=labels)
     return part.redrawn(views)
 
 
 @dataclass(frozen=True)
-class _OfClasses:
-    """An artifact's location, whose manifest has some of the classes; its files are those of all."""
+class _PartialLocation:
+    """An artifact's location with some of the classes in its manifest; its files are those of all."""
 
     whole: Location
     manifest: Manifest
@@ -211,52 +250,24 @@ class _OfClasses:
         return self.whole.stream(name)
 
 
-def _accuracies(
-    course: Course, units: Sequence[Unit], work: Path, task: Task, device: torch.device
-) -> Iterator[float]:
-    """The accuracies of networks that see the same classes; those that are known are not measured again."""
-    files = [work / f"continual-{_fingerprint(course, unit)}.json" for unit in units]
-    if not all(file.exists() for file in files):
-        shown = of_classes(course.distilled, course.protocol, units[0].classes)
-        test = TestImages(_tested_on(course.source, units[0].classes), device)
-    for unit, file in zip(units, files, strict=True):
-        if file.exists():
-            task.skip(course.protocol.epochs or 0)
-        else:
-            checkpoint = file.with_suffix(".safetensors").with_stem(f"{file.stem}-training")
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                training = StudentTraining(shown, test, course.protocol, unit.seed, device)
-                outcome = training.run(checkpoint, task, num_evaluations=1)
-            write_json(file, asdict(unit) | {"top1": outcome.top1, "seconds": outcome.seconds})
-            remove_checkpoint(checkpoint)
-        yield float(json.loads(file.read_text("utf-8"))["top1"])
-
-
-def _fingerprint(course: Course, unit: Unit) -> str:
-    """Of everything that decides an accuracy."""
-    manifest = course.distilled.manifest
-    files = {name: record.sha256 for name, record in manifest.files.items() if name.startswith(IMAGES_FOLDER)}
-    settings = replace(course.protocol, num_workers=0, num_seeds=1)
-    teachers = [teacher.sha256 for teacher in manifest.teachers]
-    views = apply_protocol(course.protocol, course.distilled).relabel
-    key = (files, teachers, course.source.fingerprint, settings, views, unit.classes, unit.seed)
-    return hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-
-
-def _tested_on(source: Source, classes: Sequence[int]) -> Source:
-    """The test images of some classes, labelled by their places among these."""
-    known = torch.as_tensor(source.labels("test"))
-    rows, labels = _rows_of(known, classes)
-    column = torch.full_like(known, -1).index_copy(0, rows, labels)
+def _test_images_of(source: Source, classes: Sequence[int]) -> Source:
+    """Return the test images of some classes, labelled by their indices among these."""
+    all_labels = torch.as_tensor(source.labels("test"))
+    rows, labels = _rows_of(all_labels, classes)
+    column = torch.full_like(all_labels, -1).index_copy(0, rows, labels)
     test = source.rows("test").remove_columns("label").add_column("label", column.tolist())
     return replace(source, test=test.select(rows.tolist()))
 
 
 def _rows_of(labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The rows that have one of the ascending `classes`, and its place among them; both (n,) int64."""
+    """Return the rows that have one of the ascending `classes`, and its index among them; both (n,) int64."""
     chosen = torch.tensor(classes)
     rows = torch.isin(labels, chosen).nonzero().squeeze(1)
     return rows, torch.searchsorted(chosen, labels[rows])
+
+
+def _accuracy(top1: dict[str, Any]) -> str:
+    return mean_and_std(top1["mean"], top1["std"])
 
 
 def _chosen(texts: Sequence[str], classes: Sequence[int]) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class Estimate:
 
     @classmethod
     def of(cls, draws: Tensor) -> "Estimate":
-        """From the value of each draw, (draws,)."""
+        """Estimate from the value of each draw, (draws,)."""
         spread = draws.std().item() if len(draws) > 1 else 0.0
         return cls(draws.mean().item(), spread / math.sqrt(len(draws)))
 
@@ -80,13 +80,13 @@ class Setting:
 
     @property
     def needed_gap(self) -> float:
-        """The right side of Eq. 11: what R(O) - R(C~res) has to be less than; 0 or negative."""
+        """The right side of Eq. 11, which R(O) - R(C~res) has to be less than; 0 or negative."""
         slack = self.loss_lipschitz + 2.0 * self.loss_range * self.alpha
         return -self.lipschitz * self.discrepancy * slack / (2.0 * self.loss_range)
 
     @property
     def risk_ceiling(self) -> float:
-        """How far the residual can move the empirical risk of one function (Lemma 3, Eq. 24)."""
+        """The most that the residual can move the empirical risk of one function (Lemma 3, Eq. 24)."""
         return self.loss_lipschitz * self.lipschitz * (1.0 - self.alpha) * self.discrepancy
 
 
@@ -100,7 +100,7 @@ class Complexities:
         patches: Of the patches.
         gap: R(O) - R(C~res), the left side of Eq. 11.
         ceilings: The closed-form upper bound of each of the first three, by its name.
-        largest_gap: How large a gap of either sign these points allow: (Lambda / n) sqrt(sum |x_res - x|^2).
+        largest_gap: The largest gap of either sign that these points allow: (Lambda / n) sqrt(sum |x_res - x|^2).
     """
 
     before: Estimate
@@ -111,83 +111,69 @@ class Complexities:
     largest_gap: float
 
     def after_ceiling(self, setting: Setting) -> float:
-        """What Eq. 42 bounds the complexity after the residual by."""
+        """Return the bound of the complexity after the residual by Eq. 42."""
         alpha = setting.alpha
         between = setting.lipschitz * alpha * (1.0 - alpha) * setting.discrepancy
         return alpha * self.before.value + (1.0 - alpha) * self.patches.value + between
 
     def condition(self, setting: Setting) -> Verdict:
-        """Whether Eq. 11 is met; "open" within two standard errors."""
+        """Return whether Eq. 11 is met; "open" within two standard errors."""
         margin = self.gap.value - setting.needed_gap
         if self.gap.error > 0.0 and abs(margin) <= _CERTAIN * self.gap.error:
             return "open"
         return "holds" if margin < 0.0 else "fails"
 
 
-def output_entropy(logits: Tensor) -> Tensor:
-    """Shannon entropy of a network's output softmax(z), in bits, from 0 to log2(C).
+def output_entropy(
+    logits: Tensor,  # (n, C)
+) -> Tensor:  # (n,) float64
+    """Return the Shannon entropy of a network's output softmax(z), in bits, from 0 to log2(C).
 
     Theorem 1 takes the largest over images and names neither base nor temperature; here bits, at temperature 1.
-
-    Args:
-        logits: (n, C).
-
-    Returns:
-        (n,) float64.
     """
     return torch.special.entr(logits.double().softmax(dim=1)).sum(dim=1) / math.log(2.0)
 
 
 def loss_range(num_classes: int, largest_logit: float, temperature: float) -> float:
-    """B of Theorem 3: no divergence KL(p || softmax(z / T)) is larger where |z_i| <= C. B = log k + 2 C / T, in nats.
+    """Return B of Theorem 3, in nats: log k + 2 C / T.
 
-    Args:
-        num_classes: k.
-        largest_logit: C.
-        temperature: T.
+    No divergence KL(p || softmax(z / T)) of k classes is larger where |z_i| <= C.
     """
     return math.log(num_classes) + 2.0 * largest_logit / temperature
 
 
 def loss_lipschitz(temperature: float) -> float:
-    """L_l: how much KL(p || softmax(z / T)) changes at most for a change of 1 in the largest-changed logit, 2 / T.
+    """Return L_l: the most that KL(p || softmax(z / T)) changes for a change of 1 in the largest-changed logit, 2 / T.
 
     The gradient is (q - p) / T, whose sum of magnitudes is at most 2 / T. Theorem 3 prints 1 / T, the largest of its
     magnitudes, which is the constant for the sum of the changes of all logits and not for the largest of them.
-
-    Args:
-        temperature: T.
     """
     return 2.0 / temperature
 
 
-def empirical_risk(logits: Tensor, labels: Tensor, temperature: float) -> float:
-    """The mean of KL(p || softmax(z / T)) for p that is all of one class, in nats: cross-entropy at a temperature.
-
-    Args:
-        logits: (n, C).
-        labels: (n,) int64.
-        temperature: T.
-    """
+def empirical_risk(
+    logits: Tensor,  # (n, C)
+    labels: Tensor,  # (n,) int64
+    temperature: float,
+) -> float:
+    """Return the mean of KL(p || softmax(z / T)) for p that is all of one class, in nats: a tempered cross-entropy."""
     return F.cross_entropy(logits.double() / temperature, labels).item()
 
 
 def draw_signs(draws: int, num_points: int, generator: torch.Generator) -> Tensor:
-    """(draws, num_points) float64: Rademacher variables, -1 or 1."""
+    """Draw Rademacher variables, -1 or 1: (draws, num_points) float64."""
     coins = torch.randint(0, 2, (draws, num_points), generator=generator)
     return 2.0 * coins.double() - 1.0
 
 
-def rademacher_draws(points: Tensor, signs: Tensor, norm_bound: float) -> Tensor:
-    """The supremum over the linear functions, for each draw of signs: (Lambda / n) |sum_i s_i x_i|.
+def rademacher_draws(
+    points: Tensor,  # (n, d)
+    signs: Tensor,  # (draws, n) float64
+    norm_bound: float,  # Lambda
+) -> Tensor:  # (draws,) float64
+    """Return the supremum over the linear functions, for each draw of signs: (Lambda / n) |sum_i s_i x_i|.
 
-    Args:
-        points: (n, d).
-        signs: (draws, n) float64.
-        norm_bound: Lambda.
-
-    Returns:
-        (draws,) float64; their mean estimates the empirical Rademacher complexity without bias.
+    Their mean estimates the empirical Rademacher complexity without bias.
     """
     squares = signs.new_zeros(len(signs))
     for columns in points.split(_COLUMNS_AT_ONCE, dim=1):  # in float64 the whole would take twice its memory
@@ -195,25 +181,21 @@ def rademacher_draws(points: Tensor, signs: Tensor, norm_bound: float) -> Tensor
     return norm_bound / len(points) * squares.sqrt()
 
 
-def rademacher_ceiling(points: Tensor, norm_bound: float) -> float:
-    """The closed-form upper bound (Lambda / n) sqrt(sum_i |x_i|^2) of the empirical Rademacher complexity.
-
-    Args:
-        points: (n, d).
-        norm_bound: Lambda.
-    """
+def rademacher_ceiling(
+    points: Tensor,  # (n, d)
+    norm_bound: float,  # Lambda
+) -> float:
+    """Return the closed-form upper bound (Lambda / n) sqrt(sum_i |x_i|^2) of the empirical Rademacher complexity."""
     norms = torch.linalg.vector_norm(points, dim=1, dtype=torch.float64)
     return norm_bound / len(points) * torch.linalg.vector_norm(norms).item()
 
 
-def complexities(points: Residual, signs: Tensor, norm_bound: float) -> Complexities:
-    """The complexities at a residual.
-
-    Args:
-        points: Of n images, in the space whose linear functions are meant.
-        signs: (draws, n) float64; the same for all, so that differences have a smaller error than their terms.
-        norm_bound: Lambda.
-    """
+def complexities(
+    points: Residual,  # in the space whose linear functions are meant
+    signs: Tensor,  # (draws, n) float64; the same for all, so that differences have a smaller error than their terms
+    norm_bound: float,  # Lambda
+) -> Complexities:
+    """Estimate the complexities at a residual."""
     drawn = {name: rademacher_draws(each, signs, norm_bound) for name, each in vars(points).items()}
     return Complexities(
         **{name: Estimate.of(draws) for name, draws in drawn.items()},
@@ -224,18 +206,14 @@ def complexities(points: Residual, signs: Tensor, norm_bound: float) -> Complexi
 
 
 def distances(first: Tensor, second: Tensor) -> Tensor:
-    """(n,) float64 distances of points (n, d), row by row."""
+    """Return the distances (n,) float64 of points (n, d), row by row."""
     return torch.linalg.vector_norm(first - second, dim=1, dtype=torch.float64)
 
 
 def largest_stretch(inputs: Residual, outputs: Residual) -> float:
-    """How much a map has stretched a distance at most, between any two of the three points of an image.
+    """Return the most that a map of inputs to outputs has stretched a distance between two points of an image.
 
     That is a lower bound of its Lipschitz constant; 0 where all three points of every image are the same.
-
-    Args:
-        inputs: (n, d) each.
-        outputs: (n, e) each, what the map made of them.
     """
     pairs = (("before", "after"), ("after", "patches"), ("before", "patches"))
     apart, moved = (

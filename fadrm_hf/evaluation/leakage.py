@@ -12,7 +12,7 @@ these datasets are known for (arXiv 1902.00423). The nearest pairs that show dif
 grey levels, and at 0.25 and 0.32 of the contrast.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +37,7 @@ class NearDuplicate:
 
     Attributes:
         row: Row of the image table.
-        test_index: Place of the nearest test image in the order in which they were given.
+        test_index: Index of the nearest test image in the order of the batches.
         distance: RMS difference of their pixels without their means, in grey levels (0 to 255).
         mirrored: Whether the copy is a mirror image.
     """
@@ -49,7 +49,7 @@ class NearDuplicate:
 
 
 def copies_of_test_images(images: Tensor, source: Source, reporter: Reporter = QUIET) -> list[NearDuplicate]:
-    """Which images (N, 3, S, S) uint8 are copies of test images of a source; `find_near_duplicates` says how.
+    """Find the images (N, 3, S, S) uint8 that are copies of a source's test images; see `find_near_duplicates`.
 
     Raises:
         SourceError: If the source has no test images, or one cannot be decoded.
@@ -60,10 +60,10 @@ def copies_of_test_images(images: Tensor, source: Source, reporter: Reporter = Q
 
 
 def find_near_duplicates(images: Tensor, test: Iterable[Tensor], threshold: float = THRESHOLD) -> list[NearDuplicate]:
-    """Which images are copies of test images, mirrored or not.
+    """Find the images that are copies of test images, mirrored or not.
 
-    Candidates come from a matrix product over images averaged down, whose distance is never larger than that of the
-    images; their distance is then taken from all pixels. Memory is bounded by the size of a test batch.
+    Candidates come from a matrix product over images averaged down, which are never further apart than the images;
+    their distance is then taken from all pixels. Memory is bounded by the size of a test batch.
 
     Args:
         images: (N, 3, S, S) uint8, the image table.
@@ -74,22 +74,27 @@ def find_near_duplicates(images: Tensor, test: Iterable[Tensor], threshold: floa
         At most one for each image, the nearest, in the order of rows.
     """
     vectors, contrast = _vectors(images)
-    found: dict[int, NearDuplicate] = {}
+    nearest: dict[int, NearDuplicate] = {}
+    for first, mirrored, batch in _with_mirrored(test):
+        for row, index in _candidates(vectors, contrast, *_vectors(batch), threshold):
+            distance, limit = _compare(images[row], batch[index])
+            before = nearest[row].distance if row in nearest else float("inf")
+            if distance < min(limit, before) and distance <= threshold:
+                nearest[row] = NearDuplicate(row, first + index, distance, mirrored)
+    return [nearest[row] for row in sorted(nearest)]
+
+
+def _with_mirrored(test: Iterable[Tensor]) -> Iterator[tuple[int, bool, Tensor]]:
+    """Yield every batch as it is and mirrored, with the index of its first image."""
     first = 0
     for batch in test:
-        for mirrored in (False, True):
-            shown = batch.flip(3) if mirrored else batch
-            for row, index in _candidates(vectors, contrast, *_vectors(shown), threshold):
-                distance, limit = _compare(images[row], shown[index])
-                nearest = found[row].distance if row in found else float("inf")
-                if distance < limit and distance <= threshold and distance < nearest:
-                    found[row] = NearDuplicate(row, first + index, distance, mirrored)
+        yield first, False, batch
+        yield first, True, batch.flip(3)
         first += len(batch)
-    return [found[row] for row in sorted(found)]
 
 
 def _vectors(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Vectors (n, d) whose distance is at most that of the images (n, 3, S, S), and the images' contrast (n,).
+    """Return vectors (n, d) no further apart than the images (n, 3, S, S), and the images' contrast (n,).
 
     Averaging over square windows takes differences away and adds none, so nothing near is missed.
     """
@@ -109,7 +114,7 @@ def _vectors(images: Tensor) -> tuple[Tensor, Tensor]:
 def _candidates(
     vectors: Tensor, contrast: Tensor, test_vectors: Tensor, test_contrast: Tensor, threshold: float
 ) -> list[tuple[int, int]]:
-    """(row, place in the test batch) of every pair that may be near."""
+    """Return (row, index in the test batch) of every pair that may be near."""
     pairs: list[tuple[int, int]] = []
     if not len(vectors) or not len(test_vectors):
         return pairs
@@ -124,7 +129,7 @@ def _candidates(
 
 
 def _compare(image: Tensor, other: Tensor) -> tuple[float, float]:
-    """The distance of two images (3, S, S), and what their contrast allows it to be."""
+    """Return the distance of two images (3, S, S), and the largest that their contrast allows."""
     first, second = (pixels.double() - pixels.double().mean() for pixels in (image, other))
     contrast = max(float(pixels.square().mean().sqrt()) for pixels in (first, second))
     return float((first - second).square().mean().sqrt()), MAX_OF_CONTRAST * contrast

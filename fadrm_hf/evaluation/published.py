@@ -1,13 +1,13 @@
-"""Published numbers, to be printed beside measured ones: top-1 in percent, as the tables print them, and costs.
+"""Published numbers, to be printed next to measured ones: top-1 in percent, as the tables print them, and costs.
 
 FADRM is arXiv 2506.24125, in its camera-ready numbers, which are also those of its poster. In two places the arXiv
 version still has earlier ones, of 2x2 patches: Table 2 prints 50.0 for FADRM+ with ResNet-18, where Table 1 and the
-poster have 50.9; the abstract says 47.7 and 50.0 for 48.4 and 50.9. EDC is arXiv 2404.13733.
+poster have 50.9; the abstract has 47.7 and 50.0 for 48.4 and 50.9. EDC is arXiv 2404.13733.
 
-Tables 4 to 6 do not say of which patches they are; for ImageNet-1k their 47.7 and 50.0 are what Table 3 prints for
-2x2. Nor does Table 6 say how long students of CIFAR-100 were trained: its 61.5 at k = 3 is Table 1's 67.4.
+Tables 4 to 6 do not name their patches; for ImageNet-1k their 47.7 and 50.0 are what Table 3 prints for 2x2. Nor does
+Table 6 name the epochs of students of CIFAR-100: its 61.5 at k = 3 is Table 1's 67.4.
 
-Neither paper says of which epoch a number is; FADRM's released code keeps the best epoch on the test images, and no
+Neither paper names the epoch of a number; FADRM's released code keeps the best epoch on the test images, and no
 held-out images are mentioned by which its settings per cell (Tables 11-18) were chosen. Accuracies of a last epoch may
 therefore be lower for this reason alone.
 """
@@ -121,58 +121,15 @@ class Published:
     source: str
 
 
-def published_accuracies(dataset: str | None, student: str, ipc: int) -> dict[str, Published]:
-    """What papers report of a student trained on distilled images, by the method that distilled them.
-
-    Args:
-        dataset: Name of the source's preset, if it has one.
-        student: Short or full name.
-        ipc: Images per class.
-
-    Returns:
-        Nothing where no table has the cell.
-    """
-    architecture = find_architecture(student)
-    name = architecture.name if architecture else ""
-    if name in _RESNETS and (dataset, ipc) in _TABLE_1:
-        values = _TABLE_1[str(dataset), ipc].split()
-        first = _RESNETS.index(name) * len(_METHODS)
-        return _cells(_METHODS, values[first : first + len(_METHODS)], "FADRM, Table 1")
-    if dataset == "imagenet1k" and ipc == 10 and name in _TABLE_2:
-        return _cells(("rded", "edc", "cv_dd", "fadrm_plus"), _TABLE_2[name].split(), "FADRM, Table 2")
-    if dataset == "imagenet1k" and (name, ipc) in _EDC_TABLE_2:
-        return _cells(("rded", "edc"), _EDC_TABLE_2[name, ipc].split(), "EDC, Table 2")
-    return {}
-
-
-def published_bound(dataset: str | None, student: str) -> Published | None:
-    """What FADRM's Table 1 reports of a student trained on the whole dataset.
-
-    Args:
-        dataset: Name of the source's preset, if it has one.
-        student: Short or full name.
-    """
-    architecture = find_architecture(student)
-    if architecture is None or architecture.name not in _RESNETS or dataset not in _WHOLE:
-        return None
-    values = _cells(_RESNETS, _WHOLE[dataset].split(), "FADRM, Table 1")
-    return values[architecture.name]
-
-
-def _cells(names: tuple[str, ...], values: list[str], source: str) -> dict[str, Published]:
-    pairs = zip(names, values, strict=True)
-    return {name: Published(_fraction(value), source) for name, value in pairs if value != "-"}
-
-
 @dataclass(frozen=True)
-class Ablation:
+class PublishedAblation:
     """One configuration of Tables 2 (left) to 6; the student is a ResNet-18.
 
     Attributes:
         table: Paper and table.
         dataset: Name of the preset.
         method: Its name here.
-        changed: What the table varies, and the value it has here, by dotted name of a run's settings.
+        changed: The settings that the table varies, with their values here, by dotted name.
         accuracy: Top-1, a fraction.
         grid: Patches per row and column of the images that these numbers are of.
         ipc: Images per class.
@@ -193,23 +150,44 @@ class Ablation:
     gigabytes: float | None = None
 
 
-def published_ablations(table: str) -> list[Ablation]:
-    """The configurations of a table, in its order.
+def published_accuracies(dataset: str | None, student: str, ipc: int) -> dict[str, Published]:
+    """Return what papers report of a student trained on distilled images, by the method that distilled them.
 
-    Args:
-        table: "2" (left), "3", "4", "5" or "6".
+    `dataset` is the preset of the source, if it has one; `student` is a short or full name.
+
+    Returns:
+        Nothing where no table has the cell.
     """
+    architecture = find_architecture(student)
+    name = architecture.name if architecture else ""
+    if name in _RESNETS and (dataset, ipc) in _TABLE_1:
+        values = _TABLE_1[str(dataset), ipc].split()
+        first = _RESNETS.index(name) * len(_METHODS)
+        return _cells(_METHODS, values[first : first + len(_METHODS)], "FADRM, Table 1")
+    if dataset == "imagenet1k" and ipc == 10 and name in _TABLE_2:
+        return _cells(("rded", "edc", "cv_dd", "fadrm_plus"), _TABLE_2[name].split(), "FADRM, Table 2")
+    if dataset == "imagenet1k" and (name, ipc) in _EDC_TABLE_2:
+        return _cells(("rded", "edc"), _EDC_TABLE_2[name, ipc].split(), "EDC, Table 2")
+    return {}
+
+
+def published_whole_dataset(dataset: str | None, student: str) -> Published | None:
+    """Return what FADRM's Table 1 reports of a student trained on the whole dataset."""
+    architecture = find_architecture(student)
+    if architecture is None or architecture.name not in _RESNETS or dataset not in _WHOLE:
+        return None
+    return _cells(_RESNETS, _WHOLE[dataset].split(), "FADRM, Table 1")[architecture.name]
+
+
+def published_ablations(table: str) -> list[PublishedAblation]:
+    """Return the configurations of table "2" (left), "3", "4", "5" or "6", in its order."""
     return [each for each in _ABLATIONS if each.table == f"FADRM, Table {table}"]
 
 
-def find_ablation(method: str, dataset: str | None, ipc: int, changed: Mapping[str, Any]) -> Ablation | None:
-    """What the paper reports of some changed settings, of the same data if it can, else of others.
+def find_ablation(method: str, dataset: str | None, ipc: int, changed: Mapping[str, Any]) -> PublishedAblation | None:
+    """Return what the paper reports of some changed settings, of the same data if it can, else of others.
 
-    Args:
-        method: Its name.
-        dataset: Name of the source's preset, if it has one.
-        ipc: Images per class.
-        changed: Every setting that is looked at, with its value.
+    `changed` are all settings in question, with their values.
 
     Returns:
         `None` where no table varies these settings, or none to these values.
@@ -218,57 +196,66 @@ def find_ablation(method: str, dataset: str | None, ipc: int, changed: Mapping[s
     return min(same, key=lambda each: (each.dataset != dataset, abs(each.ipc - ipc)), default=None)
 
 
-def _costs_of_table_2() -> Iterator[Ablation]:
-    for method, values in _TABLE_2_COSTS.items():
-        seconds, gigabytes = map(float, values.split())
-        yield Ablation("FADRM, Table 2", "imagenet1k", method, {}, None, 1, seconds=seconds, gigabytes=gigabytes)
-
-
-def _patches_of_table_3() -> Iterator[Ablation]:
-    for grid, values in _TABLE_3.items():
-        cells = zip(itertools.product((10, 50), ("fadrm", "fadrm_plus")), values.split(), strict=True)
-        for (ipc, method), value in cells:
-            yield Ablation("FADRM, Table 3", "imagenet1k", method, {"patches.grid": grid}, _fraction(value), grid, ipc)
-
-
-def _precisions_of_table_4() -> Iterator[Ablation]:
-    for method, values in _TABLE_4.items():
-        numbers = values.split()
-        for precision, (value, milliseconds, gigabytes) in (("fp16", numbers[:3]), ("fp32", numbers[3:])):
-            yield Ablation(
-                "FADRM, Table 4", "imagenet1k", method, {"recover.precision": precision}, _fraction(value), 2,
-                milliseconds=float(milliseconds), gigabytes=float(gigabytes),
-            )  # fmt: skip
-
-
-def _components_of_table_5() -> Iterator[Ablation]:
-    off: dict[str, float] = {"num_residuals": 0, "alpha": 1.0}
-    lines = [({f"method.{name}": off[name]}, values) for name, values in _TABLE_5_COMPONENTS.items()]
-    lines += [({"method.alpha": alpha}, values) for alpha, values in _TABLE_5_ALPHA.items()]
-    for changed, values in lines:
-        numbers = values.split()
-        for method, (value, seconds) in (("fadrm", numbers[:2]), ("fadrm_plus", numbers[2:])):
-            yield Ablation(
-                "FADRM, Table 5", "imagenet1k", method, changed, _fraction(value), 2, seconds=float(seconds)
-            )
-
-
-def _segments_of_table_6() -> Iterator[Ablation]:
-    for dataset, values in _TABLE_6_K.items():
-        grid = 2 if dataset == "imagenet1k" else 1
-        for k, value in enumerate(values.split(), start=1):
-            yield Ablation("FADRM, Table 6", dataset, "fadrm", {"method.num_residuals": k}, _fraction(value), grid)
-    for size, values in _TABLE_6_SIZE.items():
-        value, seconds = values.split()
-        sizes = (size, _FULL_SIZE, size, _FULL_SIZE)
-        yield Ablation(
-            "FADRM, Table 6", "imagenet1k", "fadrm", {"method.sizes": sizes}, _fraction(value), 2,
-            seconds=float(seconds),
-        )  # fmt: skip
+def _cells(names: tuple[str, ...], values: list[str], source: str) -> dict[str, Published]:
+    pairs = zip(names, values, strict=True)
+    return {name: Published(_fraction(value), source) for name, value in pairs if value != "-"}
 
 
 def _fraction(percent: str) -> float:
     return round(float(percent) / 100, 4)
+
+
+def _ablation(table: str, method: str, changed: Mapping[str, Any], percent: str, **more: Any) -> PublishedAblation:
+    """Return a configuration of ImageNet-1k and 2x2 patches, if `more` does not say otherwise."""
+    others: dict[str, Any] = {"dataset": "imagenet1k", "grid": 2} | more
+    return PublishedAblation(
+        f"FADRM, Table {table}", method=method, changed=changed, accuracy=_fraction(percent), **others
+    )
+
+
+def _costs_of_table_2() -> Iterator[PublishedAblation]:
+    for method, values in _TABLE_2_COSTS.items():
+        seconds, gigabytes = map(float, values.split())
+        yield PublishedAblation(
+            "FADRM, Table 2", "imagenet1k", method, {}, None, 1, seconds=seconds, gigabytes=gigabytes
+        )
+
+
+def _patches_of_table_3() -> Iterator[PublishedAblation]:
+    for grid, values in _TABLE_3.items():
+        cells = zip(itertools.product((10, 50), ("fadrm", "fadrm_plus")), values.split(), strict=True)
+        for (ipc, method), value in cells:
+            yield _ablation("3", method, {"patches.grid": grid}, value, grid=grid, ipc=ipc)
+
+
+def _precisions_of_table_4() -> Iterator[PublishedAblation]:
+    for method, values in _TABLE_4.items():
+        numbers = values.split()
+        for precision, (value, *costs) in (("fp16", numbers[:3]), ("fp32", numbers[3:])):
+            milliseconds, gigabytes = map(float, costs)
+            changed = {"recover.precision": precision}
+            yield _ablation("4", method, changed, value, milliseconds=milliseconds, gigabytes=gigabytes)
+
+
+def _components_of_table_5() -> Iterator[PublishedAblation]:
+    off: dict[str, float] = {"num_residuals": 0, "alpha": 1.0}
+    rows = [({f"method.{name}": off[name]}, values) for name, values in _TABLE_5_COMPONENTS.items()]
+    rows += [({"method.alpha": alpha}, values) for alpha, values in _TABLE_5_ALPHA.items()]
+    for changed, values in rows:
+        numbers = values.split()
+        for method, (value, seconds) in (("fadrm", numbers[:2]), ("fadrm_plus", numbers[2:])):
+            yield _ablation("5", method, changed, value, seconds=float(seconds))
+
+
+def _segments_of_table_6() -> Iterator[PublishedAblation]:
+    for dataset, values in _TABLE_6_K.items():
+        grid = 2 if dataset == "imagenet1k" else 1
+        for k, value in enumerate(values.split(), start=1):
+            yield _ablation("6", "fadrm", {"method.num_residuals": k}, value, dataset=dataset, grid=grid)
+    for size, values in _TABLE_6_SIZE.items():
+        value, seconds = values.split()
+        sizes = (size, _FULL_SIZE, size, _FULL_SIZE)
+        yield _ablation("6", "fadrm", {"method.sizes": sizes}, value, seconds=float(seconds))
 
 
 _ABLATIONS = (

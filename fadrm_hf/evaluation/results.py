@@ -1,6 +1,6 @@
 """Evaluations on file: one JSON file each, filed with the artifact, from which the card's numbers come.
 
-Those of an artifact on the Hub lie in a folder of their own, for its copy on this machine is a cache.
+Those of an artifact on the Hub are in a folder of their own, for its copy on this machine is a cache.
 """
 
 import hashlib
@@ -13,23 +13,24 @@ from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import read_manifest, refresh_files
 from fadrm_hf.config import StudentConfig
 from fadrm_hf.errors import RunFolderError
+from fadrm_hf.evaluation.measured_tables import counted
 from fadrm_hf.evaluation.scorecard import renewed
 from fadrm_hf.hub.repository import pinned_repository
-from fadrm_hf.report.card.results import ANALYSIS_NAME, Result, read_results, result_files
-from fadrm_hf.report.card.scores import SCORES_NAME, Scores, read_scores
+from fadrm_hf.report.card.results import Result, read_results
+from fadrm_hf.report.card.scores import Scores, read_scores
 from fadrm_hf.report.card.writing import write_card
 from fadrm_hf.report.gallery.writing import refresh_gallery
 from fadrm_hf.runtime.files import read_json, write_json
-from fadrm_hf.runtime.run_folder import MANIFEST, RESULTS, RunFolder, WorkFolder, require_place
+from fadrm_hf.runtime.run_folder import RunFolder, WorkFolder, require_place
 
 
 @dataclass(frozen=True)
 class ResultFolder:
-    """Where evaluations of an artifact are filed, and where the work of making them lies.
+    """The folder of an artifact's evaluations, and of the work of making them.
 
     Attributes:
         location: The artifact.
-        folder: Results go to `results/` in it; the work lies beside it.
+        folder: Results go to `results/` in it; unfinished work is next to it.
     """
 
     location: Location
@@ -44,12 +45,12 @@ class ResultFolder:
         """File an evaluation; one of the same kind that was there before is replaced, but not a number by a trial.
 
         Args:
-            result: What `train_students` returned, with the command that made it. Of an artifact on the Hub it is
+            result: What `train_students` returned, with the command that made it. That of an artifact on the Hub is
                 filed with the repository and the commit.
 
         Returns:
-            The result's file. It is in the work folder if it was made by other settings than the artifact's own, by
-            which the one on file was.
+            The result's file. It is in the work folder if it was made by other settings than the artifact's own, and
+            the one on file by these.
         """
         folder, name = self.folder, result_name(result)
         if self._is_trial(result):
@@ -60,32 +61,31 @@ class ResultFolder:
         write_json(path, result | self._origin)
         return path
 
+    def add_scores(self, scores: Scores) -> Path:
+        """File the scores, in place of those that were there."""
+        return self._put(RunFolder(self.folder).scores, scores.as_plain())
+
+    def add_analysis(self, analysis: dict[str, Any]) -> Path:
+        """File what was measured of the theorems (`fadrm_hf.evaluation.analysis`), in place of what was there."""
+        return self._put(RunFolder(self.folder).analysis, analysis)
+
     def find(self, known: Result) -> Path | None:
-        """The evaluation of this very artifact that is filed here already; see `find_result`."""
+        """Return the evaluation of this very artifact that is filed here already; see `find_result`."""
         known = known | self._origin
         return find_result(self.folder, known) or find_result(self.work.path, known)
 
     def _is_trial(self, result: Result) -> bool:
-        """Whether a result would take the place of one that was made by the artifact's own settings, and was not."""
-        held = read_json(RunFolder(self.folder).result(result_name(result)))
+        """Return whether a result would replace one by the artifact's own settings, and was made by others."""
+        on_file = read_json(RunFolder(self.folder).result(result_name(result)))
         own = asdict(self.location.manifest.settings("student", StudentConfig))
-        return held is not None and _keeps_to(held, own) and not _keeps_to(result, own)
+        return on_file is not None and _keeps_to(on_file, own) and not _keeps_to(result, own)
 
     @property
     def _origin(self) -> Result:
         name = pinned_repository(self.location)
         return {"artifact": {"repository": name.id, "revision": name.revision}} if name else {}
 
-    def add_scores(self, scores: Scores) -> Path:
-        """File the scores, in place of those that were there."""
-        return self._put(SCORES_NAME, scores.as_plain())
-
-    def add_analysis(self, analysis: dict[str, Any]) -> Path:
-        """File what was measured of the theorems (`fadrm_hf.evaluation.analysis`), in place of what was there."""
-        return self._put(ANALYSIS_NAME, analysis)
-
-    def _put(self, name: str, document: dict[str, Any]) -> Path:
-        path = self.folder / RESULTS / name
+    def _put(self, path: Path, document: dict[str, Any]) -> Path:
         write_json(path, document)
         if self.folder == self.location.folder:
             _bring_up_to_date(self.folder)
@@ -93,7 +93,7 @@ class ResultFolder:
 
 
 def result_folder(location: Location, output: str | None = None) -> ResultFolder:
-    """The folder for an artifact's evaluations.
+    """Return the folder for an artifact's evaluations.
 
     Args:
         location: The artifact.
@@ -103,14 +103,14 @@ def result_folder(location: Location, output: str | None = None) -> ResultFolder
         RunFolderError: If nothing can be written there, or it holds another artifact.
     """
     name = pinned_repository(location)
-    own = location.folder if name is None else Path("runs") / name.id.replace("/", "--")
-    folder = Path(output) if output else own
+    default = location.folder if name is None else Path("runs") / name.id.replace("/", "--")
+    folder = Path(output) if output else default
     folder = location.folder if folder.resolve() == location.folder.resolve() else folder
     require_place(folder)
-    if folder != location.folder and (folder / MANIFEST).exists():
+    if folder != location.folder and RunFolder(folder).is_finished:
         raise RunFolderError(
-            f"{folder} holds an artifact of its own, where results of {location.name} have no place; set --output to"
-            " another folder"
+            f"{folder} is another artifact, expected a folder for the results of {location.name}; set --output to "
+            "another folder"
         )
     return ResultFolder(location, folder)
 
@@ -134,41 +134,57 @@ def record_result(folder: Path, result: Result) -> Path:
     return path
 
 
-def _bring_up_to_date(folder: Path) -> None:
-    """The card, the gallery, and the manifest, which knows the hash of everything in `results/`."""
-    manifest = read_manifest(folder)
-    write_card(folder, manifest)
-    refresh_gallery(folder, manifest)
-    refresh_files(folder)
-
-
 def find_result(folder: Path, known: Result) -> Path | None:
-    """The evaluation on file that began like this one, so that it need not be made again.
+    """Return the evaluation on file that began like this one, so that it need not be made again.
 
     Args:
-        folder: Whose `results/` is looked into.
-        known: What is known of an evaluation before students are trained (`known_of_result`).
+        folder: The folder with `results/`.
+        known: What is known of an evaluation before students are trained (`result_header`).
 
     Returns:
         Its file; `None` where there is none. Results that others have sent do not count.
     """
     wanted = _as_recorded(known)
-    for path, result in zip(result_files(folder), read_results(folder), strict=True):
+    for path, result in zip(RunFolder(folder).results(), read_results(folder), strict=True):
         began = _as_recorded({name: result.get(name) for name in known})
         if not result.get("contributed") and began == wanted:
             return path
     return None
 
 
+def result_name(result: Result) -> str:
+    """Return the name that tells an artifact's evaluations apart: images, labels, protocol, student."""
+    return "-".join((result["images"], result["labels"], result["protocol"], result["student"].replace("/", "_")))
+
+
+def describe_result(result: Result) -> str:
+    """Describe accuracies of the last epoch in one line, and the best epoch called what it is."""
+    top1, top5, best = (result[name] for name in ("top1", "top5", "best_epoch_top1"))
+    chosen = f"; best epoch, chosen on the test images: {best['mean']:.1%}" if best else ""
+    return (
+        f"{result['student']}, {result['labels']} labels, {result['epochs']} epochs: "
+        f"top-1 {top1['mean']:.1%} ± {top1['std']:.1%}, top-5 {top5['mean']:.1%} ± {top5['std']:.1%} "
+        f"(last epoch, {counted(result['num_seeds'], 'seed')}){chosen}"
+    )
+
+
+def _bring_up_to_date(folder: Path) -> None:
+    """Renew the card, the gallery, and the manifest, which has the hash of everything in `results/`."""
+    manifest = read_manifest(folder)
+    write_card(folder, manifest)
+    refresh_gallery(folder, manifest)
+    refresh_files(folder)
+
+
 def _as_recorded(known: Result) -> Result:
-    """What decides a result, as JSON gives it back; settings that are younger than the result have their defaults."""
+    """Return what decides a result, as JSON gives it back; settings younger than the result have their defaults."""
     settings = asdict(StudentConfig()) | (known["settings"] or {})
     decisive = {name: value for name, value in settings.items() if name != "num_workers"}
     return json.loads(json.dumps(known | {"settings": decisive}))
 
 
 def _keeps_to(result: Result, own: dict[str, Any]) -> bool:
-    """Whether a result was made by these settings, whatever the labels and with no fewer seeds."""
+    """Return whether a result was made by these settings, whatever the labels and with no fewer seeds."""
     free = {"labels": None, "num_seeds": None}
     made = result.get("settings") or {}
     same = _as_recorded({"settings": made | free}) == _as_recorded({"settings": own | free})
@@ -178,25 +194,3 @@ def _keeps_to(result: Result, own: dict[str, Any]) -> bool:
 def _digest(result: Result) -> str:
     text = json.dumps(_as_recorded({"settings": result["settings"]}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def result_name(result: Result) -> str:
-    """What tells two evaluations of an artifact apart: images, labels, protocol, student."""
-    parts = (result["images"], result["labels"], result["protocol"], result["student"].replace("/", "_"))
-    return "-".join(parts)
-
-
-def describe_result(result: Result) -> str:
-    """One line: accuracies of the last epoch, and the best epoch called what it is."""
-    top1, top5, best = (result[name] for name in ("top1", "top5", "best_epoch_top1"))
-    chosen = f"; best epoch, chosen on the test images: {best['mean']:.1%}" if best else ""
-    return (
-        f"{result['student']}, {result['labels']} labels, {result['epochs']} epochs: "
-        f"top-1 {top1['mean']:.1%} ± {top1['std']:.1%}, top-5 {top5['mean']:.1%} ± {top5['std']:.1%} "
-        f"(last epoch, {count_seeds(result['num_seeds'])}){chosen}"
-    )
-
-
-def count_seeds(number: int) -> str:
-    """`1 seed`, `3 seeds`."""
-    return f"{number} seed{'s' if number > 1 else ''}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fadrm_hf.evaluation.evidence import read_document, read_measurements
+from fadrm_hf.evaluation.measured_tables import images_per_class
 from fadrm_hf.methods import title_of
 from fadrm_hf.methods.random_real import RandomReal
 from fadrm_hf.report.card.scores import SCORES_NAME, complete_points, read_scores_file
@@ -19,7 +20,8 @@ from fadrm_hf.report.pictures.accuracy import draw_comparison
 from fadrm_hf.report.pictures.curves import Series, StoredLabels, draw_images_per_class, draw_label_bytes
 from fadrm_hf.report.pictures.images import draw_information
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # of a table of `compare`
+Line = dict[int, Row]  # by images per class
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,11 @@ class Picture:
     """A picture of the page.
 
     Attributes:
-        file: Where it lies, from the folder of results.
+        file: Its file, from the folder of results.
         title: Of its section.
-        shows: What is to be seen, for those who do not see it.
+        shows: A description for those who do not see it.
         sources: The files of results that it is drawn from.
-        draw: Gives the file's bytes.
+        draw: Returns the file's bytes.
     """
 
     file: str
@@ -57,23 +59,18 @@ class Setup:
     student: str
     teacher: str
 
-
-@dataclass(frozen=True)
-class Reached:
-    """What one method reached at one number of images per class, and the file that says so."""
-
-    setup: Setup
-    ipc: int
-    row: Row
-    file: str
+    @property
+    def name(self) -> str:
+        """What files call it."""
+        return re.sub(r"[^\w.]+", "-", f"{self.source}-{self.protocol}-{self.student}")
 
 
 def find_pictures(folder: Path) -> list[Picture]:
-    """Every picture that the files of a folder of results have the numbers for.
+    """Return every picture that the files of a folder of results have the numbers for.
 
     Args:
-        folder: As of `read_measurements`; tables of `compare` and of the benchmark of label codecs lie in it, and
-            copies of run folders with their scores.
+        folder: As of `read_measurements`, with tables of `compare` and of the benchmark of label codecs, and copies of
+            run folders with their scores.
 
     Raises:
         ArtifactError: If a file is damaged.
@@ -87,12 +84,11 @@ def find_pictures(folder: Path) -> list[Picture]:
 
 
 def _comparisons(folder: Path) -> Iterator[Picture]:
-    """Each table of `compare` as it draws it itself."""
+    """Yield each table of `compare` as it draws it itself."""
     for path, document in _tables(folder):
         rows = _finished(document)
         if rows:
-            source, count = document["source"], document["ipc"]
-            where = f"{source}, {count} image{'s' if count > 1 else ''} per class, under {_protocol(rows[0])}"
+            where = f"{document['source']}, {images_per_class(document['ipc'])}, under {_protocol(rows[0])}"
             best = max(rows, key=lambda row: row["top1_mean"])
             shows = f"Top-1 accuracy of {len(rows)} methods on {where}, and the same against seconds of distillation; "
             shows += f"the most is {100 * best['top1_mean']:.1f} %, of {best['title']}"
@@ -101,44 +97,45 @@ def _comparisons(folder: Path) -> Iterator[Picture]:
 
 
 def _along_images_per_class(folder: Path) -> Iterator[Picture]:
-    """A picture of each setup under which a method was measured at more than one number of images per class."""
-    by_setup: dict[Setup, list[Reached]] = {}
-    for each in _reached(folder):
-        by_setup.setdefault(each.setup, []).append(each)
-    by_method = {setup: _lines(found) for setup, found in by_setup.items()}
+    """Yield a picture of each setup under which a method was measured at more than one number of images per class."""
+    by_setup: dict[Setup, list[Row]] = {}
+    for path, document in _tables(folder):
+        for row in _finished(document):
+            teacher = row["teacher_records"][0]["sha256"] if row["teacher_records"] else ""
+            setup = Setup(document["source"], _protocol(row), row["student"], teacher)
+            by_setup.setdefault(setup, []).append(row | {"ipc": document["ipc"], "file": path.name})
+    by_method = {setup: _lines(rows) for setup, rows in by_setup.items()}
     shown = {setup: lines for setup, lines in by_method.items() if any(len(line) > 1 for line in lines.values())}
-    names = Counter(_name(setup) for setup in shown)
+    names = Counter(setup.name for setup in shown)
     for setup, lines in shown.items():
         series = _series(lines)
         where = f"{setup.source}, student {setup.student}, under {setup.protocol}"
         counts = sorted({ipc for each in series for ipc, _, _ in each.points})
         shows = f"Top-1 accuracy against images per class ({', '.join(map(str, counts))}) on {where}: "
         shows += ", ".join(each.title for each in series)
-        name = _name(setup) if names[_name(setup)] == 1 else f"{_name(setup)}-{setup.teacher[:8]}"
-        files = tuple(sorted({each.file for line in lines.values() for each in line.values()}))
-        draw = partial(draw_images_per_class, series, _bounds(folder, setup))
-        yield Picture(
-            f"images-per-class-{name}.png", f"Accuracy against images per class: {where}", shows, files, draw
-        )
+        name = setup.name if names[setup.name] == 1 else f"{setup.name}-{setup.teacher[:8]}"
+        sources = tuple(sorted({row["file"] for line in lines.values() for row in line.values()}))
+        draw = partial(draw_images_per_class, series, _whole_dataset(folder, setup))
+        title = f"Accuracy against images per class: {where}"
+        yield Picture(f"images-per-class-{name}.png", title, shows, sources, draw)
 
 
 def _label_bytes(folder: Path) -> Iterator[Picture]:
-    """What the benchmark of label codecs has measured."""
+    """Yield the measurements of the benchmark of label codecs."""
     for path in sorted(folder.glob("bench-label-codecs-*.json")):
         document = read_document(path)
         codecs = document["codecs"]
-        whole = max(each["stored_epochs"] for each in codecs.values())
-        stored = [_stored(name, each, whole) for name, each in codecs.items()]
+        all_epochs = max(each["stored_epochs"] for each in codecs.values())
+        stored = [_stored(name, each, all_epochs) for name, each in codecs.items()]
         shows = f"Top-1 accuracy against the bytes of the soft labels of {document['artifact']}, stored in "
         shows += f"{len(stored)} ways; empty marks are of one seed"
         title = f"Accuracy against bytes of soft labels: {document['artifact']}"
-        yield Picture(
-            f"{path.stem.removeprefix('bench-')}.png", title, shows, (path.name,), partial(draw_label_bytes, stored)
-        )
+        name = f"{path.stem.removeprefix('bench-')}.png"
+        yield Picture(name, title, shows, (path.name,), partial(draw_label_bytes, stored))
 
 
 def _information(folder: Path) -> Iterator[Picture]:
-    """Runs whose snapshots were scored; of start and end alone there is no picture."""
+    """Yield runs with scored snapshots; of start and end alone there is no picture."""
     for path in sorted(folder.glob(f"*/{SCORES_NAME}")):
         looks = complete_points(read_scores_file(path))
         if len(looks) > 2:
@@ -146,12 +143,12 @@ def _information(folder: Path) -> Iterator[Picture]:
             shows = f"Entropy of pixels and of features of {name} along {looks[-1]['iteration']:.0f} iterations"
             file, source = f"{name}/information.png", path.relative_to(folder).as_posix()
             title = f"Information along the recovery: {name}"
-            yield Picture(file, title, f"{shows}, with jumps where real patches are mixed in", (source,),
-                          partial(draw_information, looks))  # fmt: skip
+            shows += ", with jumps where real patches are mixed in"
+            yield Picture(file, title, shows, (source,), partial(draw_information, looks))
 
 
 def _tables(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """The tables of `compare`, with their files."""
+    """Return the tables of `compare`, with their files."""
     documents = [(path, read_document(path)) for path in sorted(folder.glob("*.json"))]
     return [(path, each) for path, each in documents if isinstance(each, dict) and {"methods", "ipc"} <= each.keys()]
 
@@ -164,56 +161,44 @@ def _protocol(row: Row) -> str:
     return str(row["result"]["protocol"])
 
 
-def _reached(folder: Path) -> Iterator[Reached]:
-    for path, document in _tables(folder):
-        for row in _finished(document):
-            teacher = row["teacher_records"][0]["sha256"] if row["teacher_records"] else ""
-            setup = Setup(document["source"], _protocol(row), row["student"], teacher)
-            yield Reached(setup, document["ipc"], row, path.name)
+def _lines(rows: Sequence[Row]) -> dict[str, Line]:
+    """Return the line of each method.
+
+    All of a line is labelled by the same teachers, since these are worth points by themselves: by those under which
+    the method was measured most often. Of two alike, the one of more seeds.
+    """
+    by_teachers: dict[str, dict[tuple[str, ...], Line]] = {row["method"]: {} for row in rows}
+    for row in sorted(rows, key=lambda row: row["num_seeds"]):
+        teachers = tuple(record["sha256"] for record in row["teacher_records"])
+        by_teachers[row["method"]].setdefault(teachers, {})[row["ipc"]] = row
+    return {method: max(lines.values(), key=len) for method, lines in by_teachers.items()}
 
 
-def _series(lines: Mapping[str, Mapping[int, Reached]]) -> list[Series]:
-    """The methods in the order of their tables."""
+def _series(lines: Mapping[str, Line]) -> list[Series]:
+    """Return the methods in the order of their tables."""
     return [
         Series(
             title_of(method),
-            [(ipc, each.row["top1_mean"], each.row["top1_std"]) for ipc, each in sorted(line.items())],
+            [(ipc, row["top1_mean"], row["top1_std"]) for ipc, row in sorted(line.items())],
             is_baseline=method == RandomReal.name,
         )
         for method, line in lines.items()
     ]
 
 
-def _lines(found: Sequence[Reached]) -> dict[str, dict[int, Reached]]:
-    """For each method what stands for it at each number of images per class.
-
-    All of a line is labelled by the same teachers, since these are worth points by themselves: by those under which
-    the method was measured most often. Of two alike, the one of more seeds.
-    """
-    by_teachers: dict[str, dict[tuple[str, ...], dict[int, Reached]]] = {each.row["method"]: {} for each in found}
-    for each in sorted(found, key=lambda each: each.row["num_seeds"]):
-        teachers = tuple(record["sha256"] for record in each.row["teacher_records"])
-        by_teachers[each.row["method"]].setdefault(teachers, {})[each.ipc] = each
-    return {method: max(lines.values(), key=len) for method, lines in by_teachers.items()}
-
-
-def _bounds(folder: Path, setup: Setup) -> list[tuple[str, float, float]]:
-    """What the same student reaches on the whole of the same source, where that is on file."""
-    for found in read_measurements(folder):
-        result = found.result
-        if (result["images"], found.source.title, result["student"]) == ("whole", setup.source, setup.student):
+def _whole_dataset(folder: Path, setup: Setup) -> list[tuple[str, float, float]]:
+    """Return the accuracy of the same student on the whole of the same source, where that is on file."""
+    for each in read_measurements(folder):
+        result = each.result
+        if (result["images"], each.source.title, result["student"]) == ("whole", setup.source, setup.student):
             return [("whole dataset", result["top1"]["mean"], result["top1"]["std"])]
     return []
 
 
-def _stored(name: str, measured: dict[str, Any], whole: int) -> StoredLabels:
+def _stored(name: str, measured: dict[str, Any], all_epochs: int) -> StoredLabels:
     codec, _, _ = name.partition(":")
     epochs, top1 = measured["stored_epochs"], measured["top1"]
-    is_whole = epochs == whole
+    is_whole = epochs == all_epochs
     std = top1["std"] if len(top1["values"]) > 1 else None
     title = codec if is_whole else f"{codec}, {epochs} epochs"
     return StoredLabels(title, measured["bytes"], top1["mean"], std, is_whole)
-
-
-def _name(setup: Setup) -> str:
-    return re.sub(r"[^\w.]+", "-", f"{setup.source}-{setup.protocol}-{setup.student}")

@@ -1,4 +1,4 @@
-"""The scores that compare students, from the evaluations on file with an artifact; which command makes one that lacks.
+"""The scores that compare students, from the evaluations on file with an artifact; the commands that make the others.
 
 Compared are students of one architecture: those of the artifact, and of random real images, by the artifact's own
 protocol; those of the whole dataset by the recipe that teachers are trained by. Numbers that others sent do not count.
@@ -24,8 +24,8 @@ UNAUGMENTED = "unaugmented"  # the protocol that shows whole images as they are
 
 
 @dataclass(frozen=True)
-class Contest:
-    """Which students are compared, and how much counts what.
+class Comparison:
+    """The students that are compared, and the weights of the scores.
 
     Attributes:
         student: Their architecture.
@@ -39,7 +39,7 @@ class Contest:
 
 
 @dataclass(frozen=True)
-class Row:
+class TrainingData:
     """What students were trained on.
 
     Attributes:
@@ -53,42 +53,52 @@ class Row:
     augmented: bool = True
 
 
-_OWN, _OWN_HARD, _OWN_PLAIN = Row("own", "soft"), Row("own", "hard"), Row("own", "soft", False)
-_RANDOM, _RANDOM_HARD = Row("random_real", "soft"), Row("random_real", "hard")
-_RANDOM_PLAIN, _WHOLE = Row("random_real", "soft", False), Row("whole", "hard")
+_OWN, _OWN_HARD = TrainingData("own", "soft"), TrainingData("own", "hard")
+_RANDOM, _RANDOM_HARD = TrainingData("random_real", "soft"), TrainingData("random_real", "hard")
+_OWN_PLAIN, _RANDOM_PLAIN = replace(_OWN, augmented=False), replace(_RANDOM, augmented=False)
+_WHOLE = TrainingData("whole", "hard")
+
+Formula = Callable[..., Score]
+
+# The command that trains students on such data.
+_REMEDIES: Mapping[TrainingData, str] = {
+    _OWN: "fadrm-hf train-student ARTIFACT",
+    _OWN_HARD: "fadrm-hf train-student ARTIFACT --labels hard",
+    _OWN_PLAIN: f"fadrm-hf train-student ARTIFACT --name {UNAUGMENTED}",
+    _RANDOM: "fadrm-hf baselines ARTIFACT --rows '[random_real]'",
+    _RANDOM_HARD: "fadrm-hf baselines ARTIFACT --rows '[random_real]'",
+    _RANDOM_PLAIN: f"fadrm-hf baselines ARTIFACT --rows '[random_real]' --protocol {UNAUGMENTED}",
+    _WHOLE: "fadrm-hf baselines ARTIFACT --rows '[whole]'",
+}
 
 
 def accuracy_scores(
-    results: Sequence[Result], manifest: Manifest, contest: Contest
+    results: Sequence[Result], manifest: Manifest, comparison: Comparison
 ) -> tuple[dict[str, Score], dict[str, str]]:
-    """Every score that the evaluations give, and the names of the others with the commands that are missing.
-
-    Args:
-        results: All evaluations of the artifact.
-        manifest: The artifact's.
-        contest: Which students are compared.
+    """Return every score that the evaluations give, and the names of the others with the commands that are missing.
 
     Raises:
         ScoreError: If a weight is no fraction.
     """
-    found = {row: _find(row, results, manifest, contest.student) for row in _REMEDIES}
+    accuracies = {data: _accuracy(data, results, manifest, comparison.student) for data in _REMEDIES}
     scores, missing = {}, {}
-    for name, (rows, formula) in _formulas(contest).items():
-        if manifest.method == "random_real" and any(row.images == "random_real" for row in rows):
+    for name, (needed, formula) in _formulas(comparison).items():
+        if manifest.method == "random_real" and any(data.images == "random_real" for data in needed):
             continue
-        tops = [found[row] for row in rows]
-        if None not in tops:
-            scores[name] = formula(*(top for top in tops if top is not None))
+        known = [accuracy for data in needed if (accuracy := accuracies[data]) is not None]
+        if len(known) == len(needed):
+            scores[name] = formula(*known)
         else:
-            missing[name] = _remedy([row for row in rows if found[row] is None], manifest, contest.student)
+            lacking = [data for data in needed if accuracies[data] is None]
+            missing[name] = _remedy(lacking, manifest, comparison.student)
     return scores, missing
 
 
 def renewed(scores: Scores, results: Sequence[Result], manifest: Manifest) -> Scores:
-    """The scores on file after an evaluation was added; what was measured on images stays."""
+    """Return the scores on file after an evaluation was added; what was measured on images stays."""
     settings = scores.settings
-    contest = Contest(settings["student"], settings["label_weight"], settings["augmentation_weight"])
-    fresh, missing = accuracy_scores(results, manifest, contest)
+    comparison = Comparison(settings["student"], settings["label_weight"], settings["augmentation_weight"])
+    fresh, missing = accuracy_scores(results, manifest, comparison)
     names = fresh.keys() | missing.keys()
     return replace(
         scores,
@@ -97,20 +107,17 @@ def renewed(scores: Scores, results: Sequence[Result], manifest: Manifest) -> Sc
     )
 
 
-Formula = Callable[..., Score]
-
-
-def _formulas(contest: Contest) -> dict[str, tuple[tuple[Row, ...], Formula]]:
-    """What each score needs, and what it makes of their accuracies."""
+def _formulas(comparison: Comparison) -> dict[str, tuple[tuple[TrainingData, ...], Formula]]:
+    """Return the data that each score needs, and its formula of the accuracies on these."""
 
     def robust_to_labels(own: Score, random: Score, whole: Score, hard: Score) -> Score:
         ior, hlr = improvement_over_random(own.value, random.value), hard_label_recovery(whole.value, hard.value)
-        return Score(label_robust_score(ior, hlr, contest.label_weight))
+        return Score(label_robust_score(ior, hlr, comparison.label_weight))
 
     def robust_to_augmentation(own: Score, random: Score, plain: Score, random_plain: Score) -> Score:
         augmented = improvement_over_random(own.value, random.value)
         unaugmented = improvement_over_random(plain.value, random_plain.value)
-        return Score(augmentation_robust_score(augmented, unaugmented, contest.augmentation_weight))
+        return Score(augmentation_robust_score(augmented, unaugmented, comparison.augmentation_weight))
 
     return {
         "hard_label_accuracy": ((_OWN_HARD,), lambda hard: hard),
@@ -123,7 +130,7 @@ def _formulas(contest: Contest) -> dict[str, tuple[tuple[Row, ...], Formula]]:
 
 
 def _difference(function: Callable[[float, float], float]) -> Formula:
-    """A difference of two accuracies, with the deviation of independent seeds; with none where one has one seed."""
+    """Return a difference of accuracies with the deviation of independent seeds; with none where one has one seed."""
 
     def of(first: Score, second: Score) -> Score:
         stds = [score.std for score in (first, second) if score.std is not None]
@@ -132,40 +139,28 @@ def _difference(function: Callable[[float, float], float]) -> Formula:
     return of
 
 
-def _find(row: Row, results: Sequence[Result], manifest: Manifest, student: str) -> Score | None:
-    """The top-1 accuracy of the students of a row, if they were trained."""
+def _accuracy(data: TrainingData, results: Sequence[Result], manifest: Manifest, student: str) -> Score | None:
+    """Return the top-1 accuracy of the students that were trained on such data, if any were."""
     own = "random_real" if manifest.method == "random_real" else "distilled"
-    wanted = (own if row.images == "own" else row.images, row.labels, student)
+    wanted = (own if data.images == "own" else data.images, data.labels, student)
     protocol = manifest.settings("student", StudentConfig).name
     for result in results:
         kind = (result["images"], result["labels"], result["student"])
-        fits = not row.augmented if _is_unaugmented(result) else row.augmented and result["protocol"] == protocol
-        if kind == wanted and not result.get("contributed") and (fits or row.images == "whole"):
+        fits = not data.augmented if _is_unaugmented(result) else data.augmented and result["protocol"] == protocol
+        if kind == wanted and not result.get("contributed") and (fits or data.images == "whole"):
             std = float(result["top1"]["std"]) if result["num_seeds"] > 1 else None
             return Score(float(result["top1"]["mean"]), std)
     return None
 
 
 def _is_unaugmented(result: Result) -> bool:
-    """Whether its students saw every image whole, unmixed and never mirrored."""
+    """Return whether its students saw every image whole, unmixed and never mirrored."""
     views = (result.get("settings") or {}).get("relabel") or {}
     whole = list(views.get("crop_area", ())) == [1.0, 1.0] and views.get("flip_probability") == 0.0
     return whole and views.get("cutmix") is False
 
 
-# The command that makes a row of results.
-_REMEDIES: Mapping[Row, str] = {
-    _OWN: "fadrm-hf train-student ARTIFACT",
-    _OWN_HARD: "fadrm-hf train-student ARTIFACT --labels hard",
-    _OWN_PLAIN: f"fadrm-hf train-student ARTIFACT --name {UNAUGMENTED}",
-    _RANDOM: "fadrm-hf baselines ARTIFACT --rows '[random_real]'",
-    _RANDOM_HARD: "fadrm-hf baselines ARTIFACT --rows '[random_real]'",
-    _RANDOM_PLAIN: f"fadrm-hf baselines ARTIFACT --rows '[random_real]' --protocol {UNAUGMENTED}",
-    _WHOLE: "fadrm-hf baselines ARTIFACT --rows '[whole]'",
-}
-
-
-def _remedy(rows: Sequence[Row], manifest: Manifest, student: str) -> str:
+def _remedy(lacking: Sequence[TrainingData], manifest: Manifest, student: str) -> str:
     own = manifest.settings("student", StudentConfig).student
     option = "" if student == own else f" --student {student}"
-    return "; ".join(dict.fromkeys(f"{_REMEDIES[row]}{option}" for row in rows))
+    return "; ".join(dict.fromkeys(f"{_REMEDIES[data]}{option}" for data in lacking))

@@ -1,4 +1,4 @@
-"""What an accuracy is worth, and what images hold. Fractions; percentages are for printing.
+"""Scores of accuracies and of images. Accuracies are fractions; percentages are for printing.
 
 HLR, IOR, LRS and ARS are DD-Ranking's (arXiv 2505.13300), on fractions, so that LRS and ARS stay within [0, 1].
 
@@ -23,17 +23,17 @@ _LUMA = (19595, 38470, 7471)  # 0.299, 0.587 and 0.114 (ITU-R 601) times 2^16, a
 
 
 def hard_label_recovery(whole_hard: float, distilled_hard: float) -> float:
-    """HLR: what hard labels on the distilled set lose against hard labels on the whole one; less is better."""
+    """Return HLR: the loss of hard labels on the distilled set against the whole one; less is better."""
     return whole_hard - distilled_hard
 
 
 def improvement_over_random(distilled: float, random: float) -> float:
-    """IOR: what the distilled images gain over random ones under the same labels; more is better."""
+    """Return IOR: the gain of distilled images over random ones under the same labels; more is better."""
     return distilled - random
 
 
 def label_robust_score(ior: float, hlr: float, weight: float = 0.5) -> float:
-    """LRS = (exp(a) - exp(-1)) / (exp(1) - exp(-1)) with a = w IOR - (1 - w) HLR.
+    """Return LRS = (exp(a) - exp(-1)) / (exp(1) - exp(-1)) with a = w IOR - (1 - w) HLR.
 
     Args:
         ior: Improvement over random.
@@ -48,7 +48,7 @@ def label_robust_score(ior: float, hlr: float, weight: float = 0.5) -> float:
 
 
 def augmentation_robust_score(augmented: float, unaugmented: float, weight: float = 0.5) -> float:
-    """ARS = (exp(b) - exp(-1)) / (exp(1) - exp(-1)) with b = g D + (1 - g) D'; more is better.
+    """Return ARS = (exp(b) - exp(-1)) / (exp(1) - exp(-1)) with b = g D + (1 - g) D'; more is better.
 
     Args:
         augmented: D, the improvement over random where both sets are augmented.
@@ -63,7 +63,7 @@ def augmentation_robust_score(augmented: float, unaugmented: float, weight: floa
 
 
 def compression_ratio(source: float, distilled: float) -> float:
-    """How many times as large the source is, in images or in bytes; more is better.
+    """Return the size of the source as a multiple of the distilled set, in images or bytes; more is better.
 
     Args:
         source: Number, or encoded bytes, of the source's training images.
@@ -78,7 +78,7 @@ def compression_ratio(source: float, distilled: float) -> float:
 
 
 def pixel_entropy(images: Tensor, bins: int = 256) -> Tensor:
-    """Shannon entropy of each image's grey levels in bits, from 0 to log2(bins) (our reading of Fig. 3, right).
+    """Return the Shannon entropy of each image's grey levels in bits, 0 to log2(bins) (our reading of Fig. 3, right).
 
     Of the histogram of the luma (ITU-R 601, rounded as Pillow does), in equal bins over 0 to 255, never over the
     image's own range. 10 bins give the scale of the paper's figure.
@@ -102,7 +102,7 @@ def pixel_entropy(images: Tensor, bins: int = 256) -> Tensor:
 
 
 def feature_entropy(features: Tensor) -> Tensor:
-    """Shannon entropy of how an image's activation is spread over features, in bits, from 0 to log2(D).
+    """Return the Shannon entropy of an image's activation over its features, in bits, from 0 to log2(D).
 
     Our reading of Fig. 3, left: p_i = |f_i| / sum |f|, of the features that the classifier of a network sees. An image
     without any activation has entropy 0.
@@ -120,7 +120,7 @@ def feature_entropy(features: Tensor) -> Tensor:
 
 
 def cosine_distance(features: Tensor, labels: Tensor) -> float:
-    """Mean of 1 - cos over all pairs of images of a class, then over classes; more is more diverse, 0 is copies.
+    """Return the mean of 1 - cos over pairs of a class, then over classes; more is more diverse, 0 is copies.
 
     Args:
         features: (N, D); a vector of zeros is at distance 1 from every other.
@@ -137,7 +137,7 @@ def cosine_distance(features: Tensor, labels: Tensor) -> float:
 
 
 def effective_number(features: Tensor, labels: Tensor) -> float:
-    """How many different images a class seems to have: the Vendi score (arXiv 2210.02410), 1 to n; more is better.
+    """Return the Vendi score (arXiv 2210.02410): the images that a class seems to have, 1 to n; more is better.
 
     The exponential of the entropy of the eigenvalues of K / n, where K holds the cosines of the n images of a class;
     the mean over classes.
@@ -157,12 +157,12 @@ def effective_number(features: Tensor, labels: Tensor) -> float:
 
 
 def ranks(values: Sequence[float]) -> Tensor:
-    """(n,) float64 ranks from 1, the least first; equal values share the mean of theirs."""
+    """Return ranks (n,) float64 from 1, the least first; equal values share the mean of theirs."""
     return torch.from_numpy(scipy.stats.rankdata(values))
 
 
 def spearman_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's rho, from -1 to 1: the correlation of the ranks of two lists; more is more alike.
+    """Return Spearman's rho, from -1 to 1: the correlation of the ranks of two lists; more is more alike.
 
     Args:
         first: A value of each thing.
@@ -176,7 +176,7 @@ def spearman_correlation(first: Sequence[float], second: Sequence[float]) -> flo
 
 
 def kendall_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Kendall's tau-b, from -1 to 1: pairs in the same order less pairs in another, over pairs; more is more alike.
+    """Return Kendall's tau-b, from -1 to 1: pairs in the same order less pairs in another; more is more alike.
 
     Pairs that are equal in either list count for neither, and the number of pairs is the geometric mean of those that
     differ in each.
@@ -193,7 +193,7 @@ def kendall_correlation(first: Sequence[float], second: Sequence[float]) -> floa
 
 
 def _normalised(balance: float) -> float:
-    """From [-1, 1] to [0, 1], as LRS and ARS are."""
+    """Map [-1, 1] to [0, 1], as LRS and ARS do."""
     return (math.exp(balance) - math.exp(-1.0)) / (math.e - math.exp(-1.0))
 
 
@@ -212,7 +212,7 @@ def _require_rankable(first: Sequence[float], second: Sequence[float]) -> None:
 
 
 def _histograms(images: Tensor, bins: int) -> Tensor:
-    """(N, bins) counts of grey levels."""
+    """Count grey levels: (N, bins)."""
     red, green, blue = (images[:, channel].long() * factor for channel, factor in enumerate(_LUMA))
     luma = (red + green + blue + (1 << 15)) >> 16
     places = luma.flatten(1) * bins // 256 + torch.arange(len(images), device=images.device)[:, None] * bins
@@ -220,20 +220,20 @@ def _histograms(images: Tensor, bins: int) -> Tensor:
 
 
 def _entropy(weights: Tensor) -> Tensor:
-    """(N,) float64 in bits, of rows of weights that are made shares of 1; a row of zeros has none."""
+    """Return entropies (N,) float64 in bits of rows of weights, made shares of 1; a row of zeros has none."""
     shares = F.normalize(weights.double(), p=1, dim=1)
     return torch.special.entr(shares).sum(dim=1) / math.log(2.0)
 
 
 def _kernels(features: Tensor, labels: Tensor) -> list[Tensor]:
-    """The cosines (n, n), float64, of the images of each class; of a vector of zeros with itself 1, with others 0."""
+    """Return the cosines (n, n) float64 of the images of each class; of zeros with itself 1, with others 0."""
     directions = F.normalize(_finite(features), dim=1)
     kernels = [(rows @ rows.T) for rows in (directions[labels == label] for label in labels.unique())]
     return [kernel.fill_diagonal_(1.0) for kernel in kernels]
 
 
 def _finite(features: Tensor) -> Tensor:
-    """The features as float64."""
+    """Return the features as float64."""
     if features.ndim != 2 or not bool(torch.isfinite(features).all()):
         raise ScoreError(
             f"features are {tuple(features.shape)}{' with values that are not finite' if features.ndim == 2 else ''},"

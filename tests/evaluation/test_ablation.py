@@ -20,8 +20,8 @@ from fixtures.runs import EPOCHS, PROCESSES, RECIPE, STUDENT, files_of, identiti
 from fadrm_hf.cli import main
 from fadrm_hf.commands.ablate import parse_sweep
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.evaluation.ablation import build_sweep, with_settings
 from fadrm_hf.evaluation.results_page import render_results_page
+from fadrm_hf.evaluation.sweep import build_sweep, with_settings
 from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.report.pictures.curves import draw_axis
 
@@ -240,14 +240,14 @@ def test_a_grid_has_every_combination_and_settings_of_the_command_line_hold_for_
     write_yaml("sweep.yaml", SWEEP | {"axes": axes, "mode": "grid"})
     words = ["--ipc=3", "--teachers.names=[squeeze/resnet18_narrow]", f"--student.student={STUDENT}"]
     sweep = parse_sweep(["--config", "sweep.yaml", *words])
-    found = {name: (cell.run.method.alpha, cell.run.patches.grid) for name, cell in sweep.contenders.items()}
+    found = {name: (cell.run.method.alpha, cell.run.patches.grid) for name, cell in sweep.methods.items()}
     assert found == {
         "alpha-0.5-patches-four": (0.5, 2),
         "alpha-0.5-patches-one": (0.5, 1),
         "alpha-0.25-patches-four": (0.25, 2),
         "alpha-0.25-patches-one": (0.25, 1),
     }
-    for cell in sweep.contenders.values():
+    for cell in sweep.methods.values():
         assert (cell.run.ipc, cell.run.teachers.names) == (3, ("squeeze/resnet18_narrow",))
         assert (cell.protocol.student, cell.protocol.epochs, cell.protocol.num_seeds) == (STUDENT, EPOCHS, 2)
     assert files_of(prepared).keys() == {"base.yaml", "sweep.yaml"}
@@ -331,6 +331,6 @@ def test_the_small_sweep_that_comes_along_can_run(place):
     )
     words = ["--config=sweep.yaml", "--source.name=digits", "--source.image_column=null", "--source.label_column=null"]
     sweep = parse_sweep(words)
-    assert list(sweep.contenders) == ["base", "num_residuals-0", "random_real"]
-    assert {cell.protocol.student for cell in sweep.contenders.values()} == {"timm/resnet10_narrow"}
-    assert {cell.run.method.iterations for cell in sweep.contenders.values()} == {500, 0}
+    assert list(sweep.methods) == ["base", "num_residuals-0", "random_real"]
+    assert {cell.protocol.student for cell in sweep.methods.values()} == {"timm/resnet10_narrow"}
+    assert {cell.run.method.iterations for cell in sweep.methods.values()} == {500, 0}

@@ -18,7 +18,7 @@ from fixtures.runs import EPOCHS, PROCESSES, RECIPE, STUDENT, distill, files_of,
 from fadrm_hf.cli import main
 from fadrm_hf.commands.compare import parse_comparison
 from fadrm_hf.config import StudentConfig
-from fadrm_hf.evaluation.compare import finished_rows
+from fadrm_hf.evaluation.shared_runs import finished_rows
 from fadrm_hf.methods import find_method
 
 CONFIGS = Path(__file__).parent.parent.parent / "recipes/configs"
@@ -193,8 +193,8 @@ def test_a_result_that_is_there_counts_for_its_own_settings_only(there):
     words = (*WORDS, f"--settings.fadrm.method.sizes={SIZES}", "--runs=runs")
 
     def done(*more: str) -> list[str]:
-        contenders, _ = parse_comparison([*words, *more])
-        return list(finished_rows({Path(each.run.output).name: each for each in contenders}))
+        methods, _ = parse_comparison([*words, *more])
+        return list(finished_rows({method.name: method for method in methods}))
 
     run, both = RUNS["random_real"], list(RUNS.values())
     assert (done(), done("--student.epochs=1")) == (both, [])
@@ -267,13 +267,13 @@ def test_settings_of_one_method_win_and_those_of_methods_that_are_not_compared_w
     for_all = ["--methods=[fadrm,random_real]", *SHARED, "--method.iterations=40", "--relabel.epochs=4"]
     for_one = ["--settings.fadrm.method.iterations=8", "--settings.fadrm.method.alpha=0.25"]
     for_none = ["--settings.fadrm_plus.method.alpha=0.75"]
-    contenders, output = parse_comparison([*for_one, *for_none, *for_all, "--method.alpha=0.125"])
-    fadrm, random_real = (contender.run for contender in contenders)
+    methods, output = parse_comparison([*for_one, *for_none, *for_all, "--method.alpha=0.125"])
+    fadrm, random_real = (method.run for method in methods)
     assert (fadrm.method.iterations, fadrm.method.alpha) == (8, 0.25)
     assert type(random_real.method) is find_method("random_real")
     assert (fadrm.source, fadrm.relabel) == (random_real.source, random_real.relabel)
     assert output == Path("results/compare-digits-ipc2-fadrm")
-    assert contenders[0].protocol == StudentConfig()
+    assert methods[0].protocol == StudentConfig()
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "compare").glob("*.yaml")), ids=lambda path: path.stem)
@@ -281,9 +281,9 @@ def test_a_comparison_that_comes_along_can_run(path, place):
     (place / "recipes").symlink_to(CONFIGS.parent)
     here = ["--source.name=digits", "--source.preset=digits" if path.stem == "digits" else "--source.preset=cifar10"]
     here.append("--source.classes=null")
-    contenders, output = parse_comparison(["--config", str(path), *here])
-    assert [contender.method for contender in contenders] == yaml.safe_load(path.read_text())["methods"]
-    assert len({contender.run.output for contender in contenders}) == len(contenders)
+    methods, output = parse_comparison(["--config", str(path), *here])
+    assert [method.method for method in methods] == yaml.safe_load(path.read_text())["methods"]
+    assert len({method.run.output for method in methods}) == len(methods)
     assert str(output) == yaml.safe_load(path.read_text())["output"]
     others = {yaml.safe_load(other.read_text())["output"] for other in path.parent.glob("*.yaml") if other != path}
     assert output.name.startswith("compare-") and str(output) not in others

@@ -12,7 +12,7 @@ from fixtures.runs import EPOCHS, STUDENT, copy_artifact, files_of, run_and_die,
 
 from fadrm_hf.cli import main
 from fadrm_hf.evaluation.published import published_accuracies
-from fadrm_hf.evaluation.student_table import StudentRow, write_student_table
+from fadrm_hf.evaluation.student_study import StudentRow, student_table
 
 OTHER = "timm/convnet3_narrow"
 WORDS = ("--students=[resnet10_narrow,convnet3_narrow]", "--num_seeds=2")
@@ -114,7 +114,7 @@ def test_published_numbers_stand_beside_ours(examined, tmp_path):
             ("vgg19", published_accuracies("imagenet1k", "timm/vgg19", 10)),
         )
     ]
-    write_student_table(rows, "Title", "command", tmp_path / "table")
+    student_table(rows, "Title").write(tmp_path / "table", "command")
     lines = (tmp_path / "table.md").read_text().splitlines()
     head = next(line for line in lines if line.startswith("| student"))
     methods = [cell.strip() for cell in head.strip("|").split("|")][9:]

@@ -7,7 +7,12 @@ from fixtures.real import real_path
 
 from fadrm_hf.config.datasets import PRESETS
 from fadrm_hf.config.students import ARCHITECTURES
-from fadrm_hf.evaluation.published import find_ablation, published_ablations, published_accuracies, published_bound
+from fadrm_hf.evaluation.published import (
+    find_ablation,
+    published_ablations,
+    published_accuracies,
+    published_whole_dataset,
+)
 
 PRINTED = {"CIFAR-100": "cifar100", "Tiny-ImageNet": "tiny_imagenet", "ImageNette": "imagenette",
            "ImageWoof": "imagewoof", "ImageNet-1k": "imagenet1k"}  # fmt: skip
@@ -42,7 +47,7 @@ def test_table_1_is_transcribed(text):
             seen += 1
         elif dataset and line[1] == "Whole Dataset":
             printed = [value for value in line[2:] if value][:3]  # the paper's text repeats the last
-            assert [f"{100 * published_bound(dataset, name).accuracy:.1f}" for name in RESNETS] == printed
+            assert [f"{100 * published_whole_dataset(dataset, name).accuracy:.1f}" for name in RESNETS] == printed
             seen += 1
     assert seen == 20
 
@@ -82,8 +87,8 @@ def test_numbers_are_fractions_with_their_source_and_only_of_cells_that_there_ar
         ("cifar100", "swin_tiny", 10), ("imagenet1k", "resnet10_narrow", 10), ("imagenet1k", "timm/vgg19", 10),
     ):  # fmt: skip
         assert published_accuracies(dataset, student, ipc) == {}
-    assert published_bound("imagewoof", "resnet50").accuracy == pytest.approx(0.778)
-    assert published_bound("imagewoof", "densenet121") is published_bound("digits", "resnet18") is None
+    assert published_whole_dataset("imagewoof", "resnet50").accuracy == pytest.approx(0.778)
+    assert published_whole_dataset("imagewoof", "densenet121") is published_whole_dataset("digits", "resnet18") is None
     assert set(PRINTED.values()) <= set(PRESETS)
 
 

@@ -7,7 +7,7 @@ import pytest
 from fixtures.artifacts import make_manifest
 
 from fadrm_hf.errors import ScoreError
-from fadrm_hf.evaluation.scorecard import Contest, accuracy_scores, renewed
+from fadrm_hf.evaluation.scorecard import Comparison, accuracy_scores, renewed
 from fadrm_hf.report.card.scores import Score, Scores
 
 pytestmark = pytest.mark.numerical
@@ -45,7 +45,7 @@ def squashed(balance):
 
 
 def test_every_score_by_hand():
-    scores, missing = accuracy_scores(RESULTS, manifest(), Contest(STUDENT))
+    scores, missing = accuracy_scores(RESULTS, manifest(), Comparison(STUDENT))
     assert missing == {}
     assert scores["hard_label_accuracy"] == Score(0.40, 0.04)
     assert scores["hard_label_recovery"].value == pytest.approx(0.50)
@@ -59,11 +59,11 @@ def test_every_score_by_hand():
 
 
 def test_weights_are_the_callers():
-    scores, _ = accuracy_scores(RESULTS, manifest(), Contest(STUDENT, label_weight=0.9, augmentation_weight=0.2))
+    scores, _ = accuracy_scores(RESULTS, manifest(), Comparison(STUDENT, label_weight=0.9, augmentation_weight=0.2))
     assert scores["label_robust_score"].value == pytest.approx(squashed(0.9 * 0.10 - 0.1 * 0.50))
     assert scores["augmentation_robust_score"].value == pytest.approx(squashed(0.2 * 0.10 + 0.8 * 0.04))
     with pytest.raises(ScoreError, match="weight is 2"):
-        accuracy_scores(RESULTS, manifest(), Contest(STUDENT, label_weight=2))
+        accuracy_scores(RESULTS, manifest(), Comparison(STUDENT, label_weight=2))
 
 
 @pytest.mark.parametrize(
@@ -77,14 +77,14 @@ def test_weights_are_the_callers():
 )
 def test_only_the_authors_students_of_one_kind_and_protocol_are_compared(other):
     strange = result("distilled", "hard", 0.99) | other
-    scores, missing = accuracy_scores([strange, *RESULTS], manifest(), Contest(STUDENT))
+    scores, missing = accuracy_scores([strange, *RESULTS], manifest(), Comparison(STUDENT))
     assert scores["hard_label_accuracy"].value == 0.40
-    _, missing = accuracy_scores([strange], manifest(), Contest(STUDENT))
+    _, missing = accuracy_scores([strange], manifest(), Comparison(STUDENT))
     assert "hard_label_accuracy" in missing
 
 
 def test_what_lacks_is_named_by_its_commands_and_by_no_others():
-    scores, missing = accuracy_scores(RESULTS[2:6], manifest(), Contest(STUDENT))
+    scores, missing = accuracy_scores(RESULTS[2:6], manifest(), Comparison(STUDENT))
     assert set(scores) == {"hard_label_accuracy", "improvement_over_random", "improvement_over_random_hard"}
     whole = "fadrm-hf baselines ARTIFACT --rows '[whole]'"
     assert missing["hard_label_recovery"] == missing["label_robust_score"] == whole
@@ -92,7 +92,7 @@ def test_what_lacks_is_named_by_its_commands_and_by_no_others():
         "fadrm-hf train-student ARTIFACT --name unaugmented; "
         "fadrm-hf baselines ARTIFACT --rows '[random_real]' --protocol unaugmented"
     )
-    _, missing = accuracy_scores([], manifest(), Contest("timm/resnet50"))
+    _, missing = accuracy_scores([], manifest(), Comparison("timm/resnet50"))
     assert missing["hard_label_recovery"] == (
         "fadrm-hf baselines ARTIFACT --rows '[whole]' --student timm/resnet50; "
         "fadrm-hf train-student ARTIFACT --labels hard --student timm/resnet50"
@@ -100,7 +100,7 @@ def test_what_lacks_is_named_by_its_commands_and_by_no_others():
 
 
 def test_random_images_are_not_compared_with_themselves():
-    scores, missing = accuracy_scores(RESULTS, manifest("random_real"), Contest(STUDENT))
+    scores, missing = accuracy_scores(RESULTS, manifest("random_real"), Comparison(STUDENT))
     assert set(scores) == {"hard_label_accuracy", "hard_label_recovery"} and missing == {}
     assert (scores["hard_label_accuracy"].value, scores["hard_label_recovery"].value) == (0.45, pytest.approx(0.45))
 

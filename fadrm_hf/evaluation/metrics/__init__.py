@@ -7,13 +7,15 @@
     recovery.add_batch(predictions=[3, 1], references=[3, 2], whole=[3, 2])  # classes that two students name
     recovery.compute()  # {"hard_label_recovery": 0.5}
 
-Each is a folder with one script, as `evaluate.load` reads it, and gives what the function of
-`fadrm_hf.evaluation.scores` or `fadrm_hf.training.accuracy` gives. `evaluate` keeps what it is fed as Arrow tables:
+Each is a folder with one script, of which `evaluate.load` takes the first class, and returns what its function in
+`fadrm_hf.evaluation.scores` or `fadrm_hf.training.accuracy` returns. `evaluate` keeps its inputs as Arrow tables:
 classes are cheap there, logits are not, and all columns are of one length. Images travel as PNG, without loss.
 """
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import datasets
 import evaluate
@@ -33,10 +35,11 @@ _DD_RANKING = """\
 
 _FOLDER = Path(__file__).parent
 NAMES = tuple(sorted(script.stem for script in _FOLDER.glob("*/*.py") if script.stem == script.parent.name))
+INTEGER, FEATURES = datasets.Value("int64"), datasets.List(datasets.Value("float64"))
 
 
 def path(name: str) -> str:
-    """The folder of a metric, as `evaluate.load` takes it.
+    """Return the folder of a metric, as `evaluate.load` takes it.
 
     Args:
         name: One of `NAMES`.
@@ -49,21 +52,46 @@ def path(name: str) -> str:
     return str(_FOLDER / name)
 
 
-def of_classes(description: str, inputs: str, *others: str) -> evaluate.MetricInfo:
-    """What `evaluate` is told of a score of DD-Ranking, which takes the classes that several students name.
+class Score(evaluate.Metric):
+    """A metric that the docstrings of its script and class describe.
 
-    Args:
-        description: What it is.
-        inputs: What its columns hold.
-        others: Its columns besides `predictions` and `references`.
+    Attributes:
+        columns: The types of its inputs.
+        paper: BibTeX of what to cite, if anything.
     """
-    columns = ("predictions", "references", *others)
-    features = datasets.Features({name: datasets.Value("int64") for name in columns})
-    return evaluate.MetricInfo(
-        description=description, citation=_DD_RANKING, inputs_description=inputs, features=features
-    )
+
+    columns: ClassVar[dict[str, Any]] = {}
+    paper: ClassVar[str] = ""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=sys.modules[type(self).__module__].__doc__,
+            citation=self.paper,
+            inputs_description=type(self).__doc__,
+            features=datasets.Features(self.columns),
+        )
+
+
+class StudentScore(Score):
+    """A score of DD-Ranking, from the classes that several students name.
+
+    Attributes:
+        score: Takes the accuracy of each column but `references` by its name, and weights.
+    """
+
+    paper = _DD_RANKING
+    score: ClassVar[Callable[..., float]]
+
+    def _compute(self, references: list[int], **inputs: Any) -> dict[str, float]:
+        arguments = {name: accuracy(x, references) if name in self.columns else x for name, x in inputs.items()}
+        return {self.name: type(self).score(**arguments)}
+
+
+def integers(*names: str) -> dict[str, Any]:
+    """Return columns of integers with these names, and `references`."""
+    return dict.fromkeys((*names, "references"), INTEGER)
 
 
 def accuracy(guessed: Sequence[int], references: Sequence[int]) -> float:
-    """Fraction of images whose class a student names, from columns as `evaluate` gives them."""
+    """Return the fraction of images with a class that a student names, from columns as `evaluate` gives them."""
     return accuracy_of_guesses(torch.tensor(guessed)[:, None], torch.tensor(references))

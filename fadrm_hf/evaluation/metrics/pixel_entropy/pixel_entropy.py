@@ -1,31 +1,26 @@
 """Shannon entropy of the grey levels of images, in bits: the mean, and the sample standard deviation over images."""
 
+from typing import Any, ClassVar
+
 import datasets
-import evaluate
 import numpy as np
 import torch
 from PIL.Image import Image
 
+from fadrm_hf.evaluation import metrics
 from fadrm_hf.evaluation.scores import pixel_entropy
 from fadrm_hf.training.accuracy import summarise
 
-_INPUTS = """
-Args:
-    predictions: images, as `datasets` gives them or as arrays (H, W, 3) uint8.
-    bins: bins of the histogram of grey levels, 1 to 256.
-"""
 
+class PixelEntropy(metrics.Score):
+    """Pixel entropy.
 
-class PixelEntropy(evaluate.Metric):
-    """Pixel entropy."""
+    Args:
+        predictions: images, as `datasets` gives them or as arrays (H, W, 3) uint8.
+        bins: bins of the histogram of grey levels, 1 to 256.
+    """
 
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="",
-            inputs_description=_INPUTS,
-            features=datasets.Features({"predictions": datasets.Image()}),
-        )
+    columns: ClassVar[dict[str, Any]] = {"predictions": datasets.Image()}
 
     def _compute(self, predictions: list[Image], bins: int = 256) -> dict[str, float]:
         values: list[float] = []

@@ -1,32 +1,25 @@
 """Fraction of images whose class is among the k classes that a student thinks likeliest; more is better."""
 
+from typing import Any, ClassVar
+
 import datasets
-import evaluate
 import torch
 
 from fadrm_hf.errors import ScoreError
+from fadrm_hf.evaluation import metrics
 from fadrm_hf.training.accuracy import accuracy_of_guesses
 
-_INPUTS = """
-Args:
-    predictions: classes of each image, the likeliest first, at least k: `logits.topk(5).indices`.
-    references: the class of each image.
-    k: how many guesses count.
-"""
 
+class TopKAccuracy(metrics.Score):
+    """Top-k accuracy; of a student that was trained with hard labels, the hard-label accuracy.
 
-class TopKAccuracy(evaluate.Metric):
-    """Top-k accuracy; of a student that was trained with hard labels, the hard-label accuracy."""
+    Args:
+        predictions: classes of each image, the likeliest first, at least k: `logits.topk(5).indices`.
+        references: the class of each image.
+        k: how many guesses count.
+    """
 
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="",
-            inputs_description=_INPUTS,
-            features=datasets.Features(
-                {"predictions": datasets.List(datasets.Value("int64")), "references": datasets.Value("int64")}
-            ),
-        )
+    columns: ClassVar[dict[str, Any]] = {"predictions": datasets.List(metrics.INTEGER), "references": metrics.INTEGER}
 
     def _compute(self, predictions: list[list[int]], references: list[int], k: int = 1) -> dict[str, float]:
         guesses = torch.tensor(predictions)
