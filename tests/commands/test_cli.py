@@ -22,7 +22,8 @@ from fadrm_hf.config.datasets import PRESETS, resolve
 from fadrm_hf.config.students import list_students
 from fadrm_hf.methods import METHODS, find_method
 from fadrm_hf.networks.students import create_student
-from fadrm_hf.pipeline.arguments import SECTIONS, parse_run
+from fadrm_hf.pipeline.arguments import parse_run
+from fadrm_hf.pipeline.settings import SECTIONS
 
 LISTS = ("methods", "students", "sources", "teachers")
 

@@ -17,7 +17,8 @@ from fadrm_hf.artifact.manifest import parse_settings
 from fadrm_hf.config import RelabelConfig, RunConfig, StudentConfig
 from fadrm_hf.config.datasets import PRESETS, resolve
 from fadrm_hf.methods import find_method
-from fadrm_hf.pipeline.arguments import SECTIONS, parse_run
+from fadrm_hf.pipeline.arguments import parse_run
+from fadrm_hf.pipeline.settings import SECTIONS
 
 ROOT = Path(__file__).parent.parent.parent
 ROOMS = ("fadrm_hf", "builders", "cards", "recipes")

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from fadrm_hf.errors import ScoreError
-from fadrm_hf.evaluation import metrics
-from fadrm_hf.runtime import scores
+from fadrm_hf.evaluation import metrics, scores
 from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.training.accuracy import summarise, topk_accuracy
 
 pytestmark = pytest.mark.numerical
 
@@ -88,7 +88,7 @@ def test_what_students_name_gives_the_same_as_the_function(name):
 def test_top_k_accuracy_of_the_likeliest_classes(k):
     logits = torch.randn((N, C), generator=generator(0, "logits"))
     found = load("top_k_accuracy").compute(predictions=logits.topk(5).indices, references=LABELS, k=k)
-    assert found == {f"top_{k}_accuracy": scores.topk_accuracy(logits, LABELS, k)}
+    assert found == {f"top_{k}_accuracy": topk_accuracy(logits, LABELS, k)}
 
 
 def test_sizes_are_exact_beyond_what_float32_holds():
@@ -103,14 +103,14 @@ def test_pixel_entropy_of_pictures_and_of_arrays(as_pictures):
     found = load("pixel_entropy").compute(
         predictions=[*map(Image.fromarray, arrays)] if as_pictures else arrays, bins=64
     )
-    expected = scores.summarise(scores.pixel_entropy(images, 64).tolist())
+    expected = summarise(scores.pixel_entropy(images, 64).tolist())
     assert found == {"pixel_entropy": pytest.approx(expected["mean"]), "std": pytest.approx(expected["std"])}
 
 
 def test_features_keep_their_digits():
     features = torch.rand((N, 6), generator=generator(0, "features"), dtype=torch.float64)
     found = load("feature_entropy").compute(predictions=features)
-    expected = scores.summarise(scores.feature_entropy(features).tolist())
+    expected = summarise(scores.feature_entropy(features).tolist())
     assert found == {"feature_entropy": expected["mean"], "std": expected["std"]}
     found = load("feature_diversity").compute(predictions=features, references=LABELS)
     assert found == {

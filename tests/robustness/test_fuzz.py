@@ -25,8 +25,9 @@ from fadrm_hf.config.file import read_settings
 from fadrm_hf.errors import FadrmError
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.labels.codecs import find_codec
-from fadrm_hf.pipeline.arguments import parse_run, run_from_recipe
+from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.pipeline.legacy.label_files import read_batch
+from fadrm_hf.pipeline.settings import run_from_recipe
 from fadrm_hf.publishing.received_results import read_evaluation
 from fadrm_hf.runtime.run_folder import WorkFolder
 from fadrm_hf.training.loader import load_distilled
