@@ -9,6 +9,7 @@ the runs of one comparison or sweep.
 import hashlib
 import json
 import multiprocessing
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
@@ -16,17 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from fadrm_hf.artifact.manifest import Manifest, read_manifest
-from fadrm_hf.config import RunConfig, StudentConfig
+from fadrm_hf.config import RunConfig, StudentConfig, build
 from fadrm_hf.config.datasets import resolve
 from fadrm_hf.data.sources import load_source
 from fadrm_hf.errors import ConfigError, FadrmError
 from fadrm_hf.evaluation.measured_tables import accuracies
 from fadrm_hf.evaluation.results import find_result, record_result, result_name
 from fadrm_hf.evaluation.study import Session
-from fadrm_hf.methods import title_of
+from fadrm_hf.methods import METHODS, import_methods, title_of
+from fadrm_hf.methods.own import place_of
 from fadrm_hf.networks.students import check_student
 from fadrm_hf.pipeline.distill import check_run, distill
 from fadrm_hf.pipeline.run import recipe_of
+from fadrm_hf.pipeline.settings import run_from_recipe
 from fadrm_hf.report.card.results import Result
 from fadrm_hf.report.card.text import machine_line
 from fadrm_hf.runtime import terminal
@@ -195,14 +198,19 @@ def finished_rows(methods: Mapping[str, ComparedMethod]) -> dict[str, MethodRow]
 def measure_apart(method: ComparedMethod, command: str, touch: Callable[[], None] = lambda: None) -> MethodRow:
     """Measure a run in a process of its own, calling `touch` every few seconds meanwhile.
 
+    Where a method is known to this process alone, as in a notebook, runs are measured in this process.
+
     Returns:
         Its row, with the failure if there is one; of a process that was killed only the signal is known.
     """
+    if any(place_of(known) is None for known in METHODS.values()):
+        return _row_of(method, _answer(method, command))
     context: Any = multiprocessing.get_context(_START)
     if _START == "forkserver":
         context.set_forkserver_preload([__name__])
     answers, question = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(method, command, question, terminal.progress.quiet))
+    place = str(place_of(type(method.run.method)))
+    process = context.Process(target=_send_answer, args=(place, _Plain.of(method), command, question))
     process.start()
     question.close()
     try:
@@ -213,16 +221,19 @@ def measure_apart(method: ComparedMethod, command: str, touch: Callable[[], None
         process.terminate()
         process.join()
         raise
-    row = MethodRow(method.method, method.run.output)
     try:
         answer = json.loads(answers.recv_bytes())
     except EOFError:
-        return replace(row, failure=f"its process ended with code {process.exitcode}; -9 is mostly a lack of memory")
+        answer = {"failure": f"its process ended with code {process.exitcode}; -9 is mostly a lack of memory"}
     finally:
         answers.close()
-    return (
-        replace(row, failure=answer["failure"]) if "failure" in answer else MethodRow.of_result(Path(answer["file"]))
-    )
+    return _row_of(method, answer)
+
+
+def _row_of(method: ComparedMethod, answer: Mapping[str, str]) -> MethodRow:
+    if "failure" in answer:
+        return MethodRow(method.method, method.run.output, failure=answer["failure"])
+    return MethodRow.of_result(Path(answer["file"]))
 
 
 def measure(method: ComparedMethod, command: str) -> Path:
@@ -245,20 +256,48 @@ def measure(method: ComparedMethod, command: str) -> Path:
     return record_result(folder, result | {"command": command})
 
 
-def _answer(method: ComparedMethod, command: str, question: Connection, quiet: bool) -> None:
-    """Measure, and send the file of the result, or the failure. An unforeseen error is also shown in full."""
-    try:
-        with terminal.speaking(quiet=quiet):
-            answer = {"file": str(measure(method, command))}
-    except KeyboardInterrupt:
-        return
-    except Exception as error:
-        name = "" if isinstance(error, FadrmError) else f"{type(error).__name__}: "
-        question.send_bytes(json.dumps({"failure": f"{name}{error}"[:_LONGEST_REASON]}).encode())
-        if isinstance(error, FadrmError):
+@dataclass(frozen=True)
+class _Plain:
+    """A compared method as plain data, which a process reads that does not know the method's class yet."""
+
+    output: str
+    recipe: dict[str, Any]
+    protocol: dict[str, Any]
+    quiet: bool
+
+    @classmethod
+    def of(cls, method: ComparedMethod) -> "_Plain":
+        """Return a compared method as plain data."""
+        recipe = asdict(method.run)
+        recipe["method"] |= {"name": method.method}
+        return cls(method.run.output, recipe, asdict(method.protocol), terminal.progress.quiet)
+
+    def read(self) -> ComparedMethod:
+        """Return the compared method."""
+        plain = json.loads(json.dumps(self.recipe))
+        return ComparedMethod(run_from_recipe(plain, self.output), build(StudentConfig, self.protocol))
+
+
+def _send_answer(place: str, plain: _Plain, command: str, question: Connection) -> None:
+    """Measure in a process of its own, which imports the method first, and send the answer."""
+    with terminal.speaking(quiet=plain.quiet):
+        try:
+            import_methods([place])
+            answer = _answer(plain.read(), command)
+        except KeyboardInterrupt:
             return
-        raise
     question.send_bytes(json.dumps(answer).encode())
+
+
+def _answer(method: ComparedMethod, command: str) -> dict[str, str]:
+    """Measure, and return the file of the result, or the failure. An unforeseen error is also shown in full."""
+    try:
+        return {"file": str(measure(method, command))}
+    except Exception as error:
+        if not isinstance(error, FadrmError):
+            traceback.print_exc()
+        name = "" if isinstance(error, FadrmError) else f"{type(error).__name__}: "
+        return {"failure": f"{name}{error}"[:_LONGEST_REASON]}
 
 
 def machines_of(rows: Sequence[MethodRow]) -> list[str]:

@@ -41,6 +41,14 @@ def installed_methods() -> list[type[Method]]:
     return [kind for point in entry_points(group=ENTRY_POINTS) if _is_method(kind := point.load())]
 
 
+def place_of(method: type[Method]) -> str | None:
+    """Return the file or module by which another process knows a method; `None` for one of a notebook or a script."""
+    module = sys.modules.get(method.__module__)
+    if method.__module__ == "__main__" or not getattr(module, "__file__", None):
+        return None
+    return method.__module__ if "." in method.__module__ else str(module.__file__)  # type: ignore[union-attr]
+
+
 def _is_method(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, Method) and isinstance(getattr(kind, "name", None), str)
 
