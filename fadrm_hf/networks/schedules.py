@@ -1,4 +1,8 @@
-"""Learning rates over a training."""
+"""Learning rates over a training.
+
+A schedule takes the peak rate, a step from 0 to `num_steps` - 1 (iterations or epochs), the length `num_steps` of the
+training, and `eta`, by which it is slowed down.
+"""
 
 import math
 from collections.abc import Callable
@@ -11,28 +15,18 @@ _COLD = 0.01  # share of the peak with which a warm-up begins
 
 
 def cosine(peak: float, step: int, num_steps: int, eta: float = 1.0) -> float:
-    """Cosine annealing without warm-up, slowed down by `eta` (Eq. 57 times the peak rate, which it leaves out).
+    """Anneal by a cosine without warm-up (Eq. 57 times the peak rate, which it leaves out).
 
-    Args:
-        peak: Learning rate at step 0.
-        step: From 0 to `num_steps` - 1, in iterations or epochs.
-        num_steps: Length of the training.
-        eta: 1 anneals to 0; 2 follows the first half of the cosine, down to half of the peak.
+    With an `eta` of 1 it ends at 0; with 2 it follows the first half of the cosine, down to half of the peak.
     """
     return peak * 0.5 * (1.0 + math.cos(math.pi * step / (num_steps * eta)))
 
 
 def ssrs(peak: float, step: int, num_steps: int, eta: float = 1.0) -> float:
-    """The slow cosine until 5/6 of the training, then a lower line that ends at 0 (EDC, arXiv 2404.13733, Eq. 33).
+    """Follow the cosine until 5/6 of the training, then a lower line that ends at 0 (EDC, arXiv 2404.13733, Eq. 33).
 
-    The line is the cosine's last value times the share of the training that is left, so the rate drops to a sixth at
+    The line is the cosine's last value times the remaining fraction of the training, so the rate drops to a sixth at
     once where it begins; that is the paper's formula.
-
-    Args:
-        peak: Learning rate at step 0.
-        step: From 0 to `num_steps` - 1.
-        num_steps: Length of the training.
-        eta: Slow-down of the cosine.
     """
     if 6 * step <= 5 * num_steps:
         return cosine(peak, step, num_steps, eta)
@@ -40,26 +34,12 @@ def ssrs(peak: float, step: int, num_steps: int, eta: float = 1.0) -> float:
 
 
 def linear(peak: float, step: int, num_steps: int, eta: float = 1.0) -> float:
-    """A line that would reach 0 after `eta` trainings (EDC's code for ImageNet-1k, shaoshitong/EDC @ 80116a7).
-
-    Args:
-        peak: Learning rate at step 0.
-        step: From 0 to `num_steps` - 1.
-        num_steps: Length of the training.
-        eta: Slow-down.
-    """
+    """Follow a line that reaches 0 after `eta` trainings (EDC's code for ImageNet-1k, shaoshitong/EDC @ 80116a7)."""
     return peak * (1.0 - step / (num_steps * eta))
 
 
 def steps(peak: float, step: int, num_steps: int, eta: float = 1.0) -> float:
-    """Halved at 80, 90 and 95 % of the training (EDC on CIFAR-10: epochs 800, 900 and 950 of 1000).
-
-    Args:
-        peak: Learning rate at step 0.
-        step: From 0 to `num_steps` - 1.
-        num_steps: Length of the training.
-        eta: Without effect: there is nothing to slow down.
-    """
+    """Halve the rate at 80, 90 and 95 % of the training (EDC on CIFAR-10: epochs 800, 900 and 950 of 1000)."""
     return peak * 0.5 ** sum(step >= round(share * num_steps) for share in _HALVED_AT)
 
 
@@ -67,15 +47,9 @@ SCHEDULES: dict[str, Schedule] = {"cosine": cosine, "ssrs": ssrs, "linear": line
 
 
 def learning_rate(schedule: str, peak: float, step: int, num_steps: int, eta: float = 1.0, warmup: int = 0) -> float:
-    """The rate of a schedule of this name, which begins after `warmup` steps from 1 % of the peak up to it.
+    """Return the rate of the schedule of that name after a linear warm-up from 1 % of the peak.
 
-    Args:
-        schedule: A key of `SCHEDULES`.
-        peak: The greatest rate.
-        step: From 0 to `num_steps` - 1, warm-up included.
-        num_steps: Length of the training, warm-up included.
-        eta: Slow-down of the schedule.
-        warmup: Steps over which the rate rises linearly; all of a training that is no longer than these.
+    The steps of the warm-up count as steps of the training, which may be all warm-up.
     """
     if step < warmup:
         return peak * (_COLD + (1.0 - _COLD) * step / warmup)
