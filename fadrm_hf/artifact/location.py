@@ -1,14 +1,16 @@
 """Where an artifact is: a folder of this machine, or a repository on the Hub. Readers ask a location for its files."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from fadrm_hf.artifact.manifest import Manifest, inner_path, read_manifest
 from fadrm_hf.errors import ArtifactError
 
 
-class Location(Protocol):
+@dataclass(frozen=True)
+class Location(ABC):
     """An artifact, wherever it is.
 
     Attributes:
@@ -18,39 +20,25 @@ class Location(Protocol):
         manifest: The manifest, checked.
     """
 
-    @property
-    def name(self) -> str:
-        """See the class."""
+    name: str
+    folder: Path
+    manifest: Manifest = field(repr=False)
 
-    @property
-    def folder(self) -> Path:
-        """See the class."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """See the class."""
-
+    @abstractmethod
     def local(self, name: str) -> Path:
         """Return the complete file `name` (a path inside the artifact) on this disk, downloaded first if need be."""
 
+    @abstractmethod
     def stream(self, name: str) -> BinaryIO:
         """Open the file `name` for reading and seeking; from the Hub only the ranges that are read travel."""
 
 
-@dataclass(frozen=True)
-class LocalFolder:
+@dataclass(frozen=True, init=False)
+class LocalFolder(Location):
     """An artifact in a folder of this machine."""
 
-    folder: Path
-    manifest: Manifest = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "manifest", read_manifest(self.folder))
-
-    @property
-    def name(self) -> str:
-        """The folder as it was given."""
-        return str(self.folder)
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder), folder, read_manifest(folder))
 
     def local(self, name: str) -> Path:
         """Return the file; see `Location.local`."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from fadrm_hf.artifact.location import Location
-from fadrm_hf.artifact.manifest import ClassRecord, Manifest
+from fadrm_hf.artifact.manifest import ClassRecord
 from fadrm_hf.config import StudentConfig, require
 from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import ConfigError
@@ -222,26 +222,18 @@ def of_classes(distilled: Distilled, protocol: StudentConfig, classes: Sequence[
     class_map = distilled.manifest.class_map
     chosen = replace(class_map, ids=_chosen(class_map.ids, classes), names=_chosen(class_map.names, classes))
     record = ClassRecord(chosen.ids, chosen.names, chosen.hash)
-    location = _PartialLocation(distilled.location, replace(distilled.manifest, classes=record))
+    whole, manifest = distilled.location, replace(distilled.manifest, classes=record)
+    location = _PartialLocation(whole.name, whole.folder, manifest, whole)
     views = replace(apply_protocol(protocol, distilled).relabel, epochs=protocol.epochs, stored_epochs=None)
     part = replace(distilled, location=location, images=distilled.images[rows], labels=labels)
     return part.redrawn(views)
 
 
 @dataclass(frozen=True)
-class _PartialLocation:
+class _PartialLocation(Location):
     """An artifact's location with some of the classes in its manifest; its files are those of all."""
 
     whole: Location
-    manifest: Manifest
-
-    @property
-    def name(self) -> str:
-        return self.whole.name
-
-    @property
-    def folder(self) -> Path:
-        return self.whole.folder
 
     def local(self, name: str) -> Path:
         return self.whole.local(name)

@@ -5,6 +5,7 @@ is downloaded. Nothing that is fetched is executed.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
@@ -22,7 +23,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2: the client's own
 
 from fadrm_hf.artifact.location import LocalFolder, Location, table_names
-from fadrm_hf.artifact.manifest import MAX_MANIFEST_BYTES, Manifest, inner_path, read_manifest
+from fadrm_hf.artifact.manifest import MAX_MANIFEST_BYTES, inner_path, read_manifest
 from fadrm_hf.errors import ArtifactError, HubError
 from fadrm_hf.hub.session import talking_to_hub
 from fadrm_hf.runtime.run_folder import LABELS_FOLDER, MANIFEST
@@ -83,13 +84,15 @@ def open_artifact(name: str | Path, revision: str | None = None, reads_tables: b
 
         require_plausible_sizes(location.manifest)
     apart = location.manifest.label_repository
-    return location if apart is None else _WithLabelsApart(location, parse_name(apart))
+    if apart is None:
+        return location
+    return _WithLabelsApart(location.name, location.folder, location.manifest, location, parse_name(apart))
 
 
 def pinned_repository(location: Location) -> RepoName | None:
     """Return the repository and commit (40 hexadecimal digits) of an artifact; `None` for a local folder."""
     base = location.base if isinstance(location, _WithLabelsApart) else location
-    return RepoName(base.id, base.commit) if isinstance(base, _Repository) else None
+    return base.repo if isinstance(base, _Repository) else None
 
 
 def fetch_all(location: Location) -> Path:
@@ -112,26 +115,19 @@ def unlisted_files(location: Location) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class _Repository:
+class _Repository(Location):
     """An artifact on the Hub at one commit."""
 
-    id: str
-    commit: str
-    folder: Path
-    manifest: Manifest
+    repo: RepoName
     unlisted: tuple[str, ...] = ()
 
-    @property
-    def name(self) -> str:
-        return f"{self.id}@{self.commit}"
-
     def local(self, name: str) -> Path:
-        self._expected_bytes(name)
+        num_bytes = self._expected_bytes(name)
         inner_path(self.folder, name)
-        return _download(RepoName(self.id, self.commit), name, self._expected_bytes(name))
+        return _download(self.repo, name, num_bytes)
 
     def stream(self, name: str) -> BinaryIO:
-        return _stream(RepoName(self.id, self.commit), name, self._expected_bytes(name))
+        return _stream(self.repo, name, self._expected_bytes(name))
 
     def _expected_bytes(self, name: str) -> int:
         record = self.manifest.files.get(name)
@@ -141,23 +137,11 @@ class _Repository:
 
 
 @dataclass(frozen=True)
-class _WithLabelsApart:
+class _WithLabelsApart(Location):
     """An artifact whose soft labels are in a repository of their own."""
 
     base: Location
     labels: RepoName
-
-    @property
-    def name(self) -> str:
-        return self.base.name
-
-    @property
-    def folder(self) -> Path:
-        return self.base.folder
-
-    @property
-    def manifest(self) -> Manifest:
-        return self.base.manifest
 
     def local(self, name: str) -> Path:
         if not self._is_apart(name):
@@ -170,7 +154,7 @@ class _WithLabelsApart:
         return _stream(self.labels, name, self.manifest.files[name].bytes)
 
     def _is_apart(self, name: str) -> bool:
-        return name.startswith(f"{LABELS_FOLDER}/") and not (self.base.folder / name).exists()
+        return name.startswith(f"{LABELS_FOLDER}/") and not (self.folder / name).exists()
 
 
 def _open_repository(name: RepoName) -> _Repository:
@@ -181,7 +165,7 @@ def _open_repository(name: RepoName) -> _Repository:
         if not isinstance(error.__cause__, _UNREACHABLE):
             raise
         path = _download(name, MANIFEST)  # what is in the cache can be read without the Hub
-        return _Repository(name.id, path.parent.name, path.parent, read_manifest(path.parent))
+        return _repository(RepoName(name.id, path.parent.name), path.parent)
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
     _refuse_code(str(name), list(sizes))
     if MANIFEST not in sizes:
@@ -192,11 +176,15 @@ def _open_repository(name: RepoName) -> _Repository:
             " it is not read"
         )
     assert info.sha is not None
-    folder = _download(RepoName(name.id, info.sha), MANIFEST).parent
+    repo = RepoName(name.id, info.sha)
+    return _repository(repo, _download(repo, MANIFEST).parent, sizes)
+
+
+def _repository(repo: RepoName, folder: Path, files: Iterable[str] = ()) -> _Repository:
+    """Return the artifact with this manifest; files that are not hidden, and that it does not name, are unlisted."""
     manifest = read_manifest(folder)
-    known = {MANIFEST, *manifest.files}
-    unlisted = (file for file in sizes if file not in known and not file.startswith("."))
-    return _Repository(name.id, info.sha, folder, manifest, tuple(unlisted))
+    unlisted = (name for name in files if name not in (MANIFEST, *manifest.files) and not name.startswith("."))
+    return _Repository(str(repo), folder, manifest, repo, tuple(unlisted))
 
 
 def _refuse_code(name: str, files: list[str]) -> None:

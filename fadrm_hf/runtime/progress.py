@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,36 +26,71 @@ _SAY_EVERY = 60.0  # seconds between two lines where there is no terminal
 _PLACES = ("epoch", "iteration")  # metrics that say where on a curve a point is
 
 
+@dataclass(frozen=True)
+class Reporter:
+    """Opens the bar of each stage.
+
+    Attributes:
+        log: JSONL file that every unit is appended to, or `None`; its folder is made by the first stage.
+        quiet: Show no bar (processes other than the main one, tests).
+        curves: Tracker that is given the same numbers, or `None`.
+        heard: Called whenever units are counted, e.g. to show other processes that this one is at work.
+    """
+
+    log: Path | None = None
+    quiet: bool = False
+    curves: Curves | None = None
+    heard: Callable[[], None] | None = None
+
+    def heard_by(self, heard: Callable[[], None]) -> "Reporter":
+        """Return the same, which calls `heard` whenever units are counted."""
+        return replace(self, heard=heard)
+
+    def say(self, message: str) -> None:
+        """Print one line, unless quiet."""
+        if not self.quiet:
+            console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def stage(self, name: str, total: int, images: int = 0) -> Iterator["Task"]:
+        """Show a bar over `total` work units, which deal with `images` images, for the length of the block."""
+        if self.log is not None:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+        columns = (
+            TextColumn("{task.description:<12}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        )
+        with Progress(*columns, console=console, expand=True, disable=self.quiet) as bar:
+            yield Task(name, total, images, self, bar)
+
+
+QUIET = Reporter(quiet=True)  # shows nothing, writes nothing
+
+
 class Task:
     """The bar of one stage.
 
     Args:
         stage: Name of the stage, written to every log line.
-        bar: The live display, or `None` when nothing is shown.
         total: Number of work units.
-        log: The run's log, or `None`.
         images: Images that all units together deal with; 0 if speed in images says nothing.
-        curves: The run's tracker, or `None`.
-        heard: Called whenever units are counted.
+        reporter: Log, tracker and who hears of units.
+        bar: The live display.
     """
 
     def __init__(
-        self,
-        stage: str,
-        bar: Progress | None,
-        total: int,
-        log: Path | None,
-        images: int = 0,
-        curves: Curves | None = None,
-        heard: Callable[[], None] | None = None,
+        self, stage: str, total: int, images: int = 0, reporter: Reporter = QUIET, bar: Progress | None = None
     ) -> None:
-        self._stage, self._bar, self._log, self._total = stage, bar, log, total
-        self._curves, self._curve, self._curve_start = curves, stage, 0
-        self._heard = heard
+        self._stage, self._total, self._reporter = stage, total, reporter
+        self._bar = bar or Progress(disable=True)
+        self._curve, self._curve_start = stage, 0
         self._images_per_unit = images / total if total else 0.0
         self._started = self._said = time.monotonic()
         self._units = self._skipped = 0
-        self._id = bar.add_task(stage, total=total, note="") if bar else None
+        self._id = self._bar.add_task(stage, total=total, note="")
 
     def begin(self, name: str) -> None:
         """Let the units from here on be a curve of their own, `STAGE/name`, whose first is 1."""
@@ -64,21 +100,19 @@ class Task:
         """Count units that an earlier start has finished."""
         self._units += units
         self._skipped += units
-        if self._bar is not None and self._id is not None:
-            self._bar.advance(self._id, units)
+        self._bar.advance(self._id, units)
 
     def advance(self, units: int = 1, **metrics: float) -> None:
         """Count finished work units; `metrics` are shown beside the bar and logged, with the speed."""
         self._units += units
-        if self._heard is not None:
-            self._heard()
+        if self._reporter.heard is not None:
+            self._reporter.heard()
         if self._images_per_unit:
             seconds = max(time.monotonic() - self._started, 1e-9)
             metrics["images/s"] = (self._units - self._skipped) * self._images_per_unit / seconds
         self.note(**metrics)
-        if self._bar is not None and self._id is not None:
-            self._bar.advance(self._id, units)
-            self._say_now_and_then(metrics)
+        self._bar.advance(self._id, units)
+        self._say_now_and_then(metrics)
 
     def counting(self, items: Iterable[Item], per_unit: int = 1) -> Iterator[Item]:
         """Yield the same items; so many are a unit, which is done when the next is asked for."""
@@ -90,21 +124,19 @@ class Task:
     def note(self, **metrics: float) -> None:
         """Show and log `metrics` without counting a unit."""
         seconds = time.monotonic() - self._started
-        if self._bar is not None and self._id is not None:
-            self._bar.update(self._id, note=_in_words(metrics))
-        if self._curves is not None:
-            points = {name: value for name, value in metrics.items() if name not in _PLACES}
-            if points:
-                self._curves.log(self._curve, self._units - self._curve_start, points)
-        if self._log is not None:
+        self._bar.update(self._id, note=_in_words(metrics))
+        points = {name: value for name, value in metrics.items() if name not in _PLACES}
+        if points and self._reporter.curves is not None:
+            self._reporter.curves.log(self._curve, self._units - self._curve_start, points)
+        if (log := self._reporter.log) is not None:
             line = {"stage": self._stage, "units": self._units, "seconds": round(seconds, 3), **metrics}
-            with naming(self._log), open(self._log, "a") as file:
+            with naming(log), open(log, "a") as file:
                 file.write(json.dumps(line) + "\n")
 
     def _say_now_and_then(self, metrics: dict[str, float]) -> None:
         """Print the same in a line, at most once a minute, where no bar can be drawn."""
         now = time.monotonic()
-        if console.is_terminal or now - self._said < _SAY_EVERY:
+        if self._reporter.quiet or console.is_terminal or now - self._said < _SAY_EVERY:
             return
         self._said, done = now, self._units - self._skipped
         left = duration((self._total - self._units) * (now - self._started) / max(done, 1))
@@ -114,53 +146,3 @@ class Task:
 
 def _in_words(metrics: dict[str, float]) -> str:
     return " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-
-
-class Reporter:
-    """Opens the bar of each stage.
-
-    Args:
-        log: JSONL file that every unit is appended to, or `None`; its folder is made by the first stage.
-        quiet: Show no bar (processes other than the main one, tests).
-        curves: Tracker that is given the same numbers, or `None`.
-        heard: Called whenever units are counted, e.g. to show other processes that this one is at work.
-    """
-
-    def __init__(
-        self,
-        log: Path | None = None,
-        quiet: bool = False,
-        curves: Curves | None = None,
-        heard: Callable[[], None] | None = None,
-    ) -> None:
-        self._log, self._quiet, self._curves, self._heard = log, quiet, curves, heard
-
-    def heard_by(self, heard: Callable[[], None]) -> "Reporter":
-        """Return the same, which calls `heard` whenever units are counted."""
-        return Reporter(self._log, self._quiet, self._curves, heard)
-
-    def say(self, message: str) -> None:
-        """Print one line, unless quiet."""
-        if not self._quiet:
-            console.print(message, highlight=False, markup=False, soft_wrap=True)
-
-    @contextmanager
-    def stage(self, name: str, total: int, images: int = 0) -> Iterator[Task]:
-        """Show a bar over `total` work units, which deal with `images` images, for the length of the block."""
-        if self._log is not None:
-            self._log.parent.mkdir(parents=True, exist_ok=True)
-        if self._quiet:
-            yield Task(name, None, total, self._log, images, self._curves, self._heard)
-            return
-        columns = (
-            TextColumn("{task.description:<12}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
-        )
-        with Progress(*columns, console=console, expand=True) as bar:
-            yield Task(name, bar, total, self._log, images, self._curves, self._heard)
-
-
-QUIET = Reporter(quiet=True)  # shows nothing, writes nothing

@@ -43,7 +43,7 @@ class KilledTask(Task):
 class KillingReporter(Reporter):
     @contextmanager
     def stage(self, name: str, total: int, images: int = 0) -> Iterator[Task]:
-        yield KilledTask(name, None, total, None, images)
+        yield KilledTask(name, total, images)
 
 
 @pytest.fixture(scope="module")

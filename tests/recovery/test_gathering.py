@@ -300,7 +300,7 @@ class Stopped(Reporter):
 
     @contextmanager
     def stage(self, name: str, total: int, images: int = 0) -> Iterator[Task]:
-        yield StoppedTask(name, None, total, None, images)
+        yield StoppedTask(name, total, images)
 
 
 class StoppedTask(Task):

@@ -290,4 +290,4 @@ def test_a_diverging_student_is_refused_with_a_remedy(finished_random_real, tmp_
     config = StudentConfig(student=STUDENT, epochs=EPOCHS, lr=1e30, eta=1.0)
     test = HeldOutImages(load_source(SourceConfig(name="digits", size=16)), CPU)
     with pytest.raises(StudentError, match=r"became (nan|inf) in epoch \d; lower --student.lr"):
-        StudentTraining(distilled, test, config, 0, CPU).run(tmp_path / "s.safetensors", Task("test", None, 1, None))
+        StudentTraining(distilled, test, config, 0, CPU).run(tmp_path / "s.safetensors", Task("test", 1))
