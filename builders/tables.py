@@ -1,4 +1,4 @@
-"""What the two table builders share: finished shards in, one Arrow table per shard out."""
+"""Shared by the two table builders: finished shards in, one Arrow table per shard out."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,1 +1,4 @@
-"""The run folder, which is the Hub repository: its tables, its manifest, the source and the teachers it names."""
+"""The artifact, which is the run folder and the Hub repository: manifest, tables, recorded source and teachers.
+
+Enters what reads or writes one, wherever it is.
+"""

@@ -109,7 +109,7 @@ class TeacherRecord:
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What one stage cost; peak memory is the process's, in bytes."""
+    """The cost of one stage; peak memory is the process's, in bytes."""
 
     seconds: float
     peak_memory_bytes: int | None = None
@@ -152,7 +152,7 @@ class Manifest:
         bytes: Size of the tables; filled in by `write_manifest`.
         files: Every file of the artifact but this one; filled in by `write_manifest`.
         label_codec: How logits are stored.
-        label_repository: `ORG/NAME@COMMIT` of the Hub dataset that holds the soft labels, if they lie apart.
+        label_repository: `ORG/NAME@COMMIT` of the Hub dataset that holds the soft labels, if they are kept apart.
         format_version: Version of this layout.
         fadrm_hf_version: Version of the library that wrote it.
         digest: SHA-256 of the file with this value empty; filled in by `write_manifest`.

@@ -13,7 +13,7 @@ def place_of_source(location: Location, name: str | None = None) -> str:
     """Return the path or name of the artifact's source: as given, else where it was when it was distilled here.
 
     Args:
-        location: The artifact, whose manifest tells a name and no folder.
+        location: The artifact; its manifest has the name of the source and no path.
         name: Path to the source, if it has moved.
     """
     if name:

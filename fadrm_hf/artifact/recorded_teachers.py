@@ -18,7 +18,7 @@ from fadrm_hf.runtime.run_folder import MANIFEST, TEACHERS
 
 @dataclass(frozen=True)
 class _Terms:
-    """What a teacher is aligned with, as far as a manifest knows it."""
+    """The source that a teacher is aligned with, as far as a manifest knows it."""
 
     class_map: ClassMap
     config: SourceConfig

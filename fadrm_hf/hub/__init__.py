@@ -1,4 +1,7 @@
-"""The Hub: who speaks to it, what is there, and artifacts read from it."""
+"""The Hub: session, repositories, requests that are retried, artifacts read from it, and the one publisher.
+
+Enters what needs the Hub and no network, student or result.
+"""
 
 from fadrm_hf.hub.repository import RepoName, fetch_all, open_artifact, parse_name
 from fadrm_hf.hub.session import require_login, talking_to_hub

@@ -30,7 +30,7 @@ _HELD: dict[Kind, str] = {"dataset": "artifact", "model": "student", "space": "g
 
 @dataclass(frozen=True)
 class Order:
-    """What a repository shall hold.
+    """The contents that a repository shall have.
 
     Attributes:
         repo_id: `ORG/NAME`.
@@ -53,7 +53,7 @@ class Order:
 
     @property
     def title(self) -> str:
-        """What it is called where a Space and a dataset may share a name."""
+        """The name in messages, where a Space and a dataset may share one."""
         return f"Space {self.repo_id}" if self.kind == "space" else self.repo_id
 
     def require_ours(self, names: set[str]) -> None:
@@ -73,7 +73,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Decision:
-    """What will be done to fulfil an order.
+    """The steps that fulfil an order.
 
     Attributes:
         order: The order.

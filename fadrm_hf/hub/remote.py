@@ -90,7 +90,7 @@ class Plan:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the repository holds exactly what it shall."""
+        """True if the repository holds exactly what it shall."""
         return not (self.new or self.changed or self.deleted)
 
     @property

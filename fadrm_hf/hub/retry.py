@@ -18,10 +18,10 @@ _PASSING = (408, 429, 500, 502, 503, 504)
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a request is repeated while the Hub has trouble.
+    """Number and pauses of the tries of a request while the Hub has trouble.
 
     Attributes:
-        tries: How often it is sent at most.
+        tries: Most times that it is sent.
         first_pause: Seconds before the second try; every further pause is twice as long.
         longest_pause: Seconds that no pause exceeds, even if the Hub asks for more; it counts requests over five
             minutes.

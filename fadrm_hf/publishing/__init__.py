@@ -1,4 +1,4 @@
-"""What is exchanged with others: publish, verify, reproduce, contribute, students as model repositories.
+"""Exchange with others: publish, verify, reproduce, contribute, students as model repositories.
 
 Enters what joins an artifact, its evaluations and the Hub.
 """

@@ -51,7 +51,7 @@ _UNKNOWN_COMMIT = "0" * 40  # of labels that are not there yet
 
 @dataclass(frozen=True)
 class Publication:
-    """What a request came to.
+    """The outcome of a request.
 
     Attributes:
         repo_id: `ORG/NAME`.
@@ -68,7 +68,7 @@ class Publication:
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be published, and how.
+    """A publication that is asked for.
 
     Attributes:
         folder: The artifact. Its card is rewritten with the repository's name, and results that others contributed on

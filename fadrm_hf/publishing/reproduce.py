@@ -26,7 +26,7 @@ from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER, MANIFEST, 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far the obtained mean may be from the expected one, in sigma or in percentage points."""
+    """The largest difference of the obtained mean from the expected one, in sigma or in percentage points."""
 
     value: float
     unit: str
@@ -78,7 +78,7 @@ class Reproduction:
 
     @property
     def holds(self) -> bool:
-        """Whether the difference is within the tolerance."""
+        """True if the difference is within the tolerance."""
         measure = self.num_sigmas if self.tolerance.unit == "sigma" else 100 * self.difference
         return abs(measure) <= self.tolerance.value + 1e-9
 

@@ -1,4 +1,4 @@
-"""One process among many: files, randomness, shards, locks, progress, tracking, terminal, device, checkpoints.
+"""One process among many: files, paths, randomness, shards, locks, progress, tracking, terminal, device, checkpoints.
 
 Enters what is needed by every stage and knows of none.
 """

@@ -1,4 +1,4 @@
-"""What a training needs to go on after an interruption as if there had been none: weights, optimiser state, epoch.
+"""Checkpoints, from which a training resumes as if it had not been interrupted: weights, optimiser state, epoch.
 
 One safetensors file, replaced atomically. Random states are not in it: every epoch draws from generators derived from
 (seed, stage, epoch). Nor are the optimiser's settings: the caller builds the same optimiser and sets its learning rate

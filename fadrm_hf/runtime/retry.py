@@ -1,4 +1,4 @@
-"""What is retried in smaller parts where memory runs out: functions that see each image by itself."""
+"""Retries in smaller parts where memory runs out, for functions that see each image by itself."""
 
 from collections.abc import Callable
 

@@ -61,7 +61,7 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it is an artifact: the manifest is written last."""
+        """True if it is an artifact: the manifest is written last."""
         return self.manifest.exists()
 
     @property
@@ -119,7 +119,7 @@ class WorkFolder:
 
     @property
     def has_begun(self) -> bool:
-        """Whether a run has begun here."""
+        """True if a run has begun here."""
         return self._recipe.exists()
 
     def check(self, recipe: dict[str, Any], sections: Mapping[str, Any]) -> None:

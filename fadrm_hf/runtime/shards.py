@@ -45,7 +45,7 @@ class Shard:
 
     @property
     def num_images(self) -> int:
-        """How many images it has."""
+        """The number of its images."""
         return len(self.ipc_indices) * len(self.classes)
 
     @property
