@@ -29,7 +29,7 @@ from fadrm_hf.pipeline.settings import run_from_recipe
 from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.run_folder import LABELS_FOLDER, MANIFEST
+from fadrm_hf.runtime.run_folder import LABELS_FOLDER, RunFolder
 from fadrm_hf.training.accuracy import summarise
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.one_student import StudentTraining, TestImages, remove_checkpoint
@@ -50,7 +50,7 @@ class Benchmark:
         """The artifact with the labels of a spec, made if it is not there."""
         codec, _, stored = spec.partition(":")
         folder = self.artifact.with_name(self.artifact.name + ".codecs") / spec.replace(":", "-")
-        if not (folder / MANIFEST).exists():
+        if not RunFolder(folder).is_finished:
             recode(self.artifact, folder, codec, int(stored) if stored else None)
         return folder
 

@@ -32,6 +32,7 @@ import torch
 from manifests import finish_artifact, numbered_classes
 from torch import Tensor, nn
 
+from fadrm_hf.runtime.run_folder import RunFolder
 from fadrm_hf.artifact.location import LocalFolder
 from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.artifact.reading import Arrays
@@ -288,7 +289,7 @@ def alternate(arguments: argparse.Namespace, folder: Path, environment: dict[str
 
 def compare(arguments: argparse.Namespace, scratch: Path) -> None:
     folder = arguments.folder or scratch / "artifact"
-    if not (folder / MANIFEST).exists():
+    if not RunFolder(folder).is_finished:
         make_artifact(folder, 10 * arguments.allowance_mb * MB)
     table_bytes = read_manifest(folder).bytes.soft_labels
     assert table_bytes >= 10 * arguments.allowance_mb * MB, "the table is not ten times as large as the allowance"

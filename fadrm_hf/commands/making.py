@@ -16,7 +16,7 @@ from fadrm_hf.pipeline.distill import distill, package, say_source
 from fadrm_hf.report.gallery.writing import pages_of
 from fadrm_hf.runtime.files import read_json
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.run_folder import MANIFEST, WorkFolder
+from fadrm_hf.runtime.run_folder import RunFolder, WorkFolder
 from fadrm_hf.runtime.shards import Share, join_world
 from fadrm_hf.runtime.tracking import Curves, curves_of
 
@@ -44,7 +44,7 @@ def package_command(call: Call) -> Summary:
 def _summary(call: Call, folder: Path, curves: Curves | None = None) -> Summary:
     """Return what was made and what uses it; of a run whose images others still recover, what finishes it."""
     recorded: dict[str, Path | str] = {} if curves is None else {"curves": curves.place}
-    if not (folder / MANIFEST).exists():
+    if not RunFolder(folder).is_finished:
         return Summary({"work": WorkFolder(folder).path, **recorded}, following=["package", *call.words_of_run])
     made = {"artifact": folder, **pages_of(folder), **recorded}
     return Summary(made, described(read_manifest(folder)), ["train-student", str(folder)])

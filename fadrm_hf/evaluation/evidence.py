@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fadrm_hf.runtime.run_folder import RunFolder
 from fadrm_hf.artifact.manifest import StageRecord, read_manifest
 from fadrm_hf.config import RunConfig, SourceConfig, SqueezeConfig, StudentConfig, build, read_settings
 from fadrm_hf.config.datasets import PRESETS, WHOLE_DATASET, Preset, preset_of, resolve, resolve_squeeze
@@ -204,7 +205,7 @@ def _of_run(folder: Path, run_folder: Path) -> Iterator[Measurement]:
 def _of_whole_dataset(folder: Path, path: Path) -> Iterator[Measurement]:
     """Yield a result of `whole-dataset`; those in a run folder are read with it."""
     result = read_document(path)
-    if not (path.parent / MANIFEST).exists() and "source" in result:
+    if not RunFolder(path.parent).is_finished and "source" in result:
         source = {name: result["source"].get(name) for name in ("name", "preset", "size", "classes")}
         file = path.relative_to(folder).as_posix()
         yield Measurement(file, build(SourceConfig, source), result["source"]["revision"], result)

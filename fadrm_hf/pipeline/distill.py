@@ -21,7 +21,7 @@ from fadrm_hf.pipeline.votes import check_votes, measure_votes, needs_votes, wit
 from fadrm_hf.recovery.patches.starting import images_needed
 from fadrm_hf.recovery.plain import require_plain
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.run_folder import MANIFEST, WorkFolder, refuse_other_run, require_place
+from fadrm_hf.runtime.run_folder import RunFolder, WorkFolder, refuse_other_run, require_place
 from fadrm_hf.runtime.shards import WHOLE, Share, join_world
 from fadrm_hf.runtime.tracking import Curves, recording
 
@@ -131,7 +131,7 @@ def _check_folder(run: RunConfig) -> None:
     require_place(folder)
     work = WorkFolder(folder)
     require_place(work.path)
-    if (folder / MANIFEST).exists():
+    if RunFolder(folder).is_finished:
         refuse_other_run(read_manifest(folder).config, recipe, vars(run), folder)
         return
     work.check(recipe, vars(run))

@@ -24,7 +24,7 @@ from fadrm_hf.recovery.matching.matching import needs_measuring
 from fadrm_hf.runtime.locks import Locks
 from fadrm_hf.runtime.number_format import slow_format
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.run_folder import MANIFEST, RunFolder, WorkFolder, require_space
+from fadrm_hf.runtime.run_folder import RunFolder, WorkFolder, require_space
 from fadrm_hf.runtime.shards import WHOLE, Shard, Share
 from fadrm_hf.runtime.tracking import Curves
 
@@ -148,7 +148,7 @@ class Line:
 
     @property
     def _is_finished(self) -> bool:
-        return (self._folder / MANIFEST).exists()
+        return RunFolder(self._folder).is_finished
 
     def _say_what_is_slow(self) -> None:
         """Name a number format that is emulated here; in the fast forms, and for labels, none is."""

@@ -33,7 +33,7 @@ from fadrm_hf.pipeline.legacy.release import Release
 from fadrm_hf.pipeline.package import write_artifact
 from fadrm_hf.runtime.machine import peak_memory_bytes
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.run_folder import MANIFEST, RunFolder, WorkFolder, refuse_other_run, require_place, require_space
+from fadrm_hf.runtime.run_folder import RunFolder, WorkFolder, refuse_other_run, require_place, require_space
 from fadrm_hf.runtime.shards import join_world, recovery_shards
 
 
@@ -161,7 +161,7 @@ def _fingerprint(folder: Path, release: Release) -> str:
 
 def _is_finished(folder: Path, work: WorkFolder, recipe: dict[str, Any], sections: Mapping[str, Any]) -> bool:
     """Whether the folder holds this import already; a folder that holds something else is refused."""
-    if (folder / MANIFEST).exists():
+    if RunFolder(folder).is_finished:
         refuse_other_run(read_manifest(folder).config, recipe, sections, folder)
         return True
     work.check(recipe, sections)
