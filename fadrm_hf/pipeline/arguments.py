@@ -24,6 +24,7 @@ from fadrm_hf.errors import ConfigError
 from fadrm_hf.methods import find_method, import_methods
 from fadrm_hf.methods.method import Method, setting_names
 from fadrm_hf.pipeline.settings import DEFAULT_METHOD, SECTIONS, request_run
+from fadrm_hf.runtime.run_folder import RECIPE
 from fadrm_hf.runtime.terminal import progress
 
 IMPORTS = "imports"
@@ -236,7 +237,7 @@ def _document(file: str, option: str = "--config") -> dict[str, Any]:
     from fadrm_hf.hub import open_artifact  # it imports torch
 
     location = open_artifact(file.removesuffix("/recipe.yaml"))
-    document, manifest = read_settings(location.local("recipe.yaml"), option), location.manifest
+    document, manifest = read_settings(location.local(RECIPE), option), location.manifest
     document["output"] = f"runs/{Path(str(manifest.config.get('output'))).name}"
     if manifest.source.revision:
         document["source"] = document.get("source", {}) | {"revision": manifest.source.revision}
