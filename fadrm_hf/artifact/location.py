@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from fadrm_hf.artifact.manifest import Manifest, inner_path, read_manifest
+from fadrm_hf.artifact.manifest import Manifest, read_manifest
 from fadrm_hf.errors import ArtifactError
+from fadrm_hf.runtime.run_folder import inner_path
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fadrm_hf import __version__
@@ -30,6 +30,7 @@ from fadrm_hf.runtime.run_folder import (
     PICTURES,
     RESULTS,
     RunFolder,
+    inner_path,
 )
 
 logger = logging.getLogger(__name__)
@@ -328,25 +329,6 @@ def table_bytes(folder: Path) -> TableBytes:
     """Return the sizes of the two tables in a folder."""
     tables = (folder / table for table in (IMAGES_FOLDER, LABELS_FOLDER))
     return TableBytes(*(sum(file.stat().st_size for file in table.glob("*")) for table in tables))
-
-
-def inner_path(folder: Path, name: str) -> Path:
-    """Return the path of `name` inside the artifact; names that lead out of it are refused, symlinks too.
-
-    The Hub's download cache is all symlinks (`snapshots/REVISION/FILE` to `blobs/HASH`); these are let through.
-    """
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or "\\" in name or ":" in parts[0] or ".." in parts or "\0" in name:
-        raise _damaged(f"names the file {name!r}, expected a path inside the artifact")
-    path = folder.joinpath(*parts)
-    steps = [folder.joinpath(*parts[: end + 1]) for end in range(len(parts))]
-    snapshots = folder.resolve().parent
-    in_cache = snapshots.name == "snapshots" and path.resolve().parent == snapshots.with_name("blobs")
-    if any(step.is_symlink() for step in steps) and not in_cache:
-        raise _damaged(f"names {name!r}, which is a symbolic link; an artifact holds files only")
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise _damaged(f"names {name!r}, which is no file")  # a pipe or a device, which would be read for ever
-    return path
 
 
 def _write(folder: Path, manifest: Manifest, files: dict[str, FileRecord]) -> Manifest:

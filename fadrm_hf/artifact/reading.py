@@ -26,14 +26,14 @@ from datasets import Features
 from PIL import Image as PillowImage
 from torch import Tensor
 
-from fadrm_hf.artifact.manifest import Manifest, inner_path, read_manifest
+from fadrm_hf.artifact.manifest import Manifest, read_manifest
 from fadrm_hf.artifact.tables import label_names
 from fadrm_hf.builders.images import image_features
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features, row_bytes
 from fadrm_hf.data.image_table import empty_images
 from fadrm_hf.errors import ArtifactError, FadrmError
 from fadrm_hf.labels.codecs import find_codec
-from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER, MANIFEST
+from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER, MANIFEST, inner_path
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from fadrm_hf.artifact.manifest import Manifest, TeacherRecord, inner_path
+from fadrm_hf.artifact.manifest import Manifest, TeacherRecord
 from fadrm_hf.config import RelabelConfig, SourceConfig
 from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import ArtifactError, ConfigError, TeacherError
 from fadrm_hf.labels.relabel import Labeller, check_labelling
 from fadrm_hf.networks.small_images import is_registered_here
 from fadrm_hf.networks.teachers import Teacher, align_teacher, load_teacher, local_name, public_name, save_teacher
-from fadrm_hf.runtime.run_folder import MANIFEST, TEACHERS
+from fadrm_hf.runtime.run_folder import MANIFEST, TEACHERS, inner_path
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2: the client's own
 
 from fadrm_hf.artifact.location import LocalFolder, Location, table_names
-from fadrm_hf.artifact.manifest import MAX_MANIFEST_BYTES, inner_path, read_manifest
+from fadrm_hf.artifact.manifest import MAX_MANIFEST_BYTES, read_manifest
 from fadrm_hf.errors import ArtifactError, HubError
 from fadrm_hf.hub.session import talking_to_hub
-from fadrm_hf.runtime.run_folder import LABELS_FOLDER, MANIFEST
+from fadrm_hf.runtime.run_folder import LABELS_FOLDER, MANIFEST, inner_path
 
 _NAME = re.compile(r"(?:hf://)?(?:datasets/)?(?P<id>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
 _CODE = (".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".py", ".sh", ".so")

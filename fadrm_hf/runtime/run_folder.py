@@ -19,12 +19,12 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from fadrm_hf.config import with_defaults
 from fadrm_hf.config.plain_data import flatten
-from fadrm_hf.errors import RunFolderError
+from fadrm_hf.errors import ArtifactError, RunFolderError
 from fadrm_hf.runtime import files
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ PATCHES, RECOVERED, SNAPSHOTS = "patches", "recovered", "snapshots"
 LOG, LOCKS, CURVES, TABLE_CACHE = "log.jsonl", "locks", "curves", "datasets"
 
 _SHARD = ".safetensors"
+_FETCH = "; fetch the artifact again, or restore it from a copy"
 
 
 class RunFolder:
@@ -199,6 +200,28 @@ class WorkFolder:
 def hidden_work(folder: Path) -> Path:
     """Return where a folder is made that appears complete or not at all, e.g. a trained teacher."""
     return folder.with_name(f".{folder.name}{WORK}")
+
+
+def inner_path(folder: Path, name: str) -> Path:
+    """Return the path of `name` inside the artifact; names that lead out of it are refused, symlinks too.
+
+    The Hub's download cache is all symlinks (`snapshots/REVISION/FILE` to `blobs/HASH`); these are let through.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or "\\" in name or ":" in parts[0] or ".." in parts or "\0" in name:
+        raise ArtifactError(f"{MANIFEST} names the file {name!r}, expected a path inside the artifact{_FETCH}")
+    path = folder.joinpath(*parts)
+    steps = [folder.joinpath(*parts[: end + 1]) for end in range(len(parts))]
+    snapshots = folder.resolve().parent
+    in_cache = snapshots.name == "snapshots" and path.resolve().parent == snapshots.with_name("blobs")
+    if any(step.is_symlink() for step in steps) and not in_cache:
+        raise ArtifactError(
+            f"{MANIFEST} names {name!r}, which is a symbolic link; an artifact holds files only{_FETCH}"
+        )
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # A pipe or a device, which would be read for ever.
+        raise ArtifactError(f"{MANIFEST} names {name!r}, which is no file{_FETCH}")
+    return path
 
 
 def refuse_other_run(held: dict[str, Any], wanted: dict[str, Any], sections: Mapping[str, Any], folder: Path) -> None:

@@ -16,9 +16,9 @@ from fixtures.runs import ROOT, distill, work_of
 from fixtures.tables import edit_manifest
 
 import fadrm_hf.config.file as settings_file
-from fadrm_hf.artifact.manifest import inner_path
 from fadrm_hf.cli import main
 from fadrm_hf.errors import ArtifactError
+from fadrm_hf.runtime.run_folder import inner_path
 
 ROOMS = ("fadrm_hf", "builders", "cards", "recipes")
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
