@@ -32,7 +32,6 @@ import torch
 from manifests import finish_artifact, numbered_classes
 from torch import Tensor, nn
 
-from fadrm_hf.runtime.run_folder import RunFolder
 from fadrm_hf.artifact.location import LocalFolder
 from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.artifact.reading import Arrays
@@ -48,7 +47,7 @@ from fadrm_hf.networks.students import create_student
 from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.randomness import generator
-from fadrm_hf.runtime.run_folder import MANIFEST
+from fadrm_hf.runtime.run_folder import RunFolder
 from fadrm_hf.runtime.tensor_files import save_tensors
 from fadrm_hf.training.batch import Batch
 from fadrm_hf.training.label_stream import LabelEpochs
