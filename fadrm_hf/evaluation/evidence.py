@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fadrm_hf.runtime.run_folder import RunFolder
 from fadrm_hf.artifact.manifest import StageRecord, read_manifest
 from fadrm_hf.config import RunConfig, SourceConfig, SqueezeConfig, StudentConfig, build, read_settings
 from fadrm_hf.config.datasets import PRESETS, WHOLE_DATASET, Preset, preset_of, resolve, resolve_squeeze
@@ -23,7 +22,7 @@ from fadrm_hf.evaluation.sweep import with_settings
 from fadrm_hf.pipeline.settings import run_from_recipe
 from fadrm_hf.report.card.results import Result
 from fadrm_hf.report.card.scores import SCORES_NAME
-from fadrm_hf.runtime.run_folder import MANIFEST, RESULTS
+from fadrm_hf.runtime.run_folder import MANIFEST, RESULTS, RunFolder
 
 # Training and test images.
 _NUM_IMAGES = {
