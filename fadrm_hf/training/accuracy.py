@@ -12,7 +12,7 @@ from fadrm_hf.runtime.retry import in_halves
 
 
 def topk_accuracy(logits: Tensor, labels: Tensor, k: int = 1) -> float:
-    """Return the fraction of rows whose label (n,) is among the k largest logits (n, C); k above C counts as C."""
+    """Return the fraction of rows whose label (n,) is among the k largest logits (n, C); k may exceed C."""
     return accuracy_of_guesses(logits.topk(min(k, logits.shape[1]), dim=1).indices, labels)
 
 
