@@ -27,21 +27,6 @@ from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.terminal import duration
 from fadrm_hf.training.accuracy import summarise
 
-# Small networks of several families that take images from 16 px on: 0.02 to 1.9 M parameters with ten classes.
-SMALL_ARCHITECTURES = (
-    "convnet3_narrow",
-    "convnet3_bn",
-    "alexnet_small",
-    "vgg11_bn_narrow",
-    "wrn16_2",
-    "resnet10_narrow",
-    "resnet18_narrow",
-    "shufflenetv2_x0_5",
-    "timm/mobilenetv3_small_050",
-    "timm/lcnet_035",
-    "timm/tinynet_e",
-    "timm/test_efficientnet",
-)
 _FEWEST = 3
 _ORDERS, _ROUNDING = 10_000, 1e-9
 _SIDES = ("distilled", "whole")

@@ -14,8 +14,9 @@ from PIL import Image
 from scipy import stats
 
 from fadrm_hf.cli import main
+from fadrm_hf.commands.options.training import SMALL_ARCHITECTURES
 from fadrm_hf.errors import ScoreError
-from fadrm_hf.evaluation.architecture_search import SMALL_ARCHITECTURES, chance_of, correlations
+from fadrm_hf.evaluation.architecture_search import chance_of, correlations
 from fadrm_hf.evaluation.scores import kendall_correlation, ranks, spearman_correlation
 from fadrm_hf.networks.students import check_student
 

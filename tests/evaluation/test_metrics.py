@@ -143,7 +143,7 @@ FRESH = """
 import json, sys
 import evaluate
 import fadrm_hf
-from fadrm_hf.evaluation import metrics
+from fadrm_hf.evaluation import metrics, scores
 
 loaded = {name: evaluate.load(metrics.path(name)) for name in metrics.NAMES}
 hlr = loaded["hard_label_recovery"].compute(predictions=[0, 1], references=[0, 2], whole=[0, 2])
