@@ -51,7 +51,7 @@ def sweep_of(call: Call) -> Sweep:
     asked = {name: getattr(options, name) for name in ("protocol", "num_seeds", "output", "runs")}
     config = build_sweep(read_settings(file) | {name: value for name, value in asked.items() if value is not None})
     settings = Settings()
-    settings.put(*call.layers_of(OF_RUN))
+    settings.put(*call.layers_of([name for name in OF_RUN if name != "output"]))
     config = replace(config, settings={**config.settings, **settings.values})
     base = with_settings(parse_run(["--config", config.base]), config.settings)
     runs, output = Path(config.runs or f"runs/{file.stem}"), Path(config.output or f"results/ablate-{file.stem}")

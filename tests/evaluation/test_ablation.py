@@ -293,8 +293,8 @@ def test_what_cannot_work_is_refused_before_anything_is_made(prepared, capsys, c
         (["--config=none.yaml"], ["none.yaml"]),
         ([], ["config", "--help"]),
         (["more"], ["'more' is not understood"]),
-        (["--config", "sweep.yaml", "--method.alfa=1"], ["unknown setting 'method.alfa'", "'method.alpha'"]),
-        (["--config", "sweep.yaml", "--method.alpha=["], ["--method.alpha '['", "YAML"]),
+        (["--config", "sweep.yaml", "--method.alfa=1"], ["unknown option --method.alfa", "--method.alpha"]),
+        (["--config", "sweep.yaml", "--method.alpha=["], ["method.alpha is '['", "expected float"]),
     ],
 )
 def test_options_that_are_none_are_refused(prepared, capsys, words, expected):
