@@ -38,7 +38,7 @@ def main() -> None:
     commands = {
         "distill --help": ((PROGRAM, "distill", "--help"), 0),
         "train-student --help": ((PROGRAM, "train-student", "--help"), 0),
-        "distill --methode": ((PROGRAM, "distill", "--methode", "fadrm"), 2),
+        "distill --methods": ((PROGRAM, "distill", "--methods", "fadrm"), 2),
         "distill --print_config": ((PROGRAM, "distill", "--source.name", "digits", "--print_config"), 0),
         "methods": ((PROGRAM, "methods"), 0),
         "info": ((PROGRAM, "info", asked.artifact), 0),

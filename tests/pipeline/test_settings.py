@@ -136,7 +136,7 @@ def resolved(*words: str) -> dict:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--methd=fadrm"], ["unknown option --methd", "--method"]),
+        (["--methods=fadrm"], ["unknown option --methods", "--method"]),
         (["--recover.iterations=3"], ["unknown option --recover.iterations", "--method.iterations"]),
         (["--patches.gird", "2"], ["--patches.gird", "did you mean --patches.grid"]),
         (["--source.size=big"], ["source.size is 'big'", "expected int"]),
