@@ -6,7 +6,7 @@ PIP := bin/python -m pip install --quiet --disable-pip-version-check
 DEMO := runs/fadrm-digits-ipc10
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 # A file's tests share what they made, and so a process. Each takes up to 3 GB, hence four at most.
-PYTEST := bin/pytest -q -n logical --maxprocesses 4 --dist loadfile
+PYTEST := bin/pytest -q -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-data test-processors test-lowest test-newest docs results soak quality style release-check \
 	clean-demo browser shells

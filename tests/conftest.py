@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 from fixtures import hub_control
 
 _home = tempfile.mkdtemp(prefix="fadrm-hf-home-")
@@ -37,6 +38,31 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["fixtures.hub", "fixtures.runs"]  # the latter imports the library, after these lines
+
+
+# Files that take a minute or more, the longest first: at the end no worker is left alone with one of them.
+LONG = (
+    "publishing/test_hub_line.py",
+    "methods/test_every_method.py",
+    "networks/test_frozen.py",
+    "pipeline/test_distill.py",
+    "robustness/test_faults.py",
+    "runtime/test_compilation.py",
+    "evaluation/test_compare.py",
+    "evaluation/test_ablation.py",
+    "documents/test_documents.py",
+    "recovery/test_forms.py",
+    "pipeline/test_jobs.py",
+    "robustness/test_soak.py",
+    "publishing/test_publish.py",
+    "training/test_train_student.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; xdist hands files out in this order (`--no-loadscope-reorder`)."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
 
 
 def pytest_unconfigure() -> None:
