@@ -198,9 +198,8 @@ def _for_method(parser: ArgumentParser, document: dict[str, Any], file: str) -> 
     other = given.get("name") if isinstance(given, dict) else None
     if wanted is None or other in (None, wanted):
         return document
-    progress.print(
-        f"--method {wanted}: settings of method {other} in {file} are not used", highlight=False, markup=False
-    )
+    said = f"--method {wanted}: settings of method {other} in {file} are not used"
+    progress.print(said, highlight=False, markup=False, soft_wrap=True)
     return {name: value for name, value in document.items() if name != "method"}
 
 

@@ -172,7 +172,8 @@ def _published(method: type[Method], asked: Settings) -> Layer:
     source = resolve_source(build(SourceConfig, asked.section("source"), "source"))
     ipc = asked.values.get("ipc", 10)
     require(isinstance(ipc, int), "ipc", ipc, "a number of images per class")
-    values = dotted(method.published(source.preset, source.size or 0, ipc))
+    dataset = None if source.preset == NO_PRESET else source.preset
+    values = dotted(method.published(dataset, source.size or 0, ipc))
     teachers = asked.values.get("teachers.names")
     if teachers is not None and tuple(teachers) not in (TeacherConfig().names, values.get("teachers.names")):
         values.pop("relabel.num_teachers", None)  # of the published teachers, and these are others

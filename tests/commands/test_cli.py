@@ -75,7 +75,7 @@ def test_every_command_explains_its_options(capsys, command):
             *(f"--{section}." for section in SECTIONS),
         ],
         "info": ["artifact", "--revision"],
-        "inspect": ["SOURCE", "--source.name", "--source.bands", "--source.test_fraction"],
+        "inspect": ["place", "--source.name", "--source.bands", "--source.test_fraction"],
         "estimate": ["--processes", "--budget", "--no_students", "--config", "--ipc", "--method.alpha"],
         "train-teacher": ["--architecture", "--squeeze.lr", "--source.name"],
         "train-student": [

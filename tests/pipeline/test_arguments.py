@@ -2,7 +2,6 @@
 
 import pytest
 
-from fadrm_hf.errors import ConfigError
 from fadrm_hf.pipeline.arguments import parse_run
 
 
@@ -14,8 +13,6 @@ def test_a_files_settings_of_another_method_give_way(form, capsys):
     assert "settings of method fadrm in small/own_fadrm_ipc10 are not used" in capsys.readouterr().err
     assert parse_run([*form, "--method", "fadrm"]).method.iterations == 300
     assert capsys.readouterr().err == ""
-    with pytest.raises(ConfigError, match="alpha"):
-        parse_run([*form, "--method", "random_real", "--method.alpha=1"])
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def _images(folder: Folder, config: SourceConfig) -> Tables | None:
         table = read_image_tables(folder, config, "labels")
     except ValueError as error:
         refused = error
-    if table is not None and _covers(table, folder):
+    if table is not None and _covers(table, folder) and _is_clear(table, folder):
         return table
     folders = read_class_folders(folder, config)
     if folders is not None and any(set(split.features) != {"image"} for split in folders.splits.values()):
@@ -64,6 +64,8 @@ def _images(folder: Folder, config: SourceConfig) -> Tables | None:
         if lists is not None and len(lists.splits) > 1 and _covers(lists, folder):
             return lists
         reason = [f"a table that cannot be read ({refused})"] if refused else []
+        if table is not None and _covers(table, folder):
+            reason = ["a table whose files are not there, or are several of the same name"]
         return _with_left_out(with_ground_truth(folders, folder), reason)
     if refused is not None:
         raise refused
@@ -76,6 +78,17 @@ def _images(folder: Folder, config: SourceConfig) -> Tables | None:
 def _covers(tables: Tables, folder: Folder) -> bool:
     """Return whether tables are about at least half of the images."""
     return 2 * sum(map(len, tables.splits.values())) >= folder.num_images
+
+
+def _is_clear(tables: Tables, folder: Folder) -> bool:
+    """Return whether every row of tables is an image of its own; if not, class folders know better."""
+    known = {f"{folder.root}/{path}" for path in folder.image_paths()}
+    for table in tables.splits.values():
+        image = next(name for name, feature in table.features.items() if isinstance(feature, datasets.Image))
+        paths = table.data.column(image).combine_chunks().field("path").to_pylist()
+        if len(set(paths)) < len(paths) or not known.issuperset(paths):
+            return False
+    return True
 
 
 def _with_left_out(tables: Tables, more: list[str]) -> Tables:
