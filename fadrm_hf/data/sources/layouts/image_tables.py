@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +21,8 @@ from datasets import Dataset
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.data.sources import labels
 from fadrm_hf.data.sources.layouts.class_folders import unwrapped
-from fadrm_hf.data.sources.layouts.folder import Folder
-from fadrm_hf.data.sources.layouts.split_names import is_split_name, read_split_name
+from fadrm_hf.data.sources.layouts.folder import Folder, scan
+from fadrm_hf.data.sources.layouts.split_names import is_general_name, is_split_name, read_split_name
 from fadrm_hf.data.sources.layouts.tables import Tables, image_table, some
 from fadrm_hf.data.sources.layouts.text_tables import Columns, read_table
 from fadrm_hf.errors import SourceError
@@ -74,6 +75,7 @@ def read_image_tables(
             ignored.append(f"{name}: an example of an answer, not labels")
         elif _counts(rows, config, need):
             found.append(rows)
+    found = [rows for rows in found if config.label_column in rows.columns] or found
     if not found:
         return None
     splits = {split: _one_of(tables, config) for split, tables in _by_split(found).items()}
@@ -105,10 +107,21 @@ def read_table_file(path: Path, config: SourceConfig) -> Tables:
         ValueError: It cannot be read.
     """
     columns = _columns(path)
-    near = Folder(path.parent)
-    rows = read_image_rows(path, path.name, Finder(near), config, columns)
-    table = Dataset.from_dict({name: list(cells) for name, cells in columns.items()}) if rows is None else _table(rows)
-    return Tables({config.train_split or "train": table}, "a table that names images")
+    finders = (Finder(folder, by_name=False) for folder in _folders_near(path))
+    for finder in chain(finders, [Finder(Folder(path.parent))]):
+        rows = read_image_rows(path, os.path.relpath(path, finder.root), finder, config, columns)
+        if rows is not None:
+            return Tables({config.train_split or "train": _table(rows)}, "a table that names images")
+    table = Dataset.from_dict({name: list(cells) for name, cells in columns.items()})
+    return Tables({config.train_split or "train": table}, "a table that names no images")
+
+
+def _folders_near(path: Path) -> Iterator[Folder]:
+    """Yield where the images of a table may be: where it says, below its folder, or in one of images next to that."""
+    yield Folder(path.parent)
+    yield scan(path.parent)
+    beside = path.absolute().parent.parent
+    yield from (scan(place) for place in sorted(beside.iterdir()) if place.is_dir() and is_general_name(place.name))
 
 
 def read_image_rows(
@@ -133,7 +146,7 @@ def read_image_rows(
             paths = [locate(cell) if cell else None for cell in columns[key]]
             return ImageRows(name, {k: cells for k, cells in columns.items() if k != key}, paths, key)
     by_name = [key for key in by_name if labels.folded(key) in PATH_COLUMNS or key == config.image_column]
-    if len(by_name) != 1 or finder.has_images:
+    if len(by_name) != 1 or not finder.by_name:
         return None
     base = finder.root / place
     paths = [str(base / cell) if cell else None for cell in columns[by_name[0]]]
@@ -153,11 +166,12 @@ class Finder:
 
     Args:
         folder: What is there.
+        by_name: Whether a column counts that is called as files are, though none of them is there.
     """
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Folder, by_name: bool = True) -> None:
         self.root, self._folder = folder.root, folder
-        self.has_images = bool(folder.images)
+        self.by_name = by_name and not folder.images
 
     @cached_property
     def _suffixes(self) -> list[str]:
@@ -249,7 +263,8 @@ def _one_of(tables: Sequence[ImageRows], config: SourceConfig) -> ImageRows:
     ):
         raise SourceError(
             f"source {config.name!r} has several tables of the same images: {some([rows.name for rows in tables])}; "
-            f"expected one for each split; set --source.name to the one that is meant, e.g. .../{first.name}"
+            f"expected one for each split; set --source.name to the one that is meant, e.g. .../{first.name}, or "
+            "--source.label_column to a column that only one has"
         )
     return first
 
