@@ -45,11 +45,11 @@ class ClassMap:
 
     @classmethod
     def from_json(cls, value: dict[str, list[str]]) -> "ClassMap":
-        """The inverse of `to_json`."""
+        """Build a class map from what `to_json` gives."""
         return cls(tuple(value["ids"]), tuple(value["names"]))
 
     def permutation_from(self, other: "ClassMap") -> tuple[int, ...] | None:
-        """Indices such that `other`'s logits[:, indices] stand in this map's order.
+        """Return indices such that `other`'s logits[:, indices] stand in this map's order.
 
         Classes are matched by id, or else all of them by name, or else all by the first synonym of the name, or else
         all by any synonym that only one class has.
@@ -130,7 +130,7 @@ def _match_synonyms(wanted: Sequence[str], given: Sequence[str]) -> tuple[int, .
 
 
 def _match(wanted: Sequence[str], given: Sequence[str]) -> tuple[int, ...] | None:
-    """The place of each of `wanted` in `given`, or `None` when one is absent or occurs twice."""
+    """Return the place of each of `wanted` in `given`, or `None` when one is absent or occurs twice."""
     counts = Counter(given)
     if len(set(wanted)) < len(wanted) or any(counts[key] != 1 for key in wanted):
         return None

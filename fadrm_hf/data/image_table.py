@@ -32,7 +32,7 @@ class ImageTable:
         return self.shape[0]
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        """The images (n, 3, S, S) of rows (n,) int64, in their order."""
+        """Return the images (n, 3, S, S) of rows (n,) int64, in their order."""
         rows = rows.cpu()
         images = torch.empty((len(rows), *self.shape[1:]), dtype=torch.uint8)
         part_of = torch.bucketize(rows, self._ends, right=True)
@@ -42,7 +42,7 @@ class ImageTable:
         return images.to(self.device)
 
     def to(self, device: torch.device) -> "ImageTable | Tensor":
-        """The table for use on a device: as one tensor on a GPU that has room for it, else as it is."""
+        """Return the table for use on a device: as one tensor on a GPU that has room for it, else as it is."""
         if device == self.device:
             return self
         if device.type == "cuda" and self.shape.numel() <= _SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]:

@@ -165,7 +165,7 @@ class BatchViews:
         return cls(crop, flip, torch.randint(least, max_roll + 1, (num, 2), generator=generator))
 
     def split(self, num: int) -> Iterator["BatchViews"]:
-        """The views in blocks of `num` iterations: the matrices of thousands would take gigabytes."""
+        """Yield the views in blocks of `num` iterations: the matrices of thousands would take gigabytes."""
         for parts in zip(self.crop.split(num), self.flip.split(num), self.roll.split(num), strict=True):
             yield BatchViews(*parts)
 
@@ -256,18 +256,18 @@ class LabelViews:
 
     @classmethod
     def from_columns(cls, columns: dict[str, Tensor]) -> "LabelViews":
-        """The views among the columns of a soft-label table."""
+        """Build views from the columns of a soft-label table."""
         as_stored = {f.name: columns[f.name] for f in fields(cls)}
         return cls(**{k: v if v.dtype == torch.bool else v.long() for k, v in as_stored.items()})
 
     def columns(self) -> dict[str, Tensor]:
-        """The table's columns, in its types: int32 rows, int16 boxes, bool flips."""
+        """Return the table's columns, in its types: int32 rows, int16 boxes, bool flips."""
         small = {"image": torch.int32, "mix_image": torch.int32, "flip": torch.bool, "mix_flip": torch.bool}
         return {f.name: getattr(self, f.name).to(small.get(f.name, torch.int16)) for f in fields(self)}
 
     @classmethod
     def cat(cls, parts: Sequence["LabelViews"]) -> "LabelViews":
-        """The views of successive batches, as one."""
+        """Join the views of successive batches."""
         return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
     def __len__(self) -> int:
@@ -277,7 +277,7 @@ class LabelViews:
         return LabelViews(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     def to(self, device: torch.device) -> "LabelViews":
-        """The same views where they are to be rendered."""
+        """Return the same views on the device where they are rendered."""
         return LabelViews(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def mix_shares(self, size: int) -> Tensor:
@@ -286,7 +286,7 @@ class LabelViews:
         return torch.where(self.mix_image >= 0, height * width, 0) / size**2
 
     def unmixed(self) -> "LabelViews":
-        """The same crops and flips with nothing mixed in."""
+        """Return the same crops and flips with nothing mixed in."""
         return LabelViews(
             self.image, self.crop, self.flip, torch.full_like(self.image, -1), self.crop, self.flip, self.mix_box
         )
