@@ -31,7 +31,7 @@ PROGRAM = str(Path(sys.executable).with_name("fadrm-hf"))
 
 
 def refusal(kind: Kind, place: Path) -> dict[str, Any]:
-    """Seconds, exit code and last line of one kind, typed in a folder of its own."""
+    """Type one kind of bad input in a folder of its own; return seconds, exit code and last line."""
     kind.make(place)
     before, environment = state(place), os.environ | kind.environment
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How long until a command says its first word: help, lists, `info`, a mistyped option; against `import torch` alone.
+"""Seconds until a command prints its first word: help, lists, `info`, a mistyped option; against `import torch` alone.
 
 Each is a process of its own, several times in turn with `python -c "import torch"`, so that what else the machine does
 weighs on both. `results/bench-first-word.json` holds medians in seconds and their ratios.

@@ -54,7 +54,7 @@ LOADED_BATCHES = 200
 
 
 class OneConvolution(MapClassifier):
-    """The stand-in."""
+    """Stand-in for a teacher: one convolution, one BatchNorm and one linear layer."""
 
     def __init__(self, num_classes: int = 1000, in_chans: int = 3, **_: Any) -> None:
         layers = (nn.Conv2d(in_chans, 16, 8, stride=8), nn.BatchNorm2d(16), nn.ReLU())
@@ -68,13 +68,13 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def full_size_stand_in(pretrained: bool = False, **settings: Any) -> nn.Module:
-    """What timm builds by its name."""
+    """Build the stand-in, which timm finds by this name."""
     network: nn.Module = build_model_with_cfg(OneConvolution, "full_size_stand_in", pretrained, **settings)
     return network
 
 
 def make_teacher(folder: Path, classes: ClassMap, size: int) -> None:
-    """A model directory of the stand-in, whose running statistics are those of standard noise."""
+    """Write a model directory of the stand-in, with the running statistics of standard noise."""
     torch.manual_seed(0)
     network = timm.create_model("full_size_stand_in", num_classes=len(classes))
     images = SourceConfig(name="full-size", size=size, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -82,7 +82,7 @@ def make_teacher(folder: Path, classes: ClassMap, size: int) -> None:
 
 
 def pictures() -> list[bytes]:
-    """JPEGs of blurred noise, about a kilobyte each."""
+    """Draw JPEGs of blurred noise, about a kilobyte each."""
     rng = np.random.default_rng(0)
     found = []
     for _ in range(DIFFERENT):
@@ -94,7 +94,7 @@ def pictures() -> list[bytes]:
 
 
 def make_source(folder: Path, names: tuple[str, ...], num_images: int) -> None:
-    """Parquet files as on the Hub; the classes of successive rows differ, so that those of a class lie everywhere."""
+    """Write parquet files as on the Hub; successive rows differ in class, so that each class is in all files."""
     features = Features({"image": Image(), "label": ClassLabel(names=list(names))})
     drawn = pa.array([{"bytes": picture, "path": None} for picture in pictures()], features["image"].pa_type)
     for split, count in (("train", num_images), ("test", max(TESTED, len(names)))):
@@ -108,7 +108,7 @@ def make_source(folder: Path, names: tuple[str, ...], num_images: int) -> None:
 
 
 def settings(asked: argparse.Namespace, folder: Path) -> list[str]:
-    """The arguments of `fadrm-hf`."""
+    """Return the arguments of `fadrm-hf`."""
     iterations, epochs = asked.iterations, asked.epochs
     return [
         "--method=fadrm", f"--method.iterations={iterations}", f"--ipc={asked.ipc}", f"--source.name={folder}/source",
@@ -121,7 +121,7 @@ def settings(asked: argparse.Namespace, folder: Path) -> list[str]:
 
 
 class Usage:
-    """What some processes take.
+    """Memory and seconds of some processes.
 
     Args:
         processes: Their numbers.
@@ -132,7 +132,7 @@ class Usage:
         self._cpu = dict.fromkeys(processes, 0.0)
 
     def now(self) -> dict[str, float]:
-        """Bytes of the one that has most, those that are no file's and all; seconds of all, ended or not."""
+        """Return the memory of the largest process, without and with files, and the seconds of all, ended or not."""
         most = {"own": 0.0, "resident": 0.0}
         for process in self._processes:
             with suppress(psutil.Error):  # it has ended
@@ -167,7 +167,7 @@ def watch(command: list[str], costs: Path, count: int = 1) -> Iterator[tuple[str
 
 
 def load(folder: Path) -> None:
-    """The artifact's images and the first batches of its labels."""
+    """Read the artifact's images and the first batches of its labels."""
     with load_distilled(folder).batches(range(1)) as batches:
         for _, _batch in zip(range(LOADED_BATCHES), batches, strict=False):
             pass
@@ -197,7 +197,7 @@ def main() -> None:
 
 
 def bytes_in(folder: Path) -> int:
-    """Of all files."""
+    """Return the size of all files in a folder."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 

@@ -1,6 +1,6 @@
 """A gallery in a real browser: how long it takes to open, search, slide and scroll through, and what it holds.
 
-The gallery of an artifact is made again, elsewhere, then opened from disk in the Chromium of this machine (`make
+The gallery of an artifact is regenerated elsewhere, then opened from disk in the Chromium of this machine (`make
 browser`). Seconds are those until what was asked for is drawn; the longest pause is the longest time, while the whole
 page is scrolled through screen by screen, in which the page could not answer.
 
@@ -60,7 +60,7 @@ def seconds_of(page: Page, ask: Callable[[], object], shown: str) -> float:
 
 
 def scroll_through(page: Page) -> dict[str, float]:
-    """From the first class to the last: how much of the page exists at once, and how long it does not answer."""
+    """Scroll to the last class; return how much of the page exists at once and the longest time it does not answer."""
     page.evaluate(WATCH)
     height, most, started = page.evaluate("document.documentElement.scrollHeight"), 0, time.perf_counter()
     steps = range(0, int(height), DESK["height"])
@@ -77,13 +77,13 @@ def scroll_through(page: Page) -> dict[str, float]:
 
 
 def memory_of_browser() -> int:
-    """Bytes of all its processes that are their own."""
+    """Return the bytes that belong to the browser's processes alone."""
     children = psutil.Process().children(recursive=True)
     return sum(child.memory_full_info().uss for child in children if "chrom" in child.name())
 
 
 def measure(page: Page, address: str, last: int, name: str) -> dict[str, object]:
-    """Every figure of one page."""
+    """Measure every figure of one page."""
     fetched: list[str] = []
     page.on("request", lambda request: fetched.append(request.url.rpartition("/")[2]))
     opened = seconds_of(page, lambda: page.goto(address), ".pair")

@@ -1,10 +1,10 @@
-"""What smaller labels cost: bytes, decoding speed and student accuracy of one artifact under several codecs.
+"""The cost of smaller labels: bytes, decoding speed and student accuracy of one artifact under several codecs.
 
 A spec is a codec, or a codec and the number of epochs that are stored: float16 int8 int4 top10 none int4:25. Each
 becomes an artifact of its own in `ARTIFACT.codecs/`, from one that stores float16. Epochs of all codecs are decoded
 in turn, so that a machine that slows down slows all; the median is the figure to quote. Students are trained by the
 artifact's own protocol and tested after the last epoch; one that is in the file of results already is not trained
-again, so the same command goes on where it was interrupted.
+again, so the same command resumes an interrupted run.
 
     .venv/bin/python benchmarks/label_codecs.py runs/fadrm-cifar100-ipc5-small float16 int4 int4:25 --num_seeds 3
 """
@@ -47,7 +47,7 @@ class Benchmark:
     record: Record = field(default_factory=dict)
 
     def variant(self, spec: str) -> Path:
-        """The artifact with the labels of a spec, made if it is not there."""
+        """Return the artifact with the labels of a spec; make it if it is missing."""
         codec, _, stored = spec.partition(":")
         folder = self.artifact.with_name(self.artifact.name + ".codecs") / spec.replace(":", "-")
         if not RunFolder(folder).is_finished:
@@ -55,7 +55,7 @@ class Benchmark:
         return folder
 
     def row(self, spec: str) -> Record:
-        """What is measured of a spec."""
+        """Return the measurements of a spec."""
         row: Record = self.record["codecs"].setdefault(spec, {"students": {}})
         return row
 
@@ -65,7 +65,7 @@ class Benchmark:
 
 
 def epochs_of(folder: Path) -> Iterator[tuple[int, float]]:
-    """Rows of each stored epoch and the seconds that reading and decoding it takes."""
+    """Yield the number of rows of each stored epoch and the seconds that reading and decoding them takes."""
     manifest = read_manifest(folder)
     for file in table_files(folder, LABELS_FOLDER):
         table = open_table(file)
@@ -76,7 +76,7 @@ def epochs_of(folder: Path) -> Iterator[tuple[int, float]]:
 
 
 def measure_tables(benchmark: Benchmark, specs: list[str], repeats: int) -> None:
-    """Bytes of each variant's table, and rows decoded per second."""
+    """Measure the bytes of each variant's table and the rows decoded per second."""
     folders = {spec: benchmark.variant(spec) for spec in specs}
     speeds: dict[str, list[float]] = {spec: [] for spec in specs}
     for _ in range(repeats):
@@ -98,7 +98,7 @@ def measure_tables(benchmark: Benchmark, specs: list[str], repeats: int) -> None
 
 
 def measure_students(benchmark: Benchmark, specs: list[str], num_seeds: int, source_name: str | None) -> None:
-    """Accuracy of one student per spec and seed, all specs of a seed before the next."""
+    """Measure the accuracy of one student per spec and seed, all specs of a seed before the next."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     test = TestImages(source_of(LocalFolder(benchmark.artifact), source_name), device)
     run = run_from_recipe(read_manifest(benchmark.artifact).config, str(benchmark.artifact))
@@ -122,7 +122,7 @@ def measure_students(benchmark: Benchmark, specs: list[str], num_seeds: int, sou
 
 
 def print_table(benchmark: Benchmark, specs: list[str]) -> None:
-    """One line per spec."""
+    """Print one line per spec."""
     print(
         f"{'labels':<12}{'bytes':>14}{'bytes/row':>11}{'of float16':>12}{'rows/s':>12}   top-1 at the last epoch (%)"
     )

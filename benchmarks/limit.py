@@ -1,4 +1,4 @@
-"""How near a recovery step comes to the limit: its arithmetic and its traffic, at the rates of this machine.
+"""Distance of a recovery step from the limit: its arithmetic and its traffic, at the rates of this machine.
 
 The limit of a step is the longer of two times. Arithmetic: the operations of convolutions and matrix products,
 forward and backward to the pixels, at the best rate that a matrix product or a convolution reaches in the same run.
@@ -39,7 +39,7 @@ PASSES = {"in": {nn.Conv2d: 2, nn.BatchNorm2d: 3}, "out": {nn.Conv2d: 2, nn.Batc
 
 
 class Traffic(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations read and write, and of the residuals added to maps."""
+    """Counter of the bytes of tensors that operations read and write, and of the residuals added to maps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Traffic(TorchDispatchMode):
 
 
 def needed_values(module: nn.Module, images: Tensor) -> int:
-    """Values that a step must move, forward and backward, of all maps and of the pixels."""
+    """Count the values that a step must move, forward and backward, of all maps and of the pixels."""
     passes = {"values": 7 * images.numel() + 4 * images.numel()}
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -74,7 +74,7 @@ def needed_values(module: nn.Module, images: Tensor) -> int:
 
 
 def needed_flops(module: nn.Module, images: Tensor) -> int:
-    """Additions and multiplications of the convolutions and matrix products, forward and backward to the pixels."""
+    """Count the operations of convolutions and matrix products, forward and backward to the pixels."""
     pixels = images.clone().requires_grad_()
     with FlopCounterMode(display=False) as counter:
         module(pixels).sum().backward()
@@ -82,7 +82,7 @@ def needed_flops(module: nn.Module, images: Tensor) -> int:
 
 
 def moved_by(step: Callable[[], object]) -> int:
-    """Bytes that the operations of a step read and write."""
+    """Count the bytes that the operations of a step read and write."""
     step()
     with Traffic() as traffic:
         step()
@@ -104,7 +104,7 @@ class Probe(NamedTuple):
 
 
 def probes(device: torch.device, dtype: torch.dtype) -> list[Probe]:
-    """Large products, convolutions of the shapes of residual networks, and a large copy."""
+    """Return large products, convolutions of the shapes of residual networks, and a large copy."""
     side, batch = (8192, 256) if device.type == "cuda" else (2048, 32)
     matrix = torch.randn((side, side), device=device, dtype=dtype)
     found = [Probe("matmul", 2 * side**3, lambda: matrix @ matrix)]
@@ -120,7 +120,7 @@ def probes(device: torch.device, dtype: torch.dtype) -> list[Probe]:
 
 
 def best_rates(tried: list[Probe], times: list[list[float]]) -> dict[str, float]:
-    """The best rate of each kind that was reached in any round."""
+    """Return the best rate of each kind over all rounds."""
     best: dict[str, float] = {}
     for place, probe in enumerate(tried):
         rate = probe.amount / min(of_round[place] for of_round in times)

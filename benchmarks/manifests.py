@@ -11,7 +11,7 @@ Colour = tuple[float, float, float]
 
 
 def numbered_classes(num: int) -> ClassMap:
-    """So many classes, named by their number."""
+    """Return a map of so many classes, named by number."""
     return ClassMap(tuple(f"n{index:05d}" for index in range(num)), tuple(f"class {index}" for index in range(num)))
 
 

@@ -1,6 +1,6 @@
 """One process against several on the same sixteen shards, one thread each: seconds of each stage, and the artifact.
 
-Every run starts anew with the same teacher, in its own folder and by `accelerate launch`; runs of one and of several
+Every run begins with the same teacher, in its own folder and by `accelerate launch`; runs of one and of several
 processes take turns. The ratio of medians is the figure to quote; the artifacts must be the same to the byte, but for
 what they cost.
 
@@ -46,7 +46,7 @@ def launch(output: Path, processes: int, arguments: list[str]) -> tuple[float, d
 
 
 def contents(run: Path) -> dict[str, str]:
-    """Hashes of what does not tell the cost."""
+    """Return the hashes of all files that do not record the cost."""
     files = (file for file in run.rglob("*") if file.is_file() and file.name not in NOT_COMPARED)
     return {str(file.relative_to(run)): sha256(file) for file in files}
 

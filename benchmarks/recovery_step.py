@@ -40,7 +40,7 @@ STEPS_TO_CAPTURE = 60  # on a GPU steps are run in blocks, of which the first ca
 
 
 def teacher_of(architecture: str, source: Source) -> Teacher:
-    """A network whose BatchNorm layers have seen random images, so that distances and gradients are ordinary."""
+    """Build a network whose BatchNorm layers have seen random images, so that distances and gradients are ordinary."""
     torch.manual_seed(0)
     module = timm.create_model(architecture, num_classes=10).train()
     with torch.no_grad():
@@ -60,12 +60,12 @@ class Stepper:
         self._recovery = Recovery(matchers, labels, source, config, 10**6, rng, lambda done, losses: None)
 
     def run(self, steps: int) -> None:
-        """The next steps."""
+        """Take the next steps."""
         self.images = self._recovery.optimise(self.images, steps)
 
 
 def timed(step: Callable[[], None], device: torch.device) -> float:
-    """Seconds that a call takes."""
+    """Return the seconds that a call takes."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     started = time.perf_counter()
@@ -76,7 +76,7 @@ def timed(step: Callable[[], None], device: torch.device) -> float:
 
 
 def measure(arguments: argparse.Namespace, variants: list[Variant], device: torch.device) -> dict[Variant, dict]:
-    """Milliseconds per image and iteration, and bytes per image, of each variant."""
+    """Measure milliseconds per image and iteration, and bytes per image, of each variant."""
     source = load_source(resolve_source(SourceConfig(name="digits", size=arguments.size)))
     teachers = [teacher_of(architecture, source) for architecture in arguments.architectures]
     images = torch.randn((arguments.batch, 3, arguments.size, arguments.size), device=device)

@@ -56,7 +56,7 @@ class Plain:
                 layer.momentum = 0.0
 
     def loader(self, size: int, num_workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Normalised views (B, 3, S, S) of one batch after another, made by PIL."""
+        """Return normalised views (B, 3, S, S) of one batch after another, made by PIL."""
         steps = [transforms.RandomResizedCrop(size, self._config.crop_area), transforms.RandomHorizontalFlip()]
         steps += [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
         views = ImageFolder(str(self._folder), transforms.Compose(steps))
@@ -64,7 +64,7 @@ class Plain:
         return DataLoader(views, self._config.batch_size, True, num_workers=num_workers, persistent_workers=keeps)
 
     def mix(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The batch after CutMix, and what is stored of it."""
+        """Mix a batch by CutMix; return it with the values that are stored."""
         size, partner = batch.shape[-1], torch.randperm(len(batch))
         side = int(size * float(1.0 - torch.rand(())) ** 0.5)
         centre = torch.randint(0, size, (2,))
@@ -76,7 +76,7 @@ class Plain:
 
     @torch.no_grad()
     def forward(self, batch: Tensor) -> Tensor:
-        """Logits of one batch, micro-batch by micro-batch."""
+        """Return the logits of one batch, computed micro-batch by micro-batch."""
         size = self._config.batch_size // self._config.accumulation
         half = torch.autocast("cuda", torch.float16) if self._device.type == "cuda" else nullcontext()
         with half:
@@ -90,14 +90,14 @@ class Plain:
 
 
 def write_folder(folder: Path, images: Tensor) -> None:
-    """One JPEG file per image, as distilled images are published."""
+    """Write one JPEG file per image, as distilled images are published."""
     (folder / "class").mkdir(parents=True)
     for number, image in enumerate(images):
         (folder / "class" / f"{number:05d}.jpg").write_bytes(encode_jpeg(image, quality=95).numpy().tobytes())
 
 
 def views_alone(images: Tensor, config: RelabelConfig) -> Tensor:
-    """Ours without the teacher: views of an epoch are drawn and rendered, block by block."""
+    """Draw and render the views of an epoch block by block, as the library does, without the teacher."""
     table = label_epoch(images.cpu(), None, config, 0, 0)
     views = LabelViews.from_columns(table).to(images.device)
     blocks = range(0, len(images), max(1, 2**16 // images.shape[-1] ** 2))
@@ -107,7 +107,7 @@ def views_alone(images: Tensor, config: RelabelConfig) -> Tensor:
 
 
 def jobs_of(arguments: argparse.Namespace, folder: Path, device: torch.device) -> dict[str, Job]:
-    """What is timed, by name; every job deals with the same number of images."""
+    """Return the timed jobs by name; all of them process the same number of images."""
     images = torch.randint(0, 256, (arguments.images, 3, 8, 8), generator=generator(0, "benchmark")).float()
     images = nn.functional.interpolate(images, arguments.size, mode="bilinear").to(torch.uint8)
     write_folder(folder / "images", images)
@@ -140,7 +140,7 @@ def jobs_of(arguments: argparse.Namespace, folder: Path, device: torch.device) -
 
 
 def measure(jobs: dict[str, Job], rounds: int) -> dict[str, float]:
-    """Median seconds of each, in turn, after two rounds that are not counted."""
+    """Measure the median seconds of each job, in turn, after two rounds that are not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(rounds + 2):
         for name, job in jobs.items():

@@ -1,4 +1,4 @@
-"""What recovery costs with more images per class and more iterations: the same per image and iteration, and no memory.
+"""The cost of recovery with more images per class and more iterations: per image and iteration, and in memory.
 
 The shards of runs of FADRM with 1, 10 and 50 images per class, each image optimised for as many iterations; then twice
 and four times as many iterations of the first. All are timed in turn, several times; the figure to quote is the
@@ -44,7 +44,7 @@ def parse() -> argparse.Namespace:
 
 
 def recover(run: RunConfig, matchers: list[Matcher], source: Source, device: torch.device, iterations: int) -> None:
-    """All shards of a run."""
+    """Recover all shards of a run."""
     for shard in recovery_shards(len(source.class_map), run.ipc, run.recover):
         try_recovery(run, matchers, source, device, shard, iterations)
     if device.type == "cuda":
@@ -52,7 +52,7 @@ def recover(run: RunConfig, matchers: list[Matcher], source: Source, device: tor
 
 
 def timed(work: Callable[[], None]) -> float:
-    """Seconds."""
+    """Return the seconds that a call takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

@@ -77,7 +77,7 @@ class InMemory(Distilled):
 
 
 def make_artifact(folder: Path, table_bytes: int) -> None:
-    """An artifact whose label table has at least so many bytes."""
+    """Make an artifact whose label table has at least so many bytes."""
     work, num_images = folder.with_name("work"), CLASSES * IPC
     relabel = RelabelConfig(batch_size=BATCH, flip_probability=0.5)
     features = label_features("float16", CLASSES)
@@ -105,7 +105,7 @@ def make_artifact(folder: Path, table_bytes: int) -> None:
 
 
 def serve(folder: Path) -> None:
-    """The test Hub with the artifact on it, until standard input ends."""
+    """Serve the artifact from the test Hub until standard input ends."""
     sys.path.insert(0, str(TESTS))
     from fixtures.hub_control import running
 
@@ -118,7 +118,7 @@ def serve(folder: Path) -> None:
 
 
 def data_bytes() -> int:
-    """Private writable memory of this process, which is what RLIMIT_DATA counts."""
+    """Return the private writable memory of this process, which RLIMIT_DATA counts."""
     return int(psutil.Process().memory_info().data)
 
 
@@ -141,7 +141,7 @@ class PeakOfData:
 
 
 def training_step(student: nn.Module, distilled: Distilled) -> Callable[[Batch], Tensor]:
-    """One update of a student as the evaluation protocol makes it."""
+    """Update a student once, as the evaluation protocol does."""
     optimiser = torch.optim.AdamW(parameter_groups(student, 0.01), lr=1e-3)
 
     def step(batch: Batch) -> Tensor:
@@ -197,7 +197,7 @@ def answer(record: dict[str, float]) -> None:
 
 
 def hold_everything(table: LabelEpochs, epochs: int) -> dict[str, float]:
-    """How many epochs fit before memory runs out; all of them means that there is no limit."""
+    """Return how many epochs fit before memory runs out; all of them means that there is no limit."""
     held = []
     try:
         for epoch in range(epochs):
@@ -210,7 +210,7 @@ def hold_everything(table: LabelEpochs, epochs: int) -> dict[str, float]:
 
 
 def cost_of_checks(folder: Path, seconds_per_step: float) -> float:
-    """Seconds that the checks of an epoch's rows take, as a share of training on it."""
+    """Measure the seconds that the checks of an epoch's rows take, as a share of training on it."""
     location = LocalFolder(folder)
     table = LabelEpochs(location, 0)
     columns, times = table.read(0), []
@@ -235,7 +235,7 @@ class Other:
         self.first = self._answer()
 
     def turn(self) -> dict[str, float]:
-        """Let it go on until it answers."""
+        """Let the process continue until it answers."""
         assert self._process.stdin is not None
         self._process.send_signal(signal.SIGCONT)
         self._process.stdin.write("go\n")
@@ -258,7 +258,7 @@ class Other:
 
 @contextlib.contextmanager
 def hub_with(folder: Path, scratch: Path) -> Iterator[dict[str, str]]:
-    """The environment of processes that know the Hub with the artifact."""
+    """Return the environment of processes that know the Hub with the artifact."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HOME": str(scratch / "hf"), "HF_HUB_DISABLE_XET": "1"}
     environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
     command = [sys.executable, __file__, "--role", "serve", "--folder", str(folder)]
@@ -271,7 +271,7 @@ def hub_with(folder: Path, scratch: Path) -> Iterator[dict[str, str]]:
 
 
 def alternate(arguments: argparse.Namespace, folder: Path, environment: dict[str, str], flip: bool) -> list[Turns]:
-    """The turns of one pair of processes; `flip` says which starts and goes first."""
+    """Run one pair of processes in turns; `flip` swaps which starts and goes first."""
     kinds = ("stream", "memory") if flip else ("memory", "stream")
     others = {kind: Other(kind, arguments, folder, environment) for kind in kinds}
     try:

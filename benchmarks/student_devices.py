@@ -1,7 +1,7 @@
 """One student by several processes against the same student by one, which has the cores of all: steps in turns.
 
-Steps are those of `train-student` on random views; both forms begin at the same weights, and how far these are from
-each other after all steps is told. While one process works alone the others wait. Each round is a turn of either form,
+Steps are those of `train-student` on random views; both forms begin at the same weights, and how far they differ after
+all steps is printed. While one process works alone the others wait. Each round is a turn of either form,
 and the median of the rounds' ratios is the figure to quote. On CPUs each process has its part of the cores; with as
 many GPUs as processes each has one, and one process takes captured steps.
 
@@ -38,21 +38,21 @@ Step = Callable[[Batch, Sequence[int], bool], Tensor]
 
 
 def student_of(architecture: str, device: torch.device) -> nn.Module:
-    """The same weights on every process."""
+    """Build the student, with the same weights on every process."""
     torch.manual_seed(0)
     module: nn.Module = timm.create_model(architecture, num_classes=CLASSES)
     return module.to(device).to(memory_format=torch.channels_last).train()
 
 
 def step_of(student: nn.Module, precision: Any, group: StudentGroup, device: torch.device) -> Step:
-    """A student's step, by this process alone or by a group, as `train-student` takes it."""
+    """Build a student's step as `train-student` takes it, for this process alone or for a group."""
     config = StudentConfig(lr=1e-3, eta=1.0, precision=precision)
     step = StudentStep(student, create_optimiser(config, student), config, group)
     return CapturedStep(step, device) if device.type == "cuda" and group.size == 1 else step
 
 
 def batches_of(arguments: argparse.Namespace, device: torch.device) -> list[Batch]:
-    """A few batches of random views, the same on every process."""
+    """Draw a few batches of random views, the same on every process."""
     made = []
     for key in range(4):
         rng, num = generator(key, "benchmark"), arguments.batch
@@ -64,7 +64,7 @@ def batches_of(arguments: argparse.Namespace, device: torch.device) -> list[Batc
 
 
 def timed(step: Step, batches: list[Batch], arguments: argparse.Namespace, num: int, device: torch.device) -> float:
-    """Seconds that some steps take."""
+    """Return the seconds that some steps take."""
     size = arguments.batch // arguments.accumulation
     started = time.perf_counter()
     for index in range(num):
@@ -75,7 +75,7 @@ def timed(step: Step, batches: list[Batch], arguments: argparse.Namespace, num: 
 
 
 def measure(rank: int, arguments: argparse.Namespace, port: int) -> None:
-    """What each process does; the first one reports."""
+    """Measure both forms on this process; the first process reports."""
     num = arguments.processes
     places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num, "LOCAL_WORLD_SIZE": num, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in places.items()}, MASTER_ADDR="127.0.0.1")

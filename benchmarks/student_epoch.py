@@ -71,7 +71,7 @@ class PlainViews(Dataset[Tensor]):
 def views_of(
     files: list[Path], opened: collections.deque[dict[str, Tensor]]
 ) -> Iterator[list[tuple[int, list[int], bool]]]:
-    """The views of each batch, from its label file, which waits in `opened` until they are rendered."""
+    """Read the views of each batch from its label file, which waits in `opened` until they are rendered."""
     for file in itertools.cycle(files):
         label = torch.load(file, weights_only=True)
         opened.append(label)
@@ -81,7 +81,7 @@ def views_of(
 def plain_steps(
     student: nn.Module, folder: Path, size: int, accumulation: int, workers: int, device: torch.device
 ) -> Iterator[None]:
-    """The published flow, one step at a time."""
+    """Train as published, one step at a time."""
     optimiser = torch.optim.AdamW(student.parameters(), lr=1e-3, weight_decay=0.01)
     opened: collections.deque[dict[str, Tensor]] = collections.deque()
     views = views_of(sorted(folder.glob("epoch*.pt")), opened)
@@ -107,7 +107,7 @@ def plain_steps(
 def fast_steps(
     student: nn.Module, folder: Path, num_steps: int, config: StudentConfig, device: torch.device
 ) -> Iterator[None]:
-    """What `train-student` does, one step at a time."""
+    """Train as `train-student` does, one step at a time."""
     distilled = load_distilled(folder)
     student = student.to(memory_format=torch.channels_last)
     written = StudentStep(student, create_optimiser(config, student), config)
@@ -118,7 +118,7 @@ def fast_steps(
 
 
 def make_artifact(folder: Path, plain: Path, num_images: int, size: int, relabel: RelabelConfig) -> None:
-    """The same images and labels twice: as an artifact, and as files of the published kind."""
+    """Make the same images and labels twice: as an artifact, and as files of the published kind."""
     work, rows, rng = folder.with_name("work"), torch.arange(num_images), generator(0, "benchmark")
     coarse = torch.rand((num_images, 3, 8, 8), generator=rng)  # smooth as photographs are, so that JPEG is no burden
     images = (255 * F.interpolate(coarse, size=(size, size), mode="bilinear")).to(torch.uint8)
@@ -139,7 +139,7 @@ def make_artifact(folder: Path, plain: Path, num_images: int, size: int, relabel
 
 
 def save_label_files(folder: Path, epoch: int, columns: dict[str, Tensor]) -> None:
-    """One file per batch, with the views in it."""
+    """Write one file per batch, with the views in it."""
     for step in columns["step"].unique().tolist():
         label = {name: column[columns["step"] == step] for name, column in columns.items()}
         places = {image: place for place, image in enumerate(label["image"].tolist())}
@@ -149,7 +149,7 @@ def save_label_files(folder: Path, epoch: int, columns: dict[str, Tensor]) -> No
 
 
 def timed(steps: Iterator[None], num: int, device: torch.device) -> float:
-    """Seconds that some steps take."""
+    """Return the seconds that some steps take."""
     started = time.perf_counter()
     for _ in range(num):
         next(steps)
@@ -159,7 +159,7 @@ def timed(steps: Iterator[None], num: int, device: torch.device) -> float:
 
 
 def measure(arguments: argparse.Namespace, folder: Path, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each turn of each form."""
+    """Measure the seconds of each turn of each form."""
     relabel = RelabelConfig(batch_size=arguments.batch, accumulation=arguments.accumulation, flip_probability=0.5)
     make_artifact(folder / "run", folder / "plain", arguments.images, arguments.size, relabel)
 

@@ -38,7 +38,7 @@ RELABEL = RelabelConfig(batch_size=100, flip_probability=0.5)
 
 
 def make_shards(work: Path, epochs: int) -> None:
-    """What recovery and relabelling leave: images of noise, views, and logits of noise."""
+    """Write the shards of recovery and relabelling: images of noise, views, and logits of noise."""
     rows, rng = torch.arange(CLASSES * IPC), generator(0, "benchmark")
     images = torch.randint(0, 256, (len(rows), 3, SIZE, SIZE), generator=rng, dtype=torch.uint8)
     place = {"label": rows % CLASSES, "ipc_index": rows // CLASSES, "source_index": rows[:, None]}
@@ -50,26 +50,26 @@ def make_shards(work: Path, epochs: int) -> None:
 
 
 def package(folder: Path, epochs: int) -> None:
-    """Both tables and the manifest from the shards beside the folder."""
+    """Package both tables and the manifest from the shards in the work folder."""
     write_tables(folder, folder.with_name("work"), CLASS_MAP, SIZE, IPC, epochs)
     finish_artifact(folder, CLASS_MAP, IPC, SIZE, RELABEL, epochs)
 
 
 def load(folder: Path, epochs: int) -> None:
-    """Every batch of every epoch."""
+    """Read every batch of every epoch."""
     with load_distilled(folder).batches(range(epochs)) as batches:
         for batch in batches:
             assert batch.logits.shape == (len(batch.labels), CLASSES)
 
 
 def own_memory() -> int:
-    """Bytes of this process that are no file's."""
+    """Return the bytes of this process that belong to no file."""
     memory = psutil.Process().memory_info()
     return int(memory.rss - memory.shared)
 
 
 def measure(work: Callable[[], None]) -> dict[str, float]:
-    """Seconds of the work, the most memory meanwhile and what was there before, looked at a hundred times a second."""
+    """Return the work's seconds, its peak memory and the memory before it, sampled a hundred times a second."""
     peak = before = own_memory()
     is_over = threading.Event()
 
@@ -92,7 +92,7 @@ STAGES = {"package": package, "load": load}
 
 
 def in_new_process(stage: str, folder: Path, epochs: int) -> dict[str, float]:
-    """What a stage takes in a process of its own, in which one small epoch has loaded every library before."""
+    """Run a stage in a process of its own, in which one small epoch has loaded every library before."""
     command = [sys.executable, __file__, "--stage", stage, str(folder), str(epochs)]
     return dict(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
 

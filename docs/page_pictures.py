@@ -1,4 +1,4 @@
-"""What a browser shows of an artifact, as pictures: docs/images/gallery.png, gallery-dark-phone.png and card.png.
+"""Pictures of an artifact in a browser: docs/images/gallery.png, gallery-dark-phone.png and card.png.
 
 python docs/page_pictures.py ARTIFACT
 
@@ -53,7 +53,7 @@ def _opened(browser: Browser, address: str, size: dict[str, int], scheme: str) -
 
 
 def _phones(browser: Browser, gallery: str) -> list[Image.Image]:
-    """Three looks at a page on phones: its top, one image with what teachers said, information density."""
+    """Draw a page on three phones: its top, one image with its teachers' labels, information density."""
     top, one, density = (_opened(browser, gallery, PHONE, "dark") for _ in range(3))
     one.locator(".pair").nth(2).click()
     one.wait_for_selector(".view canvas")
@@ -62,7 +62,7 @@ def _phones(browser: Browser, gallery: str) -> list[Image.Image]:
 
 
 def _card(browser: Browser, path: Path) -> Image.Image:
-    """The first screens of a card, without the part that the Hub reads."""
+    """Draw the first screens of a card, without the part that the Hub reads."""
     words = path.read_text("utf-8").split("---\n", 2)[2]
     body = markdown(words, extensions=["tables", "fenced_code", "md_in_html"])
     with tempfile.NamedTemporaryFile("w", suffix=".html", dir=path.parent, encoding="utf-8") as html:
@@ -77,7 +77,7 @@ def _shot(page: Page) -> Image.Image:
 
 
 def _save(name: str, shots: list[Image.Image]) -> None:
-    """The pictures side by side, as one file of few bytes."""
+    """Save the pictures side by side, as one small file."""
     width = sum(shot.width for shot in shots) + GAP * (len(shots) - 1)
     joined = Image.new("RGB", (width, max(shot.height for shot in shots)), "white")
     left = 0

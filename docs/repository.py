@@ -1,4 +1,4 @@
-"""Makes the site show the repository's pages where they are: a hook of mkdocs.
+"""A hook of mkdocs that shows the repository's pages where they are.
 
 Pages below `docs/` stand at the top of the site. Pages of other folders that the navigation names stand at their path
 in the repository, and what any page links to beside them, pictures and configurations, is copied to its path. So one
@@ -48,7 +48,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _paths(nav: Any) -> Iterator[str]:
-    """Every page that a navigation names, at any depth."""
+    """Yield every page that a navigation names, at any depth."""
     if isinstance(nav, str):
         yield nav
     elif nav is not None:
@@ -57,13 +57,13 @@ def _paths(nav: Any) -> Iterator[str]:
 
 
 def _linked(page: File, root: Path) -> Iterator[str]:
-    """Paths in the repository that a page links to."""
+    """Yield the paths in the repository that a page links to."""
     for link in _LINK.findall(_FENCE.sub("", page.content_string)):
         yield _target(page, link, root)
 
 
 def _target(page: File, link: str, root: Path) -> str:
-    """The path in the repository that a link means; of a folder, the nearest README.md, in it or above."""
+    """Return the path in the repository that a link means; for a folder, the nearest README.md, in it or above."""
     place = os.path.relpath(str(page.abs_src_path), root)
     path = Path(posixpath.normpath(posixpath.join(posixpath.dirname(place), link)))
     if not (root / path).is_dir():
@@ -73,5 +73,5 @@ def _target(page: File, link: str, root: Path) -> str:
 
 
 def _on_site(path: str) -> str:
-    """Where a file of the repository stands on the site."""
+    """Return the path on the site of a file of the repository."""
     return path.removeprefix("docs/")

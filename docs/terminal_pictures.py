@@ -1,4 +1,4 @@
-"""What a terminal shows, as pictures: docs/images/terminal-help.svg and terminal-distill.svg, of real output.
+"""Pictures of a terminal: docs/images/terminal-help.svg and terminal-distill.svg, of real output.
 
 python docs/terminal_pictures.py
 """
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def shown(command: str, folder: Path) -> str:
-    """What a command prints on both streams, with colours."""
+    """Return the output of a command on both streams, with colours."""
     program, *words = shlex.split(command)
     started = [str(Path(sys.executable).with_name(program)), *words]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -45,7 +45,7 @@ def shown(command: str, folder: Path) -> str:
 
 
 def picture(name: str, command: str, output: str) -> str:
-    """A terminal of 100 columns in which the command was typed."""
+    """Draw a terminal of 100 columns in which the command was typed."""
     console = Console(record=True, width=100, file=StringIO(), force_terminal=True, color_system="truecolor")
     console.print(Text(f"$ {command}", "bold"), soft_wrap=True)
     lines = Text.from_ansi(output).split("\n")

@@ -36,12 +36,12 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    """One of `__all__`, from the module that it is in."""
+    """Import one of `__all__` from its module."""
     if name in _PLACES:
         return getattr(import_module(f"fadrm_hf.{_PLACES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """What there is, also before it is imported."""
+    """Return all public names, imported or not."""
     return sorted({*globals(), *__all__})

@@ -1,8 +1,8 @@
 """`fadrm-hf COMMAND`: the same programs as `accelerate launch recipes/COMMAND.py`.
 
 `fadrm_hf.commands.catalogue` lists the commands; a command's module is imported when it is called, since torch and
-datasets take seconds. What every command has in common is here: `--quiet` and `--json`, how mistakes are told, and
-what a command ends with (`fadrm_hf.commands.exit_code`).
+datasets take seconds. What every command has in common is here: `--quiet` and `--json`, how mistakes are reported,
+and the exit codes (`fadrm_hf.commands.exit_code`).
 """
 
 import errno
@@ -20,7 +20,7 @@ from fadrm_hf import __version__
 from fadrm_hf.commands.call import Call
 from fadrm_hf.commands.catalogue import COMMANDS, help_text
 from fadrm_hf.commands.completion import print_completion
-from fadrm_hf.commands.ending import Ended, ends_when_asked, told_of
+from fadrm_hf.commands.ending import Ended, ends_when_asked, explain_signal
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.output import say
 from fadrm_hf.commands.summary import OutputMode, Summary, conclude
@@ -41,7 +41,7 @@ _REMEDIES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is returned."""
+    """Run one command and return its exit code."""
     command, *words = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
     if command in _ALONE:
         return _ALONE[command]()
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _speaks() -> bool:
-    """Whether this process tells how the command has ended: of those of a launch, the first does."""
+    """Return whether this process reports how the command has ended; in a launch only the first does."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -82,31 +82,31 @@ _ALONE = {"-h": _show_help, "--help": _show_help, "--version": _show_version}
 
 
 def _explain(error: BaseException) -> Summary | None:
-    """Why a command ends, with the remedy, and its exit code; `None` for an error that nobody foresaw."""
+    """Return why a command ends, with the remedy and exit code; `None` for an unforeseen error."""
     if isinstance(error, FadrmError):
         return Summary(code=ExitCode.MISTAKE, error=str(error))
     if isinstance(error, KeyboardInterrupt):
-        message, code = told_of(error.number if isinstance(error, Ended) else signal.SIGINT)
+        message, code = explain_signal(error.number if isinstance(error, Ended) else signal.SIGINT)
         return Summary(code=code, error=message)
     if isinstance(error, OSError) and error.errno in _REMEDIES:
         where = f" at {error.filename}" if error.filename else ""
         message = (
             f"{os.strerror(error.errno)}{where}; what is finished is kept: {_REMEDIES[error.errno]}, then run the "
-            "same command again to go on"
+            "same command again to resume"
         )
         return Summary(code=ExitCode.MISTAKE, error=message)
     if is_out_of_memory(error):
         message = (
-            f"out of memory ({(str(error).splitlines() or ['no more is told'])[0][:200]}); what is finished is kept: "
+            f"out of memory ({(str(error).splitlines() or ['no details'])[0][:200]}); what is finished is kept: "
             "fadrm-hf estimate names the largest recover.batch_size that fits; else launch fewer processes, end other "
-            "programs or take smaller images or teachers, then run the same command again to go on"
+            "programs or take smaller images or teachers, then run the same command again to resume"
         )
         return Summary(code=ExitCode.MISTAKE, error=message)
     return None
 
 
 def _unforeseen(error: BaseException) -> Summary:
-    """The error with its traceback, and an exit code that no other ending has."""
+    """Print the traceback, and return the error with an exit code that no other ending has."""
     traceback.print_exception(error)
     return Summary(code=ExitCode.UNFORESEEN, error=f"{type(error).__name__}: {error}; please report this")
 

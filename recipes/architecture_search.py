@@ -1,4 +1,4 @@
-"""Does an artifact rank architectures as the whole dataset does? Both are trained on; what is on file is used again.
+"""Does an artifact rank architectures as the whole dataset does? Both are trained on; what is on file is reused.
 
 accelerate launch recipes/architecture_search.py runs/fadrm-cifar10-ipc10 --num_seeds 3
 accelerate launch recipes/architecture_search.py runs/fadrm-cifar10-ipc10 --architectures '[resnet18,wrn16_2,convnet3]'

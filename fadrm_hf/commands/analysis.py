@@ -102,7 +102,7 @@ def _estimate(estimate: Mapping[str, float]) -> str:
 
 
 def _remarks(analysis: Mapping[str, Any], artifact: str) -> Iterator[str]:
-    """What the numbers do and do not show."""
+    """Yield remarks on what the numbers do and do not show."""
     settings = analysis["settings"]
     if analysis["theorem1"] is not None:
         yield (

@@ -1,4 +1,4 @@
-"""Whether an artifact ranks architectures as the whole dataset does: `rank-architectures`."""
+"""Rankings of architectures by an artifact and by the whole dataset: `rank-architectures`."""
 
 from pathlib import Path
 

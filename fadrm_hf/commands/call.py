@@ -51,17 +51,17 @@ class Call:
 
     @property
     def typed(self) -> str:
-        """The command line, without the folders of this machine."""
+        """Return the command line, without the folders of this machine."""
         return as_typed(self.command, self.words)
 
     @property
     def words(self) -> list[str]:
-        """The command line, without the options that say how to print."""
+        """Return the command line, without the options that set how to print."""
         return [word for word in self.arguments if word not in ("--quiet", "--json")]
 
     @property
     def words_of_run(self) -> list[str]:
-        """The command line without the command's own options: that of the run alone."""
+        """Return the command line without the command's own options: that of the run alone."""
         own = {f"--{item.name}": item.default is False for item in fields(self._options)}
         words, kept = iter(self.words), []
         for word in words:
@@ -74,12 +74,12 @@ class Call:
 
     @cached_property
     def parser(self) -> ArgumentParser:
-        """The command's parser."""
+        """Build the command's parser."""
         return parser_of(self.command, self.arguments)
 
     @cached_property
     def layers(self) -> list[Layer]:
-        """What was asked for: each file, then the command line."""
+        """Return the requested settings: each file, then the command line."""
         layers = []
         for layer in read_layers(self.parser, self.arguments):
             values = {k: v for k, v in layer.values.items() if v is not None or k not in _arguments_of(self._options)}
@@ -90,7 +90,7 @@ class Call:
 
     @cached_property
     def options(self) -> Any:
-        """The command's own options, as an instance of their dataclass."""
+        """Return the command's own options, as an instance of their dataclass."""
         kind, settings = self._options, Settings()
         settings.put(*self.layers_of([item.name for item in fields(kind)]))
         for item in fields(kind):
@@ -117,12 +117,12 @@ class Call:
 
     @property
     def wants_settings(self) -> bool:
-        """Whether the settings are to be printed, and nothing else is to be done."""
+        """Return whether to print the settings and do nothing else."""
         return "--print_config" in self.arguments
 
     @cached_property
     def request(self) -> Request:
-        """The run that was asked for."""
+        """Return the requested run."""
         return request_run(self._method.name, self.layers_of(OF_RUN))
 
     def layers_of(self, names: Sequence[str]) -> list[Layer]:

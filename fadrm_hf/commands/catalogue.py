@@ -19,7 +19,7 @@ class Command:
 
     Attributes:
         place: Its module in `fadrm_hf.commands`, which has a function `COMMAND_command`.
-        options: What it can be asked for.
+        options: The dataclass of its options.
         line: What it does.
     """
 
@@ -162,7 +162,7 @@ _OPTIONS = {
 
 
 def help_text() -> Text:
-    """What `fadrm-hf --help` shows: at most 100 columns, the same with and without colours."""
+    """Return the text of `fadrm-hf --help`: at most 100 columns, the same with and without colours."""
     return Text("\n").join(_help_lines())
 
 

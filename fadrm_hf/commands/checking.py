@@ -24,7 +24,7 @@ def verify_command(call: Call) -> Summary:
     location = open_artifact(options.artifact, options.revision)
     problems = verify_location(location, options.num_steps, Reporter())
     if not location.manifest.teachers:
-        say(f"labels: not made again, {MANIFEST} names no teachers")
+        say(f"labels: not replayed, {MANIFEST} names no teachers")
     if options.leakage and not any(problem.file.startswith(f"{IMAGES_FOLDER}/") for problem in problems):
         problems += _leakage(location, options.source.name)
     for problem in problems:
@@ -35,7 +35,7 @@ def verify_command(call: Call) -> Summary:
 
 
 def _leakage(location: Location, source_name: str | None) -> list[Problem]:
-    """Images that are nearly test images; a source that cannot be read is said, and is no fault of the artifact."""
+    """Find images that are nearly test images; a source that cannot be read is only reported, as no problem."""
     try:
         source = load_recorded_source(location, source_name)
     except FadrmError as error:

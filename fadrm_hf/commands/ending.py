@@ -1,4 +1,4 @@
-"""How a command ends when it is asked to: at once, whatever it does, and saying how to go on.
+"""Ending a command by a signal: at once, whatever it does, and with a message on how to resume.
 
 SIGINT is Ctrl-C; SIGTERM is what SLURM, Kubernetes and launchers send. Nothing has to be saved, so that a process
 which cannot be interrupted, because it waits for others or computes outside of Python, simply ends.
@@ -31,16 +31,14 @@ class Ended(KeyboardInterrupt):
         self.number = number
 
 
-def told_of(number: int) -> tuple[str, ExitCode]:
-    """Why a command ends at a signal and how to go on; and the exit code that shells know the signal by."""
-    return f"{_SIGNALS[signal.Signals(number)]}; run the same command again to go on where it was", ExitCode(
-        128 + number
-    )
+def explain_signal(number: int) -> tuple[str, ExitCode]:
+    """Return why a signal ends a command and how to resume; and the exit code by which shells know the signal."""
+    return f"{_SIGNALS[signal.Signals(number)]}; run the same command again to resume", ExitCode(128 + number)
 
 
 @contextmanager
 def ends_when_asked() -> Iterator[None]:
-    """Raise `Ended` in the block at a signal; if a second later it still goes on, end the process.
+    """Raise `Ended` in the block at a signal; if it still runs a second later, end the process.
 
     Only the main thread hears signals; elsewhere, and where signals are handled otherwise already, nothing changes.
     """
@@ -82,7 +80,7 @@ def _watch(heard: socket.socket, own: frozenset[int]) -> None:
             while heard.recv(1):
                 pass
         except TimeoutError:
-            message, code = told_of(numbers[0])
+            message, code = explain_signal(numbers[0])
             fail(message)
             os._exit(code)
         return

@@ -1,4 +1,4 @@
-"""What a run will cost: `estimate`."""
+"""The cost of a run: `estimate`."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def _cells(part: StageEstimate) -> tuple[str, str, str, str]:
 
 
 def _remarks(found: Estimate) -> list[str]:
-    """What the table does not say."""
+    """Return remarks on what the table leaves out."""
     lines = [f"memory of stages is that of tensors; each process holds {_size(found.resident_bytes)} besides"]
     if found.largest_batch is not None and found.largest_batch_alone is not None:
         fits = "fits" if found.batch <= found.largest_batch else "does not fit"

@@ -1,11 +1,11 @@
-"""What the number means that a command ends with; `fadrm-hf --help` and docs/operations.md list the same."""
+"""The exit codes of commands and their meanings; `fadrm-hf --help` and docs/operations.md list the same."""
 
 import signal
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """How a command has ended, as shells and schedulers see it."""
+    """Exit code of a command, as shells and schedulers see it."""
 
     DONE = 0
     DIFFERS = 1
@@ -16,7 +16,7 @@ class ExitCode(IntEnum):
 
     @property
     def meaning(self) -> str:
-        """In words."""
+        """Return the meaning in words."""
         return _MEANINGS[self]
 
 
@@ -24,7 +24,7 @@ _MEANINGS = {
     ExitCode.DONE: "done",
     ExitCode.DIFFERS: "verify or reproduce found a difference, or a part of compare or ablate failed; it is named",
     ExitCode.MISTAKE: "a mistake in the input, or a lack of memory or disk, with the remedy",
-    ExitCode.UNFORESEEN: "an error that nobody foresaw, with its traceback; please report it",
-    ExitCode.INTERRUPTED: "interrupted (Ctrl-C); the same command goes on",
-    ExitCode.TERMINATED: "ended by SIGTERM; the same command goes on",
+    ExitCode.UNFORESEEN: "an unforeseen error, with its traceback; please report it",
+    ExitCode.INTERRUPTED: "interrupted (Ctrl-C); the same command resumes",
+    ExitCode.TERMINATED: "ended by SIGTERM; the same command resumes",
 }

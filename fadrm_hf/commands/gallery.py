@@ -32,7 +32,7 @@ def gallery_command(call: Call) -> Summary:
 
 
 def _show(location: Location, output: str | None) -> Path:
-    """The gallery of one artifact; in a run folder it becomes part of the artifact."""
+    """Write the gallery of one artifact; in a run folder it becomes part of the artifact."""
     repository = pinned_repository(location)
     place = _free(Path(output)) if output else result_folder(location).folder / GALLERY
     name = repository.id if repository else None
@@ -51,7 +51,7 @@ def _compare(locations: Sequence[Location], output: str | None) -> Path:
 
 
 def _free(folder: Path) -> Path:
-    """A folder that a page may be written to: a new or empty one, or that of an earlier page."""
+    """Return a folder that a page may be written to: a new or empty one, or that of an earlier page."""
     require_place(folder)
     is_page = (folder / "index.html").is_file() and (folder / "page.js").is_file()
     held = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
@@ -63,13 +63,13 @@ def _free(folder: Path) -> Path:
 
 
 def _work_of(location: Location) -> Path | None:
-    """The run's folder of shards, where the artifact was made."""
+    """Return the run's folder of shards, on the machine that made the artifact."""
     work = WorkFolder(location.folder).path
     return work if pinned_repository(location) is None and work.is_dir() else None
 
 
 def _serve(folder: Path, port: int) -> None:
-    """Until the process is asked to end."""
+    """Serve the page until the process is asked to end."""
     try:
         with served(folder, port) as address:
             say(f"{address} (Ctrl-C ends it)")

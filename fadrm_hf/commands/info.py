@@ -1,4 +1,4 @@
-"""What an artifact is, by its manifest and card alone: `info`. No image and no label is downloaded."""
+"""Facts about an artifact from its manifest and card alone: `info`. No image and no label is downloaded."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -39,7 +39,7 @@ def info_command(call: Call) -> Summary:
 
 
 def described(manifest: Manifest) -> dict[str, Any]:
-    """What a manifest says of an artifact, in short, as plain data."""
+    """Describe an artifact by its manifest, in short, as plain data."""
     source = manifest.source
     return {
         "method": manifest.method,
@@ -66,14 +66,14 @@ def described(manifest: Manifest) -> dict[str, Any]:
 
 
 def _versions(repository: RepoName) -> list[str]:
-    """The tags of the repository: its versions."""
+    """Return the tags of the repository: its versions."""
     with talking_to_hub(f"reading the versions of {repository.id}"):
         refs = HfApi().list_repo_refs(repository.id, repo_type="dataset")
     return sorted(tag.name for tag in refs.tags)
 
 
 def _how_to_load(name: str, revision: str | None) -> list[str]:
-    """Two lines of Python."""
+    """Return two lines of Python that load the artifact."""
     given = json.dumps(name) + (f", revision={json.dumps(revision)}" if revision else "")
     return [
         f'datasets.load_dataset({given}, split="train")  # images and classes',

@@ -1,4 +1,4 @@
-"""What is read of a source, before anything is trained on it: `inspect`."""
+"""A look at a source before anything is trained on it: `inspect`."""
 
 import json
 from dataclasses import fields, replace

@@ -1,4 +1,4 @@
-"""What there is, by name: `methods`, `students`, `sources`, `teachers`.
+"""Lists by name: `methods`, `students`, `sources`, `teachers`.
 
 Each thing is a line on a terminal and in a pipe, and an entry of the document of `--json`. No list needs torch, whose
 import takes seconds.
@@ -111,11 +111,11 @@ def _list(title: str, entries: Sequence[Entry]) -> Summary:
 
 
 def _trained_here() -> Iterator[Entry]:
-    """The teachers that earlier runs have trained, with their accuracy."""
+    """Yield the teachers that earlier runs have trained, with their accuracy."""
     for config in sorted(_TRAINED_HERE.glob("*/config.json")):
         try:
             record = json.loads(config.read_text("utf-8"))["fadrm"]
-        except (ValueError, KeyError):  # damaged, or not trained here: who names it in a run is told
+        except (ValueError, KeyError):  # damaged, or not trained here: a run that names it refuses it
             continue
         about = f"{record['accuracy']:.1%} on {record['source']}, {record['epochs']} epochs"
         entry = {"name": f"timm/local-dir:{config.parent}", "kind": "trained here", "about": about}

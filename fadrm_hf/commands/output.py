@@ -1,4 +1,4 @@
-"""What commands print: lines as they are, and failures in red on the other stream."""
+"""The output of commands: lines as they are, and failures in red on the other stream."""
 
 import re
 import shlex
@@ -28,7 +28,7 @@ def tell(line: str) -> None:
 
 
 def show(table: Table, remarks: Iterable[str], path: Path) -> None:
-    """Print a table, what it does not say, and where its numbers lie."""
+    """Print a table, remarks on it, and the path of its numbers."""
     results.print(table)
     for line in remarks:
         say(line)
@@ -58,7 +58,7 @@ def list_rows(rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def _cell(column: str, value: object) -> str:
-    """A value for people: numbers by thousands, lists by commas, and what is so or not by the column's name."""
+    """Format a value for people: numbers by thousands, lists by commas, true and false by the column's name."""
     if isinstance(value, bool):
         return column if value else ""
     if isinstance(value, int):
@@ -72,12 +72,12 @@ def fail(message: str) -> None:
 
 
 def as_typed(command: str, arguments: Sequence[str]) -> str:
-    """What was typed, without the folders of this machine."""
+    """Return the command line as typed, without the folders of this machine."""
     return shlex.join(["fadrm-hf", command, *map(_without_folders, arguments)])
 
 
 def _without_folders(word: str) -> str:
-    """A word in which paths are reduced to their last part: `/a/b`, `--x=/a/b`, `[local-dir:/a/b]`."""
+    """Reduce the paths in a word to their last part: `/a/b`, `--x=/a/b`, `[local-dir:/a/b]`."""
     option, is_joined, value = word.partition("=")
     if Path(value or word).is_absolute() or (value or word).startswith(".."):
         return f"{option}={Path(value).name}" if is_joined else Path(word).name

@@ -27,7 +27,7 @@ def publish_command(call: Call) -> Summary:
 
 
 def _summary(artifact: str, done: Publication, words: Sequence[str], has_space: bool) -> Summary:
-    """Where it is, and what uses it; after a dry run, what publishes it."""
+    """Return where the artifact is and how to use it; after a dry run, the command that publishes it."""
     if done.commit is None:
         wanted = [word for word in words if word != "--dry_run"]
         return Summary(result=asdict(done), following=["publish", *wanted])

@@ -52,7 +52,7 @@ def reproduce_command(call: Call) -> Summary:
 
 
 def _place(location: Location, output: str | None) -> ResultFolder:
-    """A folder that is not the artifact's: what is expected must not be replaced by what is obtained."""
+    """Return a folder other than the artifact's: the result must not replace the one that it is compared with."""
     is_local = pinned_repository(location) is None
     place = result_folder(location, output or (f"{location.folder}.reproduced" if is_local else None))
     if place.folder == location.folder:

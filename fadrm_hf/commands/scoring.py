@@ -1,4 +1,4 @@
-"""What an artifact is worth, in one table: `score`."""
+"""An artifact's scores in one table: `score`."""
 
 import shlex
 
@@ -42,7 +42,7 @@ def score_command(call: Call) -> Summary:
 
 
 def _results(place: ResultFolder) -> list[Result]:
-    """The artifact's own evaluations, and those that were filed elsewhere as it lies in a cache."""
+    """Return the artifact's own evaluations, and those filed elsewhere for an artifact that is in a cache."""
     location = place.location
     for name in location.manifest.files:
         if name.startswith(RESULTS):
@@ -67,7 +67,7 @@ def _table(scores: Scores, location: Location) -> Table:
 
 
 def _remarks(scores: Scores, artifact: str) -> list[str]:
-    """What the table does not say."""
+    """Return remarks on what the table leaves out."""
     remedies: dict[str, list[str]] = {}
     for name, remedy in scores.missing.items():
         remedies.setdefault(remedy, []).append(KINDS[name].title)

@@ -1,4 +1,4 @@
-"""What `train-student` does with a student and its result when asked to: keep it, push it, send the result back."""
+"""Sharing of a student and its result by `train-student`: keep it, push it, send the result back."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from fadrm_hf.report.card.results import Result
 
 @dataclass(frozen=True)
 class Sharing:
-    """What is asked for.
+    """Places to share a student and its result with.
 
     Attributes:
         folder: Where the first student is kept.
@@ -53,7 +53,7 @@ class Sharing:
             check_savable(config.student, location.manifest.pixels.size)
 
     def share(self, student: nn.Module, result: Result, file: Path, place: ResultFolder) -> None:
-        """Do what is asked for; `file` is where the result is filed."""
+        """Share what was requested; `file` is where the result is filed."""
         location = place.location
         if self.folder is not None or self.model is not None:
             folder = Path(self.folder) if self.folder is not None else place.work.student
@@ -69,7 +69,7 @@ class Sharing:
 
 @contextmanager
 def _to_be_done_later(command: str) -> Iterator[None]:
-    """What is trained and filed need not be trained again because the Hub cannot be reached now."""
+    """Report a failure of the Hub as work to be done later: what is trained and filed need not be trained again."""
     try:
         yield
     except HubError as error:

@@ -51,7 +51,7 @@ def slim_command(call: Call) -> Summary:
 
 
 def _control(asked: str, location: Location, source: str | None, quiet: bool) -> Location:
-    """The artifact that an artifact is held against.
+    """Return the artifact to compare with.
 
     Raises:
         ConfigError: If random images are to be made beside an artifact that is no folder of one's own.

@@ -1,4 +1,4 @@
-"""How a command ends for who typed it: what lies where, how long it took, what to type next; or all of it as JSON."""
+"""The summary at a command's end: what is where, how long it took, what to type next; or all of it as JSON."""
 
 import json
 import shlex
@@ -16,7 +16,7 @@ from fadrm_hf.runtime.terminal import duration
 
 @dataclass(frozen=True)
 class Summary:
-    """What there is to say at the end.
+    """Outcome of a command.
 
     Attributes:
         paths: What was made, by what it is; folders, files or addresses.
@@ -35,7 +35,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class OutputMode:
-    """How a command prints.
+    """Style in which a command prints.
 
     Attributes:
         quiet: Errors only.
@@ -52,7 +52,7 @@ class OutputMode:
 
 
 def conclude(summary: Summary, mode: OutputMode, command: str, seconds: float) -> None:
-    """The last that a command says: why it failed, or what lies where and what to type next; then the document.
+    """Print the end of a command: why it failed, or what is where and what to type next; then the document.
 
     Args:
         summary: What there is to say.
@@ -69,7 +69,7 @@ def conclude(summary: Summary, mode: OutputMode, command: str, seconds: float) -
 
 
 def _tell(summary: Summary, seconds: float) -> None:
-    """On stderr, for people; of a command that made nothing there is nothing to tell."""
+    """Print the summary on stderr, for people; a command that made nothing prints nothing."""
     if summary.paths:
         width = max(map(len, summary.paths))
         tell(f"finished in {duration(seconds)}")
@@ -80,7 +80,7 @@ def _tell(summary: Summary, seconds: float) -> None:
 
 
 def _document(summary: Summary, command: str, seconds: float) -> str:
-    """The same as JSON, with every number."""
+    """Return the summary as JSON, with every number."""
     document: dict[str, Any] = {
         "command": command,
         "exit_code": int(summary.code),
@@ -94,7 +94,7 @@ def _document(summary: Summary, command: str, seconds: float) -> str:
 
 
 def _program() -> str:
-    """The program as it can be typed here: by its path where its environment is not active."""
+    """Return the program as it can be typed here: by its path where its environment is not active."""
     installed = Path(sys.executable).with_name("fadrm-hf")
     if shutil.which("fadrm-hf") or not installed.exists():
         return "fadrm-hf"

@@ -1,4 +1,4 @@
-"""What every section checks its values with, and the types that sections share."""
+"""The checks of every section's values, and the types that sections share."""
 
 import json
 import math
@@ -41,7 +41,7 @@ def require_area(name: str, area: Interval) -> None:
 
 
 def build(kind: type[Section], values: Mapping[str, Any], section: str = "") -> Section:
-    """A section of settings from plain data: lists become tuples, mappings the sections they stand for.
+    """Build a section of settings from plain data: lists become tuples, mappings the sections they stand for.
 
     Args:
         kind: Its frozen dataclass.
@@ -63,13 +63,13 @@ def build(kind: type[Section], values: Mapping[str, Any], section: str = "") -> 
 
 
 def filled(section: Section, **values: Any) -> Section:
-    """`section` with `values` where it is open, which is where it has `None`."""
+    """Return `section` with its open fields, those that are `None`, set from `values`."""
     is_open = {name: value for name, value in values.items() if getattr(section, name) is None}
     return replace(section, **is_open)  # type: ignore[type-var]
 
 
 def with_defaults(held: Mapping[str, Any], section: Any) -> dict[str, Any]:
-    """What an earlier version wrote of a section, with the settings that it did not have yet.
+    """Complete a section that an earlier version wrote with the settings that it did not have yet.
 
     A new setting's default is what was done before there was the setting, so that is what they were.
 
@@ -88,7 +88,7 @@ def with_defaults(held: Mapping[str, Any], section: Any) -> dict[str, Any]:
 
 
 def _default_of(item: "Field[Any]") -> dict[str, Any]:
-    """A field's default by its name, as JSON holds it; nothing of a field that has none."""
+    """Return a field's default by its name, as JSON holds it; nothing for a field without one."""
     if item.default is MISSING and item.default_factory is MISSING:
         return {}
     default = item.default if item.default_factory is MISSING else item.default_factory()

@@ -19,5 +19,5 @@ class Paper:
 
     @property
     def url(self) -> str:
-        """Where to read it."""
+        """Return the address to read it at."""
         return f"https://arxiv.org/abs/{self.arxiv}"

@@ -1,4 +1,4 @@
-"""What is known about the datasets of the literature, so that a run on one of them needs no numbers typed.
+"""The known datasets of the literature, so that a run on one of them needs no numbers typed.
 
 Numbers come from the FADRM paper (arXiv 2506.24125; tables "T"), and where it is silent from the released code of
 CV-DD (github.com/Jiacheng8/CV-DD @ 24097e9) and CDA (github.com/VILA-Lab/SRe2L @ 8d00cba).
@@ -63,7 +63,7 @@ class Preset:
 
 
 def _sgd(epochs: int, batch_size: int, lr: float, crop: Literal["pad", "resized"]) -> SqueezeConfig:
-    """A recipe with a flip, momentum 0.9 and weight decay 1e-4, which T10, T12, T14 and T16 share."""
+    """Return a recipe with a flip, momentum 0.9 and weight decay 1e-4, which T10, T12, T14 and T16 share."""
     return SqueezeConfig(epochs, batch_size, lr, crop=crop, flip_probability=0.5)
 
 
@@ -212,7 +212,7 @@ _UNKNOWN_SQUEEZE = PRESETS["imagewoof"].squeeze  # T16: a recipe from scratch at
 
 
 def find_preset(source_name: str) -> Preset | None:
-    """The preset of a Hub id or of a local folder: "uoft-cs/cifar10", "../data/cifar10", "imagenette160"."""
+    """Find the preset of a Hub id or of a local folder: "uoft-cs/cifar10", "../data/cifar10", "imagenette160"."""
     for preset in _CATALOGUE:
         if source_name.casefold() in (preset.name, *(hub_id.casefold() for hub_id in preset.hub_ids)):
             return preset
@@ -227,13 +227,13 @@ def _alphanumerics(text: str) -> str:
 
 
 def _begins_with(text: str, name: str) -> bool:
-    """Whether `text` begins with `name` and its number ends there: "cifar10" does not begin "cifar100"."""
+    """Return whether `text` begins with `name` and its number ends there: "cifar10" does not begin "cifar100"."""
     rest = text.removeprefix(name)
     return text.startswith(name) and not (name[-1].isdigit() and rest[:1].isdigit())
 
 
 def preset_of(source: SourceConfig) -> Preset | None:
-    """The preset that a source names, or that its name tells."""
+    """Return the preset that a source names, or that its own name implies."""
     if source.preset is None:
         return find_preset(source.name)
     if source.preset == NO_PRESET:

@@ -1,4 +1,4 @@
-"""What labels are made, and how students are trained on them."""
+"""The settings of soft labels, and of students trained on them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -68,7 +68,7 @@ class RelabelConfig:
 
     @property
     def num_stored(self) -> int | None:
-        """Epochs of labels that are stored; `None` while `epochs` is open."""
+        """Return how many epochs of labels are stored; `None` while `epochs` is open."""
         return self.stored_epochs or self.epochs
 
 

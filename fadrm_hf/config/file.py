@@ -23,7 +23,7 @@ _CLOSING = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
 
 
 def recipes() -> dict[str, Path]:
-    """The recipes that come with the library: complete runs, comparisons, sweeps and protocols.
+    """Find the recipes that come with the library: complete runs, comparisons, sweeps and protocols.
 
     Returns:
         Name, such as "digits/fadrm_ipc10" -> its file.
@@ -33,7 +33,7 @@ def recipes() -> dict[str, Path]:
 
 
 def find_settings(file: str | Path) -> Path:
-    """The file that is meant: one of this disk, or else the recipe of that name.
+    """Find a file of settings: one on this disk, or else the recipe of that name.
 
     Args:
         file: A path, or the name of a recipe: `digits/fadrm_ipc10`, with or without `.yaml`, also as its path in the
@@ -49,7 +49,7 @@ def _recipe_name(file: str | Path) -> str:
 
 
 def read_settings(file: Path, option: str = "--config") -> dict[str, Any]:
-    """What a file of settings holds.
+    """Read a file of settings.
 
     Args:
         file: YAML or JSON, or the name of a recipe.
@@ -71,7 +71,7 @@ def read_settings(file: Path, option: str = "--config") -> dict[str, Any]:
 
 
 def _text_of(file: Path, option: str) -> str:
-    """The file's text; one that is not there, no file or too large is not opened."""
+    """Return the file's text; refuse one that is missing, no file or too large before it is opened."""
     if not file.exists():
         near = difflib.get_close_matches(_recipe_name(file), recipes(), n=1) or [_EXAMPLE]
         raise ConfigError(f"{option} {file} does not exist; {_RECIPES} holds complete ones, such as {near[0]}")
@@ -86,12 +86,12 @@ def _text_of(file: Path, option: str) -> str:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Builds mappings whose keys are names, each once, lists and scalars; nothing else."""
+    """Loader of mappings whose keys are names, each once, lists and scalars; nothing else."""
 
     _depth = 0
 
     def get_event(self) -> yaml.Event:
-        """The next event, of those that plain data has."""
+        """Return the next event; refuse those that plain data does not have."""
         event = super().get_event()
         self._depth += isinstance(event, _OPENING) - isinstance(event, _CLOSING)
         if isinstance(event, yaml.AliasEvent):
@@ -103,7 +103,7 @@ class _PlainLoader(yaml.SafeLoader):
         return event
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
-        """A mapping, once its keys are known to be names that differ."""
+        """Build a mapping, once its keys are known to be names that differ."""
         seen: set[str] = set()
         for key, _ in node.value:
             name = self.construct_object(key, deep=True)

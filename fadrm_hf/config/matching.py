@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Matching:
-    """Which statistics of a teacher's layers distilled images are matched to, and how.
+    """Statistics of a teacher's layers that distilled images are matched to.
 
     Args:
         convolutions: Whether inputs of convolutions are matched beside those of BatchNorm layers, by channel and by

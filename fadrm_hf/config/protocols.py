@@ -1,4 +1,4 @@
-"""What published protocols set differently for datasets, students and images per class: the values they leave open.
+"""The values of published protocols that differ between datasets, students and images per class.
 
 A protocol is a file in `recipes/configs/protocols/`. Where its paper or its released code has several values for one
 setting, the file says `null` and the value is found here. Numbers are the papers' (FADRM's tables: "T"), or, where
@@ -43,7 +43,7 @@ class Rule:
     ipcs: tuple[int, ...] = ()
 
     def holds(self, dataset: str | None, architecture: str, ipc: int) -> bool:
-        """Whether the values are those of a student of this architecture on this dataset."""
+        """Return whether the values are those of a student of this architecture on this dataset."""
         is_student = any(architecture == name or architecture.startswith(f"{name}_") for name in self.students)
         return (
             (not self.datasets or dataset in self.datasets)
@@ -53,7 +53,7 @@ class Rule:
 
 
 def _cells(dataset: str, resnet18: str, resnet50: str, resnet101: str) -> tuple[Rule, ...]:
-    """Settings of the three students on a dataset; each argument lists those at IPC 1, 10 and 50."""
+    """Return the settings of the three students on a dataset; each argument lists those at IPC 1, 10 and 50."""
     rows = {"resnet18": resnet18.split(), "resnet50": resnet50.split(), "resnet101": resnet101.split()}
     return tuple(
         Rule(dict(zip(("lr", "eta"), SETTINGS[cell], strict=True)), (dataset,), (student,), (ipc,))
@@ -173,7 +173,7 @@ PROTOCOLS = tuple(sorted({*_RULES, *_SECTIONS}))
 
 
 def protocol_section(protocol: str) -> dict[str, Any]:
-    """What a protocol's name stands for: fields of `StudentConfig` that are not the defaults, its name among them.
+    """Return a protocol's fields of `StudentConfig` that differ from the defaults, its name among them.
 
     Args:
         protocol: Its name; an unknown one has FADRM's values.
@@ -182,12 +182,12 @@ def protocol_section(protocol: str) -> dict[str, Any]:
 
 
 def table_of(protocol: str) -> str:
-    """The protocol whose values one of this name leaves open: its own, or FADRM's for every other name."""
+    """Return the protocol whose table fills a protocol's open values: its own, or FADRM's for any other name."""
     return protocol if protocol in _RULES else "fadrm"
 
 
 def student_defaults(protocol: str, dataset: str | None, student: str, ipc: int) -> dict[str, Any]:
-    """The values of a protocol for what it leaves open, as fields of `StudentConfig`.
+    """Return a protocol's values for what it leaves open, as fields of `StudentConfig`.
 
     Args:
         protocol: Its name; an unknown one has FADRM's values.
@@ -222,7 +222,7 @@ def student_fillings(protocol: str, dataset: str | None, student: str, ipc: int)
 
 
 def describe_setting(lr: float, eta: float, dataset: str | None, student: str, ipc: int) -> str:
-    """A learning rate and η as the paper names them: `S2 (Table 18)` where it sets them for this very cell.
+    """Describe a learning rate and η as the paper names them: `S2 (Table 18)` where it sets them for this very cell.
 
     Args:
         lr: Learning rate.
@@ -248,5 +248,5 @@ def _architecture(student: str) -> str:
 
 
 def nearest(by_ipc: Mapping[int, Value], ipc: int) -> Value:
-    """The value of the IPC that is nearest on a logarithmic scale."""
+    """Return the value of the IPC that is nearest on a logarithmic scale."""
     return by_ipc[min(by_ipc, key=lambda known: abs(math.log(known / ipc)))]

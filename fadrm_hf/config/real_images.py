@@ -1,4 +1,4 @@
-"""Where real images come from, who looks at them, and which of them a distilled image starts from."""
+"""The settings of real images: their source, their teachers, and the crops that a distilled image starts from."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ Start = Literal["patches", "random_images", "noise", "el2n", "pca"]  # what a di
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """Which real images are distilled, and how they are normalised.
+    """Real images to distil, and their normalisation.
 
     Args:
         name: Hub dataset id, local image folder, local parquet or csv file or folder, or "digits" (bundled).
@@ -76,13 +76,13 @@ class SourceConfig:
 
     @property
     def public_name(self) -> str:
-        """What files that others read call it: a Hub id as it is, of a local path the last part."""
+        """Return the source's name for files that others read: a Hub id as it is, the last part of a local path."""
         path = Path(self.name)
         return path.resolve().name if path.exists() else self.name
 
     @property
     def title(self) -> str:
-        """What a table of results calls it: its name without folders, and how many of its classes where not all."""
+        """Return the source's name for tables: without folders, with the number of classes where not all are used."""
         name = Path(self.name).name
         return name if self.classes is None else f"{len(self.classes)} classes of {name}"
 
@@ -114,7 +114,7 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class SqueezeConfig:
-    """How a teacher is trained on the source ("squeeze"; Tables 10, 12, 14, 16).
+    """Training of a teacher on the source ("squeeze"; Tables 10, 12, 14, 16).
 
     Args:
         epochs: Passes over the training images.
@@ -154,7 +154,7 @@ class SqueezeConfig:
 
 @dataclass(frozen=True)
 class PatchConfig:
-    """Which real crops a distilled image starts from and is mixed with again (P_s; §3.4, Table 3, Fig. 2).
+    """Real crops that a distilled image starts from and is mixed with again (P_s; §3.4, Table 3, Fig. 2).
 
     Args:
         difficulty: Which crops of a class are kept, by the teacher's cross-entropy: the lowest, those around the

@@ -1,4 +1,4 @@
-"""How pixels are optimised, and what is known of the real images that they are matched to."""
+"""The settings of recovery, and of the statistics of real images that it matches."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -35,7 +35,7 @@ class Architecture:
 
     @property
     def measured_at(self) -> tuple[int, int]:
-        """Classes and side of the images for which `parameters` holds."""
+        """Return the number of classes and the side of the images for which `parameters` holds."""
         return (10, 32) if self.is_small else (1000, 224)
 
 
@@ -85,17 +85,17 @@ _BY_STUDENT |= {
 
 
 def full_name(student: str) -> str:
-    """What a short name stands for; any other name is its own."""
+    """Return the full name of a short name; any other name is returned as it is."""
     return ARCHITECTURES[student].student if student in ARCHITECTURES else student
 
 
 def find_architecture(student: str) -> Architecture | None:
-    """The table's entry for a student, by its short or full name in either library, if there is one."""
+    """Find the table's entry for a student, by its short or full name in either library, if there is one."""
     return _BY_STUDENT.get(full_name(student))
 
 
 def list_students() -> dict[str, str]:
-    """The students of the papers' tables and of the demo by full name, with a line on each."""
+    """Return the students of the papers' tables and of the demo by full name, with a line on each."""
     return {architecture.student: _describe(architecture) for architecture in _TABLE}
 
 

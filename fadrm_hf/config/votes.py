@@ -1,4 +1,4 @@
-"""How teachers are voted on, where it matters what each of them is worth."""
+"""The settings of votes on teachers, for methods that weight them."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Which class is which: ordered ids and names, and the permutation that mends a different order.
+"""The classes: ordered ids and names, and the permutation that mends a different order.
 
 A teacher or a test set whose classes stand in another order silently gives chance accuracy; so everything that has
 classes carries a `ClassMap`, and two of them are matched by identity, never by position.
@@ -36,20 +36,20 @@ class ClassMap:
 
     @property
     def hash(self) -> str:
-        """Hexadecimal SHA-256 of the ordered ids."""
+        """Return the hexadecimal SHA-256 of the ordered ids."""
         return hashlib.sha256(json.dumps(self.ids).encode()).hexdigest()
 
     def to_json(self) -> dict[str, list[str]]:
-        """As plain JSON values."""
+        """Return the map as plain JSON values."""
         return {"ids": list(self.ids), "names": list(self.names)}
 
     @classmethod
     def from_json(cls, value: dict[str, list[str]]) -> "ClassMap":
-        """Build a class map from what `to_json` gives."""
+        """Read a map from the values of `to_json`."""
         return cls(tuple(value["ids"]), tuple(value["names"]))
 
     def permutation_from(self, other: "ClassMap") -> tuple[int, ...] | None:
-        """Return indices such that `other`'s logits[:, indices] stand in this map's order.
+        """Return indices that put `other`'s logits in this map's order: `logits[:, indices]`.
 
         Classes are matched by id, or else all of them by name, or else all by the first synonym of the name, or else
         all by any synonym that only one class has.
@@ -72,7 +72,7 @@ class ClassMap:
 
 
 def describe_difference(source_map: ClassMap, other: ClassMap) -> str:
-    """How the classes of `other` differ from those of the source, for an error message."""
+    """Describe how the classes of `other` differ from those of the source, for an error message."""
     order = source_map.permutation_from(other)
     if order is None:
         return _describe_mismatch(source_map, other)

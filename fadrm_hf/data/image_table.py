@@ -25,7 +25,7 @@ class ImageTable:
 
     @property
     def shape(self) -> torch.Size:
-        """(N, 3, S, S)."""
+        """Return the shape (N, 3, S, S)."""
         return torch.Size((int(self._ends[-1]), *self._parts[0].shape[1:]))
 
     def __len__(self) -> int:
@@ -51,7 +51,7 @@ class ImageTable:
 
 
 def empty_images(num: int, size: int, in_memory_bytes: int = _IN_MEMORY_BYTES) -> Tensor:
-    """(num, 3, size, size) uint8 to be filled.
+    """Allocate (num, 3, size, size) uint8 to be filled.
 
     Args:
         num: Number of images.

@@ -33,7 +33,7 @@ _ATTEMPTS = 10
 
 
 def draw_crops(num: int, size: int, area: Area | Tensor, generator: torch.Generator) -> Tensor:
-    """Random crop boxes of a square image: uniform area, log-uniform aspect ratio between 3/4 and 4/3.
+    """Draw random crop boxes of a square image: uniform area, log-uniform aspect ratio between 3/4 and 4/3.
 
     The law is torchvision's `RandomResizedCrop.get_params`: up to ten attempts, then the whole image.
 
@@ -64,7 +64,7 @@ def draw_crops(num: int, size: int, area: Area | Tensor, generator: torch.Genera
 
 
 def draw_windows(num: int, size: int, padding: int, generator: torch.Generator) -> Tensor:
-    """Random windows of a padded image, the law of torchvision's `RandomCrop`.
+    """Draw random windows of a padded image by the law of torchvision's `RandomCrop`.
 
     Args:
         num: Number of windows.
@@ -80,12 +80,12 @@ def draw_windows(num: int, size: int, padding: int, generator: torch.Generator) 
 
 
 def draw_flips(num: int, probability: float, generator: torch.Generator) -> Tensor:
-    """(num,) bool: true with `probability`."""
+    """Draw (num,) bool: true with `probability`."""
     return torch.rand(num, dtype=torch.float64, generator=generator) < probability
 
 
 def sample_positions(start: Tensor, length: Tensor, size: int, flip: Tensor, shift: Tensor) -> Tensor:
-    """Where along one axis each output pixel reads the image.
+    """Return where along one axis each output pixel reads the image.
 
     Args:
         start: (n,) int64, first pixel of the crop.
@@ -104,7 +104,7 @@ def sample_positions(start: Tensor, length: Tensor, size: int, flip: Tensor, shi
 
 
 def interpolation_matrix(positions: Tensor, size: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Bilinear weights that read `positions`.
+    """Return the bilinear weights that read `positions`.
 
     Args:
         positions: (..., out) positions in [0, size - 1].
@@ -170,7 +170,7 @@ class BatchViews:
             yield BatchViews(*parts)
 
     def matrices(self, size: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """Rows and columns matrices of every view, each (T, size, size)."""
+        """Return the row and column matrices of every view, each (T, size, size)."""
         top, left, height, width = self.crop.unbind(dim=1)
         upright = torch.zeros_like(self.flip)
         rows = sample_positions(top, height, size, upright, self.roll[:, 0])
@@ -179,7 +179,7 @@ class BatchViews:
 
 
 def apply_view(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """`rows @ images @ columns.T`.
+    """Apply a view's matrices: `rows @ images @ columns.T`.
 
     Args:
         images: (B, C, H, W), any real values.
@@ -256,7 +256,7 @@ class LabelViews:
 
     @classmethod
     def from_columns(cls, columns: dict[str, Tensor]) -> "LabelViews":
-        """Build views from the columns of a soft-label table."""
+        """Read the views from the columns of a soft-label table."""
         as_stored = {f.name: columns[f.name] for f in fields(cls)}
         return cls(**{k: v if v.dtype == torch.bool else v.long() for k, v in as_stored.items()})
 
@@ -267,7 +267,7 @@ class LabelViews:
 
     @classmethod
     def cat(cls, parts: Sequence["LabelViews"]) -> "LabelViews":
-        """Join the views of successive batches."""
+        """Concatenate the views of successive batches."""
         return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
     def __len__(self) -> int:
@@ -277,11 +277,11 @@ class LabelViews:
         return LabelViews(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     def to(self, device: torch.device) -> "LabelViews":
-        """Return the same views on the device where they are rendered."""
+        """Move the views to the device that renders them."""
         return LabelViews(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def mix_shares(self, size: int) -> Tensor:
-        """(n,) float32 in [0, 1]: the share of each view's size x size pixels that shows the partner."""
+        """Return (n,) float32 in [0, 1]: the share of each view's size x size pixels that shows the partner."""
         height, width = self.mix_box[:, 2], self.mix_box[:, 3]
         return torch.where(self.mix_image >= 0, height * width, 0) / size**2
 
@@ -312,13 +312,13 @@ def require_tiles(size: int, shuffle_tiles: int) -> None:
 
 
 def _shuffle_halves(crop: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Crops (n, 4) of the image as it is, for crops of images whose halves changed places along some of both axes."""
+    """Return crops (n, 4) of the unshuffled image, from those of images whose halves changed places along an axis."""
     shift = torch.randint(0, 2, (len(crop), 2), generator=generator) * (size // 2)
     return torch.cat(((crop[:, :2] + shift).remainder(size), crop[:, 2:]), dim=1)
 
 
 def draw_mix_box(size: int, generator: torch.Generator) -> Tensor:
-    """CutMix's box: lambda ~ Beta(1, 1), a side ratio of sqrt(1 - lambda), a uniform centre, clipped at the border.
+    """Draw CutMix's box: lambda ~ Beta(1, 1), side ratio sqrt(1 - lambda), uniform centre, clipped at the border.
 
     Args:
         size: Side of the images in pixels.
@@ -364,7 +364,7 @@ def _crop_and_flip(images: Tensor | ImageTable, rows: Tensor, crop: Tensor, flip
 
 
 def _two_taps(images: Tensor, positions: Tensor, dim: int) -> Tensor:
-    """Linear interpolation of (n, C, H, W) along `dim` at (n, out) positions; elementwise, hence exact.
+    """Interpolate (n, C, H, W) linearly along `dim` at (n, out) positions; elementwise, hence exact.
 
     Positions go on at the opposite border. At the last pixel of a crop the second tap has weight 0, whichever it is.
     """
@@ -381,7 +381,7 @@ def _two_taps(images: Tensor, positions: Tensor, dim: int) -> Tensor:
 
 
 def _inside(boxes: Tensor, size: int) -> Tensor:
-    """(n, size, size) bool: which output pixels lie in each box."""
+    """Return (n, size, size) bool: which output pixels are in each box."""
     pixels = torch.arange(size, device=boxes.device)
     top, left, height, width = (edge[:, None] for edge in boxes.unbind(dim=1))
     rows = (pixels >= top) & (pixels < top + height)

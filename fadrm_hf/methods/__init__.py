@@ -65,12 +65,12 @@ def import_methods(names: Iterable[str]) -> None:
 
 
 def title_of(name: str) -> str:
-    """A method's name as papers spell it; of a method that is not known here, its name in capitals."""
+    """Return a method's name as papers spell it; for a method that is not known here, its name in capitals."""
     return METHODS[name].title if name in METHODS else name.upper()
 
 
 def recorded_setting(name: str, recipe: Mapping[str, Any], setting: str, missing: Any) -> Any:
-    """A setting of the method that a run was made by.
+    """Return a setting of the method that made a run.
 
     Args:
         name: The method's name.
@@ -83,5 +83,5 @@ def recorded_setting(name: str, recipe: Mapping[str, Any], setting: str, missing
 
 
 def paper_of(name: str) -> Paper | None:
-    """What to cite for a method; `None` for one that has no paper, or is not known here."""
+    """Return the paper to cite for a method; `None` for one that has none, or is not known here."""
     return METHODS[name].paper if name in METHODS else None

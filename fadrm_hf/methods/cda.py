@@ -71,7 +71,7 @@ class CDA(SRe2L):
         require(fits, "method.least_area", areas, "two fractions 0 < least_area <= first_area <= 1")
 
     def crop_area(self, iteration: int) -> Interval:
-        """Least and largest area of the crop of an iteration."""
+        """Return the least and largest area of an iteration's crop."""
         arrives = self.milestone * self.iterations
         if iteration >= arrives:
             return self.least_area, 1.0
@@ -80,12 +80,12 @@ class CDA(SRe2L):
         return self.least_area + (self.first_area - self.least_area) * left, 1.0
 
     def recover(self, start: "Tensor", recovery: "Recovery") -> "Tensor":
-        """One optimisation under the curriculum."""
+        """Optimise the images once, under the curriculum."""
         return recovery.optimise(start, self.iterations, crop_area=self.crop_area)
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
-        """The released scripts; labels by running statistics in batches of 128."""
+        """Return the released scripts' settings; labels by running statistics in batches of 128."""
         return {
             "teachers": pool(dataset, "resnet18"),
             "method": {"iterations": _ITERATIONS.get(dataset, 4000)},

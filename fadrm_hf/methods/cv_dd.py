@@ -69,7 +69,7 @@ class CVDD(SRe2LPlusPlus, VoteConfig):
             )
 
     def committee(self, ipc_index: int, votes: "Tensor") -> list[tuple[int, float]]:
-        """The teachers that recover the images of an index, in the pool's order, with their weights.
+        """Return the teachers that recover the images of an index, in the pool's order, with their weights.
 
         A random committee depends on the index alone, so that it is the same for all classes and in every run.
 
@@ -95,7 +95,7 @@ class CVDD(SRe2LPlusPlus, VoteConfig):
         return list(zip(members, weights, strict=True))
 
     def recover(self, start: "Tensor", recovery: "Recovery") -> "Tensor":
-        """One optimisation in which the committee sees every view together.
+        """Optimise the images once, with the whole committee on every view.
 
         The loss is sum_j w_j (CE_j + r_bn D_j) over its members j.
         """
@@ -106,7 +106,7 @@ class CVDD(SRe2LPlusPlus, VoteConfig):
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
-        """The released scripts; committees at IPC 50 begin with all pairs instead of random ones."""
+        """Return the released scripts' settings; committees at IPC 50 begin with all pairs instead of random ones."""
         width = "x0_5" if size <= LARGEST_SMALL_SIZE else "x1_0"
         shufflenet = f"shufflenet_v2_{width}"
         return {

@@ -88,11 +88,11 @@ class EDC(Method):
 
     @property
     def matching(self) -> Matching:
-        """BatchNorm layers and convolutions, of each class and of all, averaged over the iterations."""
+        """Match BatchNorm layers and convolutions, of each class and of all, averaged over the iterations."""
         return Matching(True, self.momentum, self.from_zero, 0.0, self.category, self.category_form)
 
     def recover(self, start: "Tensor", recovery: "Recovery") -> "Tensor":
-        """One optimisation, whose path is to be flat."""
+        """Optimise the images once, along a path that is to be flat."""
         from fadrm_hf.recovery.terms import Flatness  # takes torch along
 
         flat = Flatness(self.flatness, self.flatness_decay, self.flatness_temperature, self.reverse_flatness)
@@ -100,7 +100,7 @@ class EDC(Method):
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
-        """The paper where its released scripts differ; pools, weights and batches are the scripts'."""
+        """Return the paper's settings where released scripts differ; pools, weights and batches are the scripts'."""
         is_small = size <= LARGEST_SMALL_SIZE
         is_tiny_set = dataset in ("digits", "cifar10")
         area = (0.08, 1.0) if is_tiny_set else (0.5, 1.0)
@@ -128,7 +128,7 @@ class EDC(Method):
 
 
 def _teachers(dataset: str | None, is_small: bool) -> tuple[tuple[str, ...], int]:
-    """Who recovers, and how many of them label: the first."""
+    """Return the teachers that recover, and how many of them label: the first."""
     if dataset in ("digits", "cifar10", "cifar100"):
         return (*SMALL_POOL, "convnet1", "convnet2", "convnet3_narrow"), len(SMALL_POOL)
     if is_small:
@@ -139,7 +139,7 @@ def _teachers(dataset: str | None, is_small: bool) -> tuple[tuple[str, ...], int
 
 
 def _labels(dataset: str | None, ipc: int) -> dict[str, Any]:
-    """Epochs of labels and their batches; those of digits are left to the preset."""
+    """Return the epochs of labels and their batches; those of digits are left to the preset."""
     epochs = {"cifar10": 1000, "cifar100": 1000, "imagenette": 1000, "imagewoof": 1000}
     batches = {"digits": 25, "cifar10": 25, "cifar100": 50, "imagenette": 50, "imagewoof": 50}
     least = 1000 if dataset == "tiny_imagenet" and ipc == 1 else 300

@@ -80,7 +80,7 @@ class FADRM(Method):
         require(weight is None or 0.0 <= weight <= 1.0, "method.retrieval", weight, "a weight in [0, 1], or null")
 
     def resolve(self, size: int) -> "FADRM":
-        """The same settings with a resolution for each segment.
+        """Return the same settings with a resolution for each segment.
 
         Args:
             size: Side of the distilled images.
@@ -100,18 +100,18 @@ class FADRM(Method):
         return self
 
     def budgets(self) -> list[int]:
-        """Iterations of each segment: b = floor(B / (k + 1)), the last one takes the rest (Algorithm 1)."""
+        """Return the iterations of each segment: b = floor(B / (k + 1)), the last one takes the rest (Algorithm 1)."""
         each = self.iterations // (self.num_residuals + 1)
         return [each] * self.num_residuals + [self.iterations - each * self.num_residuals]
 
     def relative_cost(self) -> float:
-        """Pixels computed, relative to the full resolution throughout (Eq. 8)."""
+        """Return the pixels computed, relative to the full resolution throughout (Eq. 8)."""
         assert self.sizes is not None, "resolve the sizes first"
         pairs = zip(self.budgets(), self.sizes, strict=True)
         return math.fsum(budget * (size / self.sizes[-1]) ** 2 for budget, size in pairs) / self.iterations
 
     def recover(self, start: "Tensor", recovery: "Recovery") -> "Tensor":
-        """Algorithm 1.
+        """Run Algorithm 1.
 
         Args:
             start: The patches P_s, (B, 3, S, S) float32, normalised.
@@ -132,7 +132,7 @@ class FADRM(Method):
         return recovery.optimise(images, last[0])
 
     def _patches(self, images: "Tensor", start: "Tensor", recovery: "Recovery") -> "Tensor":
-        """(B, 3, S, S): what is mixed into `images`."""
+        """Return the patches (B, 3, S, S) that are mixed into `images`."""
         if self.retrieval is None:
             return start
         assert recovery.retrieve is not None, "recovery was given no pools"
@@ -140,7 +140,7 @@ class FADRM(Method):
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
-        """Table 8, and the batches of labels that its released scripts have for ten classes."""
+        """Return the settings of Table 8, and the batches of labels that its released scripts have for ten classes."""
         batch_size = PRESETS[dataset].recover_batch_size if dataset else 100
         labels = _label_batch(cls.name, dataset, ipc)
         return {

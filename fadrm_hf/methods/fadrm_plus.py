@@ -21,7 +21,7 @@ class FADRMPlus(FADRM):
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
-        """Table 8, "FADRM+ Model (R)"; ShuffleNetV2 has half its width in the released networks for small images."""
+        """Return Table 8, "FADRM+ Model (R)"; ShuffleNetV2 has half its width for small images, as released."""
         width = "x0_5" if size <= LARGEST_SMALL_SIZE else "x1_0"
         teachers = pool(dataset, "resnet18", "densenet121", f"shufflenet_v2_{width}", "mobilenet_v2")
         return super().published(dataset, size, ipc) | {"teachers": teachers}

@@ -83,11 +83,11 @@ class GVBSM(Method):
 
     @property
     def matching(self) -> Matching:
-        """BatchNorm layers and convolutions, averaged over the iterations."""
+        """Match BatchNorm layers and convolutions, averaged over the iterations."""
         return Matching(convolutions=True, momentum=self.momentum, from_zero=self.from_zero, drop=self.drop)
 
     def recover(self, start: "Tensor", recovery: "Recovery") -> "Tensor":
-        """One optimisation, in which the images of a class are to differ."""
+        """Optimise the images once, keeping those of a class from becoming alike."""
         from fadrm_hf.recovery.terms import Densification  # takes torch along
 
         terms = [Densification(self.densification, self.temperature)] if self.densification > 0 else []
@@ -95,7 +95,7 @@ class GVBSM(Method):
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
-        """The released scripts: two families, for small images and for ImageNet-1k.
+        """Return the released scripts' settings: two families, for small images and for ImageNet-1k.
 
         Views of small images are windows of the padded image. Their roll is the preset's; it was 32 px, which at 32 px
         is any shift at all.

@@ -1,4 +1,4 @@
-"""What a method is: what it starts from and matches, what it does to a batch of images, and its published values.
+"""The base of methods: what they start from and match, what they do to a batch of images, their published values.
 
 A method is a frozen dataclass of its own settings, one file in `fadrm_hf/methods/`; what it shares with others is in
 the sections of `fadrm_hf.config` and in the parts that it composes.
@@ -50,11 +50,11 @@ class Method:
 
     @property
     def matching(self) -> Matching:
-        """Which statistics are matched: of BatchNorm layers, those of the current batch."""
+        """Return which statistics are matched: by default those of BatchNorm layers, of the current batch."""
         return Matching()
 
     def resolve(self, size: int) -> "Method":
-        """The settings with everything that depends on the side of the images filled in."""
+        """Return the settings with everything that depends on the side of the images filled in."""
         return self
 
     def check(self, run: RunConfig) -> None:
@@ -71,12 +71,12 @@ class Method:
             )
 
     def recover(self, start: "Tensor", recovery: "Recovery") -> "Tensor":
-        """Distilled images from starting images, both (B, 3, S, S) float32, normalised."""
+        """Return distilled images from starting images, both (B, 3, S, S) float32, normalised."""
         return start
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
-        """Its published settings where they are not the defaults of a run: by default the teacher most methods have.
+        """Return published settings that are not the defaults of a run: here the teacher that most methods have.
 
         Args:
             dataset: Preset of the source (`fadrm_hf.config.datasets.PRESETS`), if it has one.
@@ -92,7 +92,7 @@ def setting_names(method: "type[Method] | Method") -> set[str]:
 
 
 def pool(dataset: str | None, *architectures: str) -> dict[str, tuple[str, ...]]:
-    """The section `teachers` for some networks: torchvision's weights for ImageNet-1k, else trained on the source.
+    """Build the section `teachers` for some networks: torchvision's weights for ImageNet-1k, else `squeeze/`.
 
     Args:
         dataset: Preset of the source.

@@ -41,5 +41,5 @@ class PCA(Method):
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
-        """Four images in one; a grid of 1 is EL2N-easy."""
+        """Return the published setting, four images in one; a grid of 1 is EL2N-easy."""
         return super().published(dataset, size, ipc) | {"patches": {"grid": 2}}

@@ -40,7 +40,7 @@ class RDED(Method):
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
-        """The released scripts ("cr5": five crops of each of 300 images); labels by running statistics.
+        """Return the released settings ("cr5": five crops of each of 300 images); labels by running statistics.
 
         Images of 64 px or less show one crop each and their views are uncropped; larger ones show four, whose rows and
         columns every view shuffles.

@@ -62,12 +62,12 @@ class SRe2L(Method):
         require(self.iterations >= 1, "method.iterations", self.iterations, "at least 1")
 
     def recover(self, start: "Tensor", recovery: "Recovery") -> "Tensor":
-        """One optimisation, from the start to the end."""
+        """Optimise the images once, from the start to the end."""
         return recovery.optimise(start, self.iterations)
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
-        """The released scripts; labels by running statistics, 1024 views in two micro-batches."""
+        """Return the released scripts' settings; labels by running statistics, 1024 views in two micro-batches."""
         return {
             "teachers": pool(dataset, "resnet18"),
             "method": {"iterations": _ITERATIONS.get(dataset, 4000)},

@@ -40,7 +40,7 @@ class SRe2LPlusPlus(SRe2L):
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
-        """The released scripts; patches, Adam and labels are those that FADRM kept, the defaults of a run."""
+        """Return the released settings; patches, Adam and labels are those that FADRM kept, the defaults of a run."""
         return {
             "teachers": pool(dataset, "resnet18"),
             "relabel": {"epochs": 300, "batch_size": label_batch_size(dataset, ipc)},
@@ -49,6 +49,6 @@ class SRe2LPlusPlus(SRe2L):
 
 
 def label_batch_size(dataset: str | None, ipc: int) -> int:
-    """Views labelled together in the released scripts: 16, or all ten images where there are no more."""
+    """Return how many views the released scripts label together: 16, or all ten images where there are no more."""
     has_ten_classes = dataset in ("digits", "cifar10", "imagenette", "imagewoof")
     return 10 if ipc == 1 and has_ten_classes else 16

@@ -15,11 +15,11 @@ Cost = dict[str, Any]  # "seconds" and "peak_memory_bytes", as in `StageRecord`
 
 
 class Costs:
-    """What the stages of a run have cost so far, in its work folder.
+    """Costs of a run's stages so far, in its work folder.
 
     Args:
         job: The run.
-        is_part: Whether this line is part of a stage of another, which counts.
+        is_part: Whether this run is part of another's stage, which measures the peak memory.
     """
 
     def __init__(self, job: Job, is_part: bool) -> None:
@@ -43,7 +43,7 @@ class Costs:
                     self._add(stage)
 
     def records(self) -> dict[str, StageRecord]:
-        """By stage, as the manifest holds them; of one that the main process has not left yet, what it cost here."""
+        """Return the manifest's costs by stage; of a stage that the main process has not left yet, the cost so far."""
         return {stage: StageRecord(**cost) for stage, cost in (self._own | self._read()).items()}
 
     def _add(self, stage: str) -> None:

@@ -1,4 +1,4 @@
-"""The whole line, once: source -> teachers -> patches -> recover -> relabel -> package -> card.
+"""The whole pipeline, once: source -> teachers -> patches -> recover -> relabel -> package -> card.
 
 Everything that can be refused is refused here, before long work starts; `fadrm_hf.pipeline` has the stages.
 """
@@ -16,7 +16,7 @@ from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.labels.relabel import check_labelling
 from fadrm_hf.networks.students import check_student
 from fadrm_hf.networks.teachers import check_names
-from fadrm_hf.pipeline.run import Line, Vote, recipe_of
+from fadrm_hf.pipeline.run import Pipeline, Vote, recipe_of
 from fadrm_hf.pipeline.votes import check_votes, measure_votes, needs_votes, with_votes
 from fadrm_hf.recovery.patches.starting import images_needed
 from fadrm_hf.recovery.plain import require_plain
@@ -34,7 +34,7 @@ def distill(
     snapshots: bool = False,
     curves: Curves | None = None,
 ) -> Path:
-    """Run the line, or what is left of it.
+    """Run the pipeline, or what is left of it.
 
     Args:
         run: What to distil and how; open values come from the source's preset.
@@ -54,9 +54,10 @@ def distill(
     state = join_world()
     run, source = check_run(run, votes)
     say_source(source, Reporter(quiet=quiet or not state.is_main_process))
-    line = Line(run, source, state, quiet, _vote_of(run, votes), share=share, snapshots=snapshots, curves=curves)
+    vote = _vote_of(run, votes)
+    pipeline = Pipeline(run, source, state, quiet, vote, share=share, snapshots=snapshots, curves=curves)
     with recording(curves, recipe_of(run)):
-        return line.run()
+        return pipeline.run()
 
 
 def say_source(source: Source, reporter: Reporter) -> None:
@@ -74,14 +75,14 @@ def package(run: RunConfig, quiet: bool = False) -> Path:
     """
     state = join_world()
     run, source = check_run(run)
-    line = Line(run, source, state, quiet, _vote_of(run, None))
-    if missing := line.missing_shards():
+    pipeline = Pipeline(run, source, state, quiet, _vote_of(run, None))
+    if missing := pipeline.missing_shards():
         named = ", ".join(shard.name for shard in missing[:3]) + (" ..." if len(missing) > 3 else "")
         raise RunFolderError(
             f"{run.output} lacks {len(missing)} shards of images ({named}); run fadrm-hf distill with the same "
             "arguments, or the jobs with the --shards that did not end, then package again"
         )
-    return line.run()
+    return pipeline.run()
 
 
 def check_run(run: RunConfig, votes: Sequence[float] | None = None) -> tuple[RunConfig, Source]:
@@ -108,10 +109,10 @@ def check_run(run: RunConfig, votes: Sequence[float] | None = None) -> tuple[Run
 
 
 def _vote_of(run: RunConfig, votes: Sequence[float] | None) -> Vote | None:
-    """How the run's teachers get the votes that it asks for."""
+    """Return how the run's teachers get the votes that it needs; `None` if it needs none."""
     if not needs_votes(run):
         return None
-    return measure_votes if votes is None else lambda ballot: with_votes(ballot.teachers, votes)
+    return measure_votes if votes is None else lambda context: with_votes(context.teachers, votes)
 
 
 def _check_protocol(run: RunConfig) -> None:
@@ -126,7 +127,7 @@ def _check_protocol(run: RunConfig) -> None:
 
 
 def _check_folder(run: RunConfig) -> None:
-    """The run folder may hold this run, finished or not, and nothing else."""
+    """Refuse a run folder that holds anything but this run, finished or not."""
     folder, recipe = Path(run.output), recipe_of(run)
     require_place(folder)
     work = WorkFolder(folder)

@@ -1,4 +1,4 @@
-"""What a run will cost before it starts: seconds, memory and disk of every stage, and the largest batch that fits.
+"""The cost of a run before it starts: seconds, memory and disk of every stage, and the largest batch that fits.
 
 Each stage's own code is timed for a few steps, and the rest is multiplication: cost is in proportion to images and
 iterations. Nothing is trained or fetched (`fadrm_hf.pipeline.stand_ins`). Photographs are read for patches and for
@@ -54,7 +54,7 @@ _PREDICTED = 500  # images that a student classifies to be timed
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """What one stage takes.
+    """Estimate of one stage.
 
     Attributes:
         seconds: All its work, shared by the processes.
@@ -71,7 +71,7 @@ class StageEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run takes.
+    """Estimate of a run.
 
     Attributes:
         stages: By name, in order.
@@ -95,19 +95,19 @@ class Estimate:
 
     @property
     def total(self) -> StageEstimate:
-        """All stages: the sums of seconds and disk, and the most memory, with what a process holds anyway."""
+        """Return all stages as one: the sums of seconds and disk, and the peak memory with the process's own."""
         parts = self.stages.values()
         memory = self.resident_bytes + max(part.memory_bytes for part in parts)
         return StageEstimate(sum(p.seconds for p in parts), memory, sum(p.disk_bytes for p in parts), "")
 
     def as_plain(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the estimate as JSON holds it."""
         return asdict(self) | {"total": asdict(self.total)}
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What a unit of work takes.
+    """Time of a unit of work.
 
     Attributes:
         seconds: Of one.
@@ -119,7 +119,7 @@ class Timing:
 
 
 def time_units(step: Step, units: int, device: torch.device, budget: float) -> Timing:
-    """How long a step takes for a unit of work, timed with as many together as a budget of seconds allows.
+    """Time a step per unit of work, with as many units together as a budget of seconds allows.
 
     Args:
         step: The work.
@@ -137,7 +137,7 @@ def time_units(step: Step, units: int, device: torch.device, budget: float) -> T
 
 
 def _timed(step: Step, units: int, device: torch.device) -> tuple[float, int]:
-    """Seconds of a step, and how many units it did."""
+    """Return the seconds of a step, and how many units it did."""
     _wait(device)
     started = time.perf_counter()
     done = step(units)
@@ -152,7 +152,7 @@ def _wait(device: torch.device) -> None:
 
 @dataclass(frozen=True)
 class _Case:
-    """What is estimated, and how.
+    """Input of an estimate.
 
     Attributes:
         run: The run, resolved.
@@ -178,7 +178,7 @@ class _Case:
 
     @property
     def image_bytes(self) -> int:
-        """All distilled images as pixels."""
+        """Return the size of all distilled images as pixels."""
         return self.num_images * 3 * self.source.size**2
 
     @property
@@ -193,11 +193,11 @@ class _Case:
         return peak_tensor_bytes(lambda: step(units), self.device)
 
     def shared(self, seconds: float, units: int) -> float:
-        """What units of equal work take when the processes share them."""
+        """Return the seconds that units of equal work take when the processes share them."""
         return seconds * math.ceil(units / self.num_processes) / units
 
     def random_images(self, num: int) -> Tensor:
-        """(num, 3, S, S) uint8."""
+        """Draw random images (num, 3, S, S) uint8."""
         shape, rng = (num, 3, self.source.size, self.source.size), generator(self.run.seed, "estimate")
         return torch.randint(0, 256, shape, generator=rng, dtype=torch.uint8)
 
@@ -246,7 +246,7 @@ def estimate(
 
 
 def _train_teachers(case: _Case) -> StageEstimate:
-    """Those that are not there yet, one after the other."""
+    """Estimate the training of the teachers that are missing, one after the other."""
     run, num_train = case.run, len(case.source.train)
     assert run.squeeze.batch_size is not None and run.squeeze.epochs is not None, "resolve the run first"
     batch = min(run.squeeze.batch_size, num_train)
@@ -263,7 +263,7 @@ def _train_teachers(case: _Case) -> StageEstimate:
 
 
 def _train(case: _Case, network: nn.Module, optimiser: torch.optim.Optimizer, batch: int) -> int:
-    """A step of training on random images, two at least: BatchNorm has no variance of one."""
+    """Train a step on random images, at least two: BatchNorm has no variance of one."""
     images = case.source.normalise(case.random_images(max(2, batch))).to(case.device)
     labels = torch.arange(len(images), device=case.device) % case.num_classes
     network.train().to(memory_format=torch.channels_last)
@@ -274,14 +274,14 @@ def _train(case: _Case, network: nn.Module, optimiser: torch.optim.Optimizer, ba
 
 
 def _is_measured(case: _Case, teachers: list[Teacher]) -> bool:
-    """Whether recovery asks for statistics that teachers do not keep themselves."""
+    """Return whether recovery needs statistics that teachers do not keep themselves."""
     run = case.run
     matches = run.method.iterations > 0 and run.recover.bn_weight > 0
     return matches and any(needs_measuring(run.method.matching, teacher.module) for teacher in teachers)
 
 
 def _gather(case: _Case, teachers: list[Teacher]) -> tuple[StageEstimate, Measured]:
-    """A pass over one image of each class, and what it gives."""
+    """Estimate the pass for statistics from one image of each class; return these statistics, too."""
     run, wanted, measured = case.run, case.run.method.matching, []
     few, started = replace(run.statistics, images_per_class=1), time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
@@ -297,7 +297,7 @@ def _gather(case: _Case, teachers: list[Teacher]) -> tuple[StageEstimate, Measur
 
 
 def _select(case: _Case, scorer: Teacher) -> StageEstimate:
-    """Starting images of one class, from as large a pool as there is time for."""
+    """Estimate the choice of starting images from those of one class, with as large a pool as time allows."""
     run, kind = case.run, case.run.method.starts_from
     least = images_needed(kind, 1, run.patches)
     in_class = len(case.source.rows_by_class[0])
@@ -319,7 +319,7 @@ def _select(case: _Case, scorer: Teacher) -> StageEstimate:
 
 
 def _recover(case: _Case, teachers: list[Teacher], measured: Measured) -> tuple[StageEstimate, MemoryLaw]:
-    """Every size and every teacher, with as large a batch as there are time and memory for."""
+    """Estimate recovery at every size with every teacher, in as large a batch as time and memory allow."""
     run, source, device = case.run, case.source, case.device
     whole, cycle = largest_shard(run, case.num_classes).num_images, cycle_of(run)
     side = block_side(run.statistics, source.size)
@@ -340,7 +340,7 @@ def _recover(case: _Case, teachers: list[Teacher], measured: Measured) -> tuple[
 
 
 def _relabel(case: _Case, teachers: list[Teacher]) -> StageEstimate:
-    """A part of an epoch."""
+    """Estimate the labels from a part of an epoch."""
     run, config = case.run, case.run.relabel
     mean, std, epochs = case.source.config.mean, case.source.config.std, config.num_stored
     assert mean is not None and std is not None and epochs is not None, "resolve the run first"
@@ -359,7 +359,7 @@ def _relabel(case: _Case, teachers: list[Teacher]) -> StageEstimate:
 
 
 def _train_students(case: _Case) -> StageEstimate:
-    """The training and the evaluations of every seed, without drawing views."""
+    """Estimate the training and the evaluations of every seed, without drawing views."""
     run, config = case.run, case.run.student
     assert config.epochs is not None, "resolve the run first"
     labels = replace(run.relabel, batch_size=config.batch_size or run.relabel.batch_size)

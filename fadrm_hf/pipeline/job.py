@@ -1,4 +1,4 @@
-"""What every stage of a run is given: the run, its source, its folder, the processes, and the units to do."""
+"""The input of every stage: the run, its source, its folder, the processes, and the units to do."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,10 +28,10 @@ class Job:
         source: Its real images.
         state: The processes that share the work.
         work: Where finished units are.
-        locks: Who does which unit.
+        locks: Locks of the units, so that each is done by one process.
         reporter: Shows and logs progress.
-        share: Which images are recovered here; the others are somebody else's.
-        snapshots: Whether it is kept what the images of the first shard look like along their optimisation.
+        share: Which images are recovered here; other jobs recover the rest.
+        snapshots: Whether to keep what the images of the first shard look like along their optimisation.
     """
 
     run: RunConfig
@@ -45,40 +45,40 @@ class Job:
 
     @property
     def device(self) -> torch.device:
-        """Where networks run."""
+        """Return the device on which networks run."""
         device: torch.device = self.state.device
         return device
 
     @property
     def num_classes(self) -> int:
-        """Classes of the source."""
+        """Return the number of classes of the source."""
         return len(self.source.class_map)
 
     @cached_property
     def ranges(self) -> list[range]:
-        """The classes whose patches are chosen together."""
+        """Return the ranges of classes whose patches are chosen together."""
         return class_ranges(self.num_classes, classes_together(self.run.ipc, self.run.recover))
 
     @cached_property
     def shards(self) -> list[Shard]:
-        """All units of recovery."""
+        """Return all units of recovery."""
         return recovery_shards(self.num_classes, self.run.ipc, self.run.recover)
 
     @cached_property
     def own_shards(self) -> list[Shard]:
-        """Those of this share."""
+        """Return the units of recovery of this share."""
         return self.share.part(self.shards)
 
     def missing_shards(self) -> list[Shard]:
-        """Shards, of all shares, whose images are not recovered yet."""
+        """Return the shards, of all shares, whose images are not recovered yet."""
         return [shard for shard in self.shards if self.missing_files(shard)]
 
     def missing_files(self, shard: Shard) -> list[str]:
-        """What of a shard's images is not there yet."""
+        """Return the files of a shard's images that are missing."""
         return self.work.missing("recovered", list(shard.files.values()))
 
     def is_there(self, stage: str) -> Callable[[str], bool]:
-        """Whether a unit of a stage is on disk, by its name."""
+        """Return a check of whether a unit of a stage is on disk, by its name."""
         return lambda name: tensor_files.is_complete(self.work.shard(stage, name))
 
     def units(
@@ -89,7 +89,7 @@ class Job:
         weigh: Callable[[Unit], int] = lambda unit: 1,
         images_of: Callable[[Unit], int] = lambda unit: 0,
     ) -> Iterator[tuple[Unit, Task]]:
-        """The units of a stage that this process gets, each with the bar on which it counts `weigh` of them."""
+        """Yield the units of a stage that this process gets, each with the bar on which it counts `weigh` of them."""
         todo = {name: unit for name, unit in units.items() if not is_done(name)}
         parts, images = (sum(map(count, todo.values())) for count in (weigh, images_of))
         with self.reporter.stage(stage, parts, images) as task:

@@ -14,7 +14,7 @@ from fadrm_hf.runtime.shards import Shard, range_name
 
 
 def build_pools(job: Job, teacher: Teacher) -> None:
-    """The real patches of each class that recovery may retrieve, if it does."""
+    """Build the pools of real patches, by class, if the method retrieves from them."""
     run = job.run
     if run.method.retrieval is None:
         return
@@ -26,7 +26,7 @@ def build_pools(job: Job, teacher: Teacher) -> None:
 
 
 def retriever(job: Job, teacher: Teacher, labels: torch.Tensor) -> Retriever | None:
-    """What retrieves patches for images of these classes, if the method does."""
+    """Return the retriever of patches for images of these classes, if the method has one."""
     weight = job.run.method.retrieval
     if weight is None:
         return None
@@ -35,7 +35,7 @@ def retriever(job: Job, teacher: Teacher, labels: torch.Tensor) -> Retriever | N
 
 
 def select_patches(job: Job, scorer: Teacher) -> None:
-    """The starting images of all classes that the job's share has images of."""
+    """Select the starting images of all classes that the job's share has images of."""
     wanted = {shard.classes for shard in job.own_shards}
     ranges = {range_name(labels): labels for labels in job.ranges if labels in wanted}
     run, kind = job.run, job.run.method.starts_from
@@ -47,7 +47,7 @@ def select_patches(job: Job, scorer: Teacher) -> None:
 
 
 def patches_of(job: Job, shard: Shard) -> Patches:
-    """The starting images of one shard; no others are read."""
+    """Read the starting images of one shard and no others."""
     columns = tensor_files.load_tensors(job.work.shard("patches", range_name(shard.classes)))
     rows = torch.isin(columns["ipc_index"], torch.tensor(shard.ipc_indices))
     return Patches(**{field.name: columns[field.name][rows] for field in fields(Patches)})

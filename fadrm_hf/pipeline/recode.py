@@ -124,7 +124,7 @@ def _require_empty(output: Path) -> None:
 
 
 def _recoded(labels: Path, manifest: Manifest, codec: str, features: Features, epochs: int) -> Iterator[pa.Table]:
-    """The rows of the first epochs, in the new columns."""
+    """Yield the rows of the first epochs, in the new columns."""
     done = 0
     for file in table_files(labels, LABELS_FOLDER):
         table = open_table(file)
@@ -145,7 +145,7 @@ def _recoded_columns(file: Path, table: pq.ParquetFile, group: int, manifest: Ma
 
 
 def _recipe(config: dict[str, Any], output: Path, codec: str, epochs: int) -> dict[str, Any]:
-    """The run that would have made the new artifact."""
+    """Return the run that would have made the new artifact."""
     before = config["relabel"]
     relabel = before | {"codec": codec, "stored_epochs": None if epochs == before["epochs"] else epochs}
     return config | {"output": output.resolve().name, "relabel": relabel}

@@ -24,7 +24,7 @@ Measured = list[dict[str, Targets]]  # of each teacher, what its layers have see
 
 
 def recover_images(job: Job, teachers: list[Teacher], measured: Measured) -> None:
-    """All images of the job's share."""
+    """Recover all images of the job's share."""
     run = job.run
     shards = {shard.name: shard for shard in job.own_shards}
 
@@ -61,7 +61,7 @@ def recover_images(job: Job, teachers: list[Teacher], measured: Measured) -> Non
 
 
 def _report_to(job: Job, task: Task) -> Callable[[int, dict[str, float]], None]:
-    """What recovery tells, shown to people and to the processes that wait for this one."""
+    """Return a function that shows recovery's progress to people and to the processes that wait for this one."""
 
     def report(iterations: int, losses: dict[str, float]) -> None:
         task.advance(iterations, **losses)
@@ -76,7 +76,7 @@ def _turns_before(job: Job, shard: Shard) -> int:
 
 
 def _start_of(job: Job, patches: Patches) -> torch.Tensor:
-    """(B, 3, S, S) float32, normalised: what is optimised."""
+    """Return the images to optimise, (B, 3, S, S) float32, normalised."""
     if job.run.method.starts_from != "noise":
         return job.source.normalise(patches.images).to(job.device)
     places = zip(patches.label.tolist(), patches.ipc_index.tolist(), strict=True)
@@ -85,7 +85,7 @@ def _start_of(job: Job, patches: Patches) -> torch.Tensor:
 
 
 def _save_images(job: Job, shard: Shard, recovered: Patches) -> None:
-    """One file for each image index of the shard, so that files in order make the table, whatever the layout."""
+    """Save one file for each image index of the shard, so that files in order make the table, whatever the layout."""
     missing = job.missing_files(shard)
     for index, name in shard.files.items():
         if name not in missing:

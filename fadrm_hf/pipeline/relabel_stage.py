@@ -9,7 +9,7 @@ from fadrm_hf.runtime import tensor_files
 
 
 def label_images(job: Job, teachers: list[Teacher]) -> None:
-    """All stored epochs, as the run's codec stores them."""
+    """Label all stored epochs, as the run's codec stores them."""
     run = job.run
     epochs, mean, std = run.relabel.num_stored, run.source.mean, run.source.std
     assert epochs is not None and mean is not None and std is not None
@@ -24,7 +24,7 @@ def label_images(job: Job, teachers: list[Teacher]) -> None:
 
 
 def _recovered_images(job: Job) -> ImageTable:
-    """All images, in the order of the image table."""
+    """Read all images, in the order of the image table."""
     names = [s.files[index] for index in range(job.run.ipc) for s in job.shards if index in s.files]
     return ImageTable([tensor_files.load_tensors(job.work.shard("recovered", name))["images"] for name in names])
 

@@ -1,4 +1,4 @@
-"""One run on its way: which stage follows which, and what must be there before each."""
+"""A run's stages in order, and what must be there before each."""
 
 import json
 from collections.abc import Callable
@@ -30,16 +30,16 @@ from fadrm_hf.runtime.tracking import Curves
 
 
 @dataclass(frozen=True, eq=False)
-class Ballot:
-    """What a vote on teachers needs to know.
+class VoteContext:
+    """Input of a vote on teachers.
 
     Attributes:
         run: The resolved run.
         source: Its real images.
-        teachers: Who is voted on.
-        work: Folder for what voting takes.
+        teachers: The teachers to vote on.
+        work: Folder for the vote's files.
         state: The processes that share the work.
-        reporter: Says what comes out.
+        reporter: Prints the votes.
     """
 
     run: RunConfig
@@ -50,11 +50,11 @@ class Ballot:
     reporter: Reporter
 
 
-Vote = Callable[[Ballot], list[Teacher]]  # the teachers with their votes
+Vote = Callable[[VoteContext], list[Teacher]]  # the teachers with their votes
 
 
 def recipe_of(run: RunConfig) -> dict[str, Any]:
-    """The run as plain data, as `recipe.yaml` and the manifest hold it; local paths are reduced to their last part."""
+    """Return the run as plain data for `recipe.yaml` and the manifest; local paths are reduced to their last part."""
     recipe = asdict(run)
     recipe["method"] = {"name": run.method.name} | recipe["method"]
     recipe["output"] = Path(run.output).name
@@ -64,8 +64,8 @@ def recipe_of(run: RunConfig) -> dict[str, Any]:
     return plain
 
 
-class Line:
-    """One run on its way from source to artifact.
+class Pipeline:
+    """All stages of one run, from source to artifact.
 
     Args:
         run: A resolved run.
@@ -74,7 +74,7 @@ class Line:
         quiet: Show no progress.
         vote: How teachers are voted on, for methods whose teachers have votes.
         teachers: The run's teachers, where they are known already.
-        share: Which images this process and those of its launch recover; the others are somebody else's.
+        share: Which images this process and those of its launch recover; other jobs recover the rest.
         snapshots: Keep what the images of the first shard look like along their optimisation.
         curves: Tracker of the run, or `None`; the main process's.
     """
@@ -101,13 +101,13 @@ class Line:
         self._vote, self._given_teachers = vote, teachers
 
     def run(self) -> Path:
-        """All stages, in order; those after recovery as soon as everybody's images are there."""
+        """Run all stages in order; those after recovery as soon as all shares are recovered."""
         job, cost = self._job, self._costs.of
         if self._is_finished:
             job.reporter.say(f"{self._folder} is finished already")
             return self._folder
-        job.reporter.say(f"the artifact will be {self._folder}; what it takes meanwhile is in {job.work.path}")
-        self._say_what_is_slow()
+        job.reporter.say(f"the artifact will be {self._folder}; unfinished work is kept in {job.work.path}")
+        self._name_slow_format()
         with job.state.main_process_first():
             if job.state.is_main_process:
                 job.work.remove_damaged(job.reporter.say)
@@ -121,7 +121,7 @@ class Line:
         if self._vote is not None:
             with cost("votes"):
                 work = RunFolder(self._folder).votes
-                teachers = self._vote(Ballot(job.run, job.source, teachers, work, job.state, job.reporter))
+                teachers = self._vote(VoteContext(job.run, job.source, teachers, work, job.state, job.reporter))
         with cost("patches"):
             build_pools(job, teachers[0])
             select_patches(job, teachers[0])
@@ -143,14 +143,14 @@ class Line:
         return self._folder
 
     def missing_shards(self) -> list[Shard]:
-        """Shards, of all shares, whose images are not recovered yet."""
+        """Return the shards, of all shares, whose images are not recovered yet."""
         return self._job.missing_shards()
 
     @property
     def _is_finished(self) -> bool:
         return RunFolder(self._folder).is_finished
 
-    def _say_what_is_slow(self) -> None:
+    def _name_slow_format(self) -> None:
         """Name a number format that is emulated here; in the fast forms, and for labels, none is."""
         config, device = self._job.run.recover, self._job.device.type
         if config.form == "plain" and (slow := slow_format("recover.precision", config.precision, device)):
@@ -176,7 +176,7 @@ class Line:
         return MatchableCheck(len(set(run.teachers.names)), run.recover, run.method.sizes or ())
 
     def _gather_statistics(self, teachers: list[Teacher]) -> Measured:
-        """What each teacher's layers have seen, where it does not keep that itself, and it is matched at all."""
+        """Gather the statistics that are matched of each teacher's layers and that it does not keep itself."""
         job, run, wanted = self._job, self._job.run, self._job.run.method.matching
         matches = run.method.iterations > 0 and run.recover.bn_weight > 0
         if not matches or not any(needs_measuring(wanted, teacher.module) for teacher in teachers):
@@ -197,7 +197,7 @@ class Line:
             write_artifact(self._folder, job.work.path, recipe, job.source, teachers, costs, reporter)
 
     def _expected_bytes(self) -> int:
-        """Shards and artifact together: pixels three times, soft labels twice, pools, room for tables and pictures."""
+        """Return the bytes of shards and artifact: pixels 3 times, labels twice, pools, and room for the rest."""
         run, num_classes = self._job.run, self._job.num_classes
         assert run.source.size is not None and run.relabel.num_stored is not None
         num_images = run.ipc * num_classes

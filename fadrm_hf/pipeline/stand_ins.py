@@ -16,19 +16,19 @@ from fadrm_hf.runtime.run_folder import RunFolder
 
 
 def folder_of(name: str, run: RunConfig, source: Source) -> Path:
-    """Where the teacher `squeeze/...` of a run is kept, once it is trained."""
+    """Return the folder in which a run keeps its teacher `squeeze/...` once it is trained."""
     architecture, kept = split_name(name)[1], RunFolder(run.output).trained_teachers
     return squeezed_folder(source, architecture, run.squeeze, kept, run.seed)
 
 
 def untrained_names(run: RunConfig, source: Source) -> list[str]:
-    """The teachers `squeeze/...` of a run that are not there yet, each once."""
+    """Return the teachers `squeeze/...` of a run that are missing, each once."""
     names = [name for name in dict.fromkeys(run.teachers.names) if split_name(name)[0] == "squeeze"]
     return [name for name in names if not folder_of(name, run, source).exists()]
 
 
 def teachers_like(run: RunConfig, source: Source, device: torch.device) -> tuple[list[Teacher], list[str]]:
-    """The run's teachers where they are on this disk, and untrained ones in place of all others; nothing is fetched.
+    """Load the run's teachers that are on this disk, and build untrained ones for all others; nothing is fetched.
 
     Args:
         run: A resolved run.
@@ -59,7 +59,7 @@ def teachers_like(run: RunConfig, source: Source, device: torch.device) -> tuple
 
 
 def _untrained(name: str, run: RunConfig, source: Source) -> nn.Module | None:
-    """A network in place of one that would have to be trained or fetched; `None` for one that is here."""
+    """Build a network in place of one that would have to be trained or fetched; `None` for one that is here."""
     family, rest = split_name(name)
     num_classes = len(source.class_map)
     if family == "squeeze":

@@ -23,7 +23,7 @@ from fadrm_hf.errors import ConfigError, SourceError
 from fadrm_hf.methods.sre2l_pp import SRe2LPlusPlus
 from fadrm_hf.networks.students import check_student
 from fadrm_hf.networks.teachers import Teacher, public_name
-from fadrm_hf.pipeline.run import Ballot, Line, recipe_of
+from fadrm_hf.pipeline.run import Pipeline, VoteContext, recipe_of
 from fadrm_hf.recovery.patches.starting import images_needed
 from fadrm_hf.runtime import files
 from fadrm_hf.runtime.progress import Reporter
@@ -34,7 +34,7 @@ from fadrm_hf.training.train_student import train_students
 
 
 def needs_votes(run: RunConfig) -> bool:
-    """Whether a run asks what its teachers are worth: for its method, or for its labels alone."""
+    """Return whether a run needs to know what its teachers are worth: for its method, or for its labels alone."""
     return bool(run.method.needs_votes) or run.relabel.ensemble == "votes"
 
 
@@ -69,27 +69,27 @@ def check_votes(run: RunConfig, source: Source) -> None:
         )
 
 
-def measure_votes(ballot: Ballot) -> list[Teacher]:
-    """The teachers with their votes: those that are given, else measured once and found again ever after.
+def measure_votes(context: VoteContext) -> list[Teacher]:
+    """Return the teachers with their votes: given ones, else measured once and read from the work folder after that.
 
     All processes must call this together; they distil together, and each trains the students of some teachers.
 
     Args:
-        ballot: The run and its teachers. In its work folder every measured vote leaves one small file, named by all
+        context: The run and its teachers. In its work folder every measured vote leaves one small file, named by all
             that decides it; the rest is removed.
 
     Raises:
         ConfigError: If the number of given votes is not that of the teachers.
     """
-    config, state = _settings_of(ballot.run), ballot.state
+    config, state = _settings_of(context.run), context.state
     if config.votes is not None:
-        return with_votes(ballot.teachers, [vote / 100.0 for vote in config.votes])
-    held_out = ballot.source.hold_out(config.held_out, ballot.run.seed)
-    trials = [_Trial.of(teacher, ballot, config, held_out) for teacher in ballot.teachers]
+        return with_votes(context.teachers, [vote / 100.0 for vote in config.votes])
+    held_out = context.source.hold_out(config.held_out, context.run.seed)
+    trials = [_Trial.of(teacher, context, config, held_out) for teacher in context.teachers]
     missing = list({trial.folder: trial for trial in trials if files.read_json(trial.record) is None}.values())
     own = mine(missing, state)
     state.wait_for_everyone()  # nobody measures before everybody has looked
-    with ballot.reporter.stage("votes", len(missing) + len(own)) as task:
+    with context.reporter.stage("votes", len(missing) + len(own)) as task:
         for trial in missing:
             trial.distil()
             task.advance(1)
@@ -101,13 +101,13 @@ def measure_votes(ballot: Ballot) -> list[Teacher]:
             shutil.rmtree(trial.folder, ignore_errors=True)
     votes = [float(files.read_json(trial.record)["vote"]) for trial in trials]
     num_images = len(held_out.rows("test"))
-    for teacher, vote in zip(ballot.teachers, votes, strict=True):
-        ballot.reporter.say(f"teacher {teacher.name}: vote {vote:.1%} of {num_images} held-out training images")
-    return with_votes(ballot.teachers, votes)
+    for teacher, vote in zip(context.teachers, votes, strict=True):
+        context.reporter.say(f"teacher {teacher.name}: vote {vote:.1%} of {num_images} held-out training images")
+    return with_votes(context.teachers, votes)
 
 
 def with_votes(teachers: Sequence[Teacher], votes: Sequence[float]) -> list[Teacher]:
-    """The teachers with these votes, as fractions.
+    """Return the teachers with these votes, as fractions.
 
     Raises:
         ConfigError: If there are not as many votes as teachers.
@@ -122,34 +122,34 @@ class _Trial:
 
     Attributes:
         teacher: The teacher.
-        ballot: Who else is voted on, and where.
+        context: Who else is voted on, and where.
         run: What it distils.
         source: The source with images held out.
         folder: All that the trial takes.
     """
 
     teacher: Teacher
-    ballot: Ballot
+    context: VoteContext
     run: RunConfig
     source: Source
     folder: Path
 
     @classmethod
-    def of(cls, teacher: Teacher, ballot: Ballot, config: VoteConfig, source: Source) -> "_Trial":
-        run = _trial_run(ballot.run, teacher, config)
+    def of(cls, teacher: Teacher, context: VoteContext, config: VoteConfig, source: Source) -> "_Trial":
+        run = _trial_run(context.run, teacher, config)
         decisive = json.dumps([recipe_of(run), source.fingerprint, teacher.sha256], sort_keys=True)
         name = re.sub(r"[^\w.-]+", "-", public_name(teacher.name))
-        folder = ballot.work / f"{name}-{hashlib.sha256(decisive.encode()).hexdigest()[:12]}"
-        return cls(teacher, ballot, replace(run, output=str(folder / run.output)), source, folder)
+        folder = context.work / f"{name}-{hashlib.sha256(decisive.encode()).hexdigest()[:12]}"
+        return cls(teacher, context, replace(run, output=str(folder / run.output)), source, folder)
 
     @property
     def record(self) -> Path:
-        """The file of the vote."""
+        """Return the file of the vote."""
         return self.folder.with_name(f"{self.folder.name}.json")
 
     def distil(self) -> None:
         """Make its artifact, or what is left of it; all processes together."""
-        Line(self.run, self.source, self.ballot.state, quiet=True, teachers=[self.teacher]).run()
+        Pipeline(self.run, self.source, self.context.state, quiet=True, teachers=[self.teacher]).run()
 
     def measure(self, device: torch.device) -> float:
         """Train the student and keep its accuracy, as a fraction."""
@@ -163,7 +163,7 @@ class _Trial:
 
 
 def _trial_run(run: RunConfig, teacher: Teacher, config: VoteConfig) -> RunConfig:
-    """SRe2L++ with one teacher: patches and optimiser as in the run, labels and student those of SRe2L++."""
+    """Build a run of SRe2L++ with one teacher: patches and optimiser of the run, labels and student of SRe2L++."""
     assert run.source.size is not None
     student = StudentConfig(
         "cv_dd", config.vote_student, epochs=config.vote_epochs, num_seeds=1, num_workers=run.student.num_workers

@@ -23,7 +23,7 @@ start() { # start NAME COMMAND prints the Job's id
         --secrets HF_TOKEN "$IMAGE" bash -c "$2"
 }
 
-# What is in the bucket is not made again: another attempt, or the same call once more, does the rest. Not sent are
+# What is in the bucket is not regenerated: another attempt, or the same call once more, does the rest. Not sent are
 # files of which each Job has its own.
 fetch="mkdir -p runs && hf buckets sync $bucket runs"
 own="--exclude '*/locks/*' --exclude '*/log.jsonl' --exclude '*/costs.json' --exclude '*.tmp'"

@@ -5,7 +5,7 @@
 #
 # Each task takes what is left, and waits at the end of a stage for what others hold. With SHARES=yes each recovers its
 # own share of the images and ends, which suits a queue that runs a few tasks at a time; the last one to end makes the
-# artifact. A task that is taken away is queued again and goes on.
+# artifact. A task that is taken away is queued again and resumes.
 #SBATCH --job-name=fadrm
 #SBATCH --array=1-8
 #SBATCH --ntasks=1

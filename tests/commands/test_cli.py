@@ -362,7 +362,7 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path):
         process.kill()
         process.wait()
     assert (process.returncode, out) == (130, "")
-    assert err.endswith("error: interrupted; run the same command again to go on where it was\n")
+    assert err.endswith("error: interrupted; run the same command again to resume\n")
     assert "Traceback" not in err
     assert list(tmp_path.glob("teachers/.*.work/checkpoint.safetensors"))  # what is done stays
     assert not (tmp_path / "run").exists()

@@ -43,7 +43,7 @@ def test_distilling_ends_with_what_to_do_next_and_that_can_be_done(begun, capsys
     printed, told = capsys.readouterr()
     assert printed == ""
     assert told.startswith("source     digits: bundled with scikit-learn\nsplits     train 1,297, test 500; ")
-    assert "\nthe artifact will be run; what it takes meanwhile is in run.work\n" in told
+    assert "\nthe artifact will be run; unfinished work is kept in run.work\n" in told
     *_, finished, artifact, card, gallery, following = told.splitlines()
     assert re.fullmatch(r"finished in \d+\.\d s", finished)
     paths = dict(line.split() for line in (artifact, card, gallery))

@@ -24,7 +24,7 @@ from fadrm_hf.errors import ConfigError, FadrmError, SourceError
 from fadrm_hf.methods.cv_dd import CVDD
 from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.pipeline.distill import check_run
-from fadrm_hf.pipeline.run import Ballot
+from fadrm_hf.pipeline.run import VoteContext
 from fadrm_hf.pipeline.votes import check_votes, measure_votes, needs_votes
 from fadrm_hf.recovery.matcher import open_matchers
 from fadrm_hf.recovery.recover import Recovery, ShardContext, valid_range
@@ -186,16 +186,16 @@ def test_a_committee_recovers_as_a_plain_loop_over_its_members(source, teachers)
     torch.testing.assert_close(recovered.double(), expected, rtol=0, atol=2e-4)
 
 
-def ballot_of(source, teachers, work):
+def context_of(source, teachers, work):
     longer = ("--method.vote_ipc=2", "--method.vote_epochs=8", "--patches.pool=4", "--recover.batch_size=10")
     words = [*RECIPE, *CV_DD, *longer, f"--output={work / 'run'}"]
     run, state = resolve(parse_run(words)), PartialState(cpu=True)
-    return Ballot(run, source, teachers, work / "votes", state, Reporter(quiet=True))
+    return VoteContext(run, source, teachers, work / "votes", state, Reporter(quiet=True))
 
 
 def test_votes_are_measured_once_for_each_teacher_and_look_at_no_test_image(source, teachers, tmp_path):
     pair = teachers[:2]
-    votes = [teacher.vote for teacher in measure_votes(ballot_of(source, pair, tmp_path))]
+    votes = [teacher.vote for teacher in measure_votes(context_of(source, pair, tmp_path))]
     assert all(vote is not None and 0.0 <= vote <= 1.0 for vote in votes) and votes[0] != votes[1]
     left = sorted((tmp_path / "votes").iterdir())
     assert [path.suffix for path in left] == [".json"] * 2, "no more than a small file is left of each"
@@ -203,10 +203,10 @@ def test_votes_are_measured_once_for_each_teacher_and_look_at_no_test_image(sour
     assert held["num_images"] == len(source.hold_out(0.1, 0).test) and held["sha256"] == pair[0].sha256
     kept = [path.stat().st_mtime_ns for path in left]
     blind = replace(source, test=None)
-    again = measure_votes(ballot_of(blind, [*reversed(pair), pair[0]], tmp_path))
+    again = measure_votes(context_of(blind, [*reversed(pair), pair[0]], tmp_path))
     assert [teacher.vote for teacher in again] == [votes[1], votes[0], votes[0]]
     assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "votes").iterdir())] == kept
-    elsewhere = measure_votes(ballot_of(blind, [pair[1]], tmp_path / "elsewhere"))
+    elsewhere = measure_votes(context_of(blind, [pair[1]], tmp_path / "elsewhere"))
     assert elsewhere[0].vote == votes[1], "measured anew, without test images and without the other teacher"
 
 
@@ -223,9 +223,9 @@ def test_labels_by_votes_ask_for_them_whatever_the_method(tmp_path):
 
 
 def test_votes_that_are_given_are_not_measured(source, teachers, tmp_path):
-    ballot = ballot_of(source, teachers[:2], tmp_path)
-    given = replace(ballot.run, method=replace(ballot.run.method, votes=(63.0, 65.3)))
-    voted = measure_votes(replace(ballot, run=given))
+    context = context_of(source, teachers[:2], tmp_path)
+    given = replace(context.run, method=replace(context.run.method, votes=(63.0, 65.3)))
+    voted = measure_votes(replace(context, run=given))
     assert [teacher.vote for teacher in voted] == pytest.approx([0.63, 0.653]) and not (tmp_path / "votes").exists()
     assert voted[0].module is teachers[0].module
 

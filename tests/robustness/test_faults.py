@@ -1,6 +1,6 @@
 """What goes wrong with disks, teachers, clocks, processes and memory, made to happen for real.
 
-Each fault is told with its remedy, and then the same command goes on and ends with the artifact of an undisturbed run.
+Each fault is reported with its remedy, and then the same command ends with the artifact of an undisturbed run.
 `FAULTS=all`, as `make soak` sets it, tries every moment instead of one of each stage.
 """
 
@@ -517,7 +517,7 @@ def test_whoever_is_asked_to_end_ends_at_once_and_says_how_to_go_on(finished, tm
             with Begun(distil(tmp_path), tmp_path / "said", IN_PLACE[stage], happen, end_orderly) as run:
                 assert run.exit_code() == 128 + number
             assert {str(path) for path in finished_files(tmp_path)} <= {*note.read_text().splitlines()}
-            assert run.said.endswith(f"error: {told[number]}; run the same command again to go on where it was")
+            assert run.said.endswith(f"error: {told[number]}; run the same command again to resume")
             assert kept.items() <= identities(tmp_path / "run.work").items()
             kept = identities(tmp_path / "run.work")
             assert not list(tmp_path.rglob("*.tmp"))
@@ -562,7 +562,7 @@ def test_a_launch_is_ended_by_a_signal_and_goes_on(finished, tmp_path, number):
     errors = launched.communicate()[1]
     assert launched.returncode == 1  # the launcher's own: it passes signals on
     assert not (tmp_path / "run").exists(), "which its processes did not wait for the end of"
-    assert "run the same command again to go on where it was" in errors
+    assert "run the same command again to resume" in errors
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert lasting(tmp_path / "run") == lasting(finished)

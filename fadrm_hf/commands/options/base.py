@@ -1,4 +1,4 @@
-"""What options of commands have in common."""
+"""The options that commands have in common."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -20,7 +20,7 @@ class Options:
     """The options of a command.
 
     Attributes:
-        takes: What else it can be asked for: the settings of a "run", of "several" runs, of the cells of a "sweep", or
+        takes: Other settings that it takes: those of a "run", of "several" runs, of the cells of a "sweep", or
             of a student's "protocol".
         renamed: Options' earlier names, which are still understood -> their names.
         needs_source: Whether it begins from a source that must be named.

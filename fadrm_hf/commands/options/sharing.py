@@ -19,7 +19,7 @@ class PublishOptions(Options):
         labels: Soft labels with the images, apart in ORG/NAME-labels, or online, which publishes none.
         dry_run: Only print what would be sent.
         space: Show the gallery as the static Space ORG/NAME, too.
-        num_steps: Labelled batches that are made again as a check.
+        num_steps: Labelled batches to replay as a check.
     """
 
     artifact: str

@@ -52,7 +52,7 @@ class StudentOptions(ArtifactOptions):
 
     @property
     def makes_labels(self) -> bool:
-        """Whether soft labels are made on the fly."""
+        """Return whether soft labels are made on the fly."""
         return self.online or self.labels == "online"
 
 

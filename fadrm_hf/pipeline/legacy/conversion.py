@@ -39,7 +39,7 @@ from fadrm_hf.runtime.shards import join_world, recovery_shards
 
 @dataclass(frozen=True)
 class ImportConfig:
-    """What is imported, and what is known of how it was made.
+    """Release to import, and what is known of how it was made.
 
     Args:
         images: Folder with a folder of images for each class.
@@ -65,7 +65,7 @@ class ImportConfig:
 
 
 def import_release(config: ImportConfig, quiet: bool = False) -> Path:
-    """Convert a release, or what is left of it: the same call again goes on where it was interrupted.
+    """Convert a release, or what is left of it: the same call again resumes an interrupted one.
 
     Args:
         config: What and how.
@@ -107,7 +107,7 @@ def import_release(config: ImportConfig, quiet: bool = False) -> Path:
 
 
 def _resolve_relabel(config: ImportConfig, release: Release) -> RelabelConfig:
-    """How the labels were made, as far as the files tell."""
+    """Resolve how the labels were made, as far as the files tell."""
     relabel, batch_size = config.relabel, release.batch_size
     if config.teachers:
         check_labelling(relabel, len(config.teachers.names), has_votes=False)
@@ -128,7 +128,7 @@ def _resolve_relabel(config: ImportConfig, release: Release) -> RelabelConfig:
 
 
 def _recipe(config: ImportConfig, source: Source, release: Release, relabel: RelabelConfig) -> dict[str, Any]:
-    """The import as plain data, as the manifest holds it; local paths are reduced to their last part."""
+    """Return the import as plain data for the manifest; local paths are reduced to their last part."""
     student, ipc = config.student, release.images.ipc
     preset = preset_of(source.config)
     values = student_defaults(student.name, preset.name if preset else None, student.student, ipc)
@@ -154,13 +154,13 @@ def _recipe(config: ImportConfig, source: Source, release: Release, relabel: Rel
 
 
 def _fingerprint(folder: Path, release: Release) -> str:
-    """SHA-256 over names and sizes of the images, so that no import goes on with other ones."""
+    """Return a SHA-256 over names and sizes of the images, so that no import resumes with other ones."""
     entries = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in release.images.files]
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
 
 def _is_finished(folder: Path, work: WorkFolder, recipe: dict[str, Any], sections: Mapping[str, Any]) -> bool:
-    """Whether the folder holds this import already; a folder that holds something else is refused."""
+    """Return whether the folder holds this import already; a folder that holds something else is refused."""
     if RunFolder(folder).is_finished:
         refuse_other_run(read_manifest(folder).config, recipe, sections, folder)
         return True
@@ -171,7 +171,7 @@ def _is_finished(folder: Path, work: WorkFolder, recipe: dict[str, Any], section
 
 
 def _expected_bytes(release: Release, source: Source, relabel: RelabelConfig) -> int:
-    """Shards and artifact together."""
+    """Return the bytes of shards and artifact together."""
     assert relabel.epochs is not None
     pixels = 3 * source.size**2
     labels = relabel.epochs * row_bytes(label_features(relabel.codec, len(source.class_map)))

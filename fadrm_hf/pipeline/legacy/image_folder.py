@@ -39,18 +39,18 @@ class ReleasedImages:
 
     @property
     def rows(self) -> Tensor:
-        """(N,) int64: the row of each in an image table, which is ordered by ipc index, then class."""
+        """Return (N,) int64: the row of each in an image table, which is ordered by ipc index, then class."""
         num_classes = len(self.files) // self.ipc
         return self.ipc_index * num_classes + self.labels
 
     def formats(self) -> str:
-        """The kinds of files, by their suffixes, e.g. "JPEG"."""
+        """Return the kinds of files, by their suffixes, e.g. "JPEG"."""
         kinds = {path.suffix.lower().removeprefix(".") for path in self.files}
         return ", ".join(sorted({"jpg": "jpeg"}.get(kind, kind).upper() for kind in kinds))
 
 
 def find_images(folder: Path, class_map: ClassMap) -> ReleasedImages:
-    """List the images of a release; none is opened.
+    """List the images of a release without opening them.
 
     Args:
         folder: Holds a folder of images for each class.
@@ -83,7 +83,7 @@ def find_images(folder: Path, class_map: ClassMap) -> ReleasedImages:
 
 
 def match_folders(folders: Sequence[str], class_map: ClassMap) -> list[int]:
-    """The label of each class folder.
+    """Return the label of each class folder.
 
     Folders are matched by ids and names (`ClassMap.permutation_from`), or else by the numbers 0 to C - 1 that their
     names end with ("new00017", "00017"). WordNet ids, where the source goes by names, are taken in their order, as in
@@ -114,7 +114,7 @@ def match_folders(folders: Sequence[str], class_map: ClassMap) -> list[int]:
 
 
 def read_pixels(path: Path, size: int) -> Tensor:
-    """An image as the released code decodes it, (3, size, size) uint8.
+    """Decode an image as the released code does, to (3, size, size) uint8.
 
     Raises:
         ArtifactError: If it is damaged or of another size, before any pixel is decoded.

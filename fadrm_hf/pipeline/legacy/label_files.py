@@ -54,7 +54,7 @@ class LabelBatch:
         return len(self.crop)
 
     def views(self, image: Tensor) -> LabelViews:
-        """The views, of the images `image` (n,) int64, rows of some image table."""
+        """Return the views of the images `image` (n,) int64, rows of some image table."""
         box = self.box.expand(len(self), 4).clone()
         if self.partner is None:
             nothing = torch.zeros_like(self.crop)
@@ -65,7 +65,7 @@ class LabelBatch:
 
 
 def epoch_folders(folder: Path) -> list[Path]:
-    """The folders of all epochs, in order.
+    """Return the folders of all epochs, in order.
 
     Raises:
         ArtifactError: If there is none, or one is missing.
@@ -74,7 +74,7 @@ def epoch_folders(folder: Path) -> list[Path]:
 
 
 def batch_files(epoch: Path) -> list[Path]:
-    """The files of all batches of an epoch, in order.
+    """Return the files of all batches of an epoch, in order.
 
     Raises:
         ArtifactError: If there is none, or one is missing.
@@ -98,7 +98,7 @@ def read_batch(path: Path, size: int, num_classes: int) -> LabelBatch:
 
 
 def sampler_orders(num_images: int, seed: int) -> Iterator[Tensor]:
-    """The order of the images in each epoch, without end: torch's `RandomSampler` with a generator of its own.
+    """Yield each epoch's order of the images, without end: torch's `RandomSampler` with a generator of its own.
 
     The sampler draws a second order in each epoch, for the images beyond whole passes, of which it uses none; the
     next epoch begins where that leaves the generator. The seed is the release's, not derived as those of a run are.
@@ -110,7 +110,7 @@ def sampler_orders(num_images: int, seed: int) -> Iterator[Tensor]:
 
 
 def _numbered(folder: Path, pattern: str) -> list[Path]:
-    """The entries whose names are `pattern` with 0, 1, 2, ... in it."""
+    """Return the entries whose names are `pattern` with 0, 1, 2, ... in it, in order."""
     wanted = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)"))
     entries = folder.iterdir() if folder.is_dir() else iter(())
     found = {int(match[1]): entry for entry in entries if (match := wanted.fullmatch(entry.name))}
@@ -124,7 +124,7 @@ def _numbered(folder: Path, pattern: str) -> list[Path]:
 
 
 def _load(path: Path) -> Any:
-    """What a label file holds, as long as that is tensors, numbers and lists."""
+    """Load a label file, as long as it holds tensors, numbers and lists."""
     allowed: list[Any] = [(_Number, "numpy.dtype")]
     allowed += [(_read_number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]  # NumPy 1 and 2
     try:
@@ -141,7 +141,7 @@ def _load(path: Path) -> Any:
 
 
 class _Number:
-    """Stands in for `numpy.dtype` where the corners of a box are NumPy numbers, as the released code saves them."""
+    """Stand-in for `numpy.dtype` where the corners of a box are NumPy numbers, as the released code saves them."""
 
     def __init__(self, kind: str, *_: bool) -> None:
         if kind not in ("i4", "i8", "f4", "f8"):
@@ -154,7 +154,7 @@ class _Number:
 
 
 def _read_number(kind: _Number, content: bytes) -> float | int:
-    """Stands in for the constructor of NumPy numbers."""
+    """Stand in for the constructor of NumPy numbers."""
     (number,) = struct.unpack(kind.format, content)
     return float(number) if kind.format[1] in "fd" else int(number)
 
@@ -197,7 +197,7 @@ def _expect(what: str, value: Any, dtypes: Sequence[torch.dtype], shape: tuple[i
 
 
 def _to_pixels(crops: Tensor, size: int) -> Tensor:
-    """Relative boxes (n, 4) as whole pixels; what is no box of whole pixels inside the image is refused."""
+    """Convert relative boxes (n, 4) to whole pixels; refuse what is no box of whole pixels inside the image."""
     exact = crops.double() * size
     pixels = exact.round()
     top, left, height, width = pixels.unbind(dim=1)
@@ -228,7 +228,7 @@ def _partner(partner: Any, box: Any, num: int) -> Tensor | None:
 
 
 def _box(box: Any, size: int) -> Tensor:
-    """Corners x1, y1, x2, y2 of `[x1:x2, y1:y2]` in (H, W), as top, left, height, width."""
+    """Convert corners x1, y1, x2, y2 of `[x1:x2, y1:y2]` in (H, W) to top, left, height, width."""
     is_four = isinstance(box, list | tuple) and len(box) == 4
     if not is_four or any(isinstance(corner, bool) or not isinstance(corner, int) for corner in box):
         raise ArtifactError(f"has the box {box!r:.80}, expected four integers")

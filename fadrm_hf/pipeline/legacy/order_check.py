@@ -44,7 +44,7 @@ def compare_with_teachers(release: Release, labeller: Labeller) -> None:
 
 
 def compare_with_classes(release: Release, num_classes: int) -> None:
-    """See whether labels name the classes that their views show, more often than labels of other images would.
+    """Check whether labels name the classes that their views show more often than labels of other images would.
 
     Raises:
         ArtifactError: If they do not.
@@ -70,6 +70,6 @@ def compare_with_classes(release: Release, num_classes: int) -> None:
 
 
 def _relative_difference(again: Tensor, logits: Tensor) -> float:
-    """The largest difference of two tables of logits (n, C), each row as a fraction of the largest in it."""
+    """Return the largest difference of two tables of logits (n, C), each row as a fraction of the largest in it."""
     largest = torch.maximum(again.abs(), logits.abs()).amax(dim=1)
     return float(((again - logits).abs().amax(dim=1) / largest).max())

@@ -45,24 +45,24 @@ class Release:
 
     @property
     def num_images(self) -> int:
-        """Images, and views of each epoch."""
+        """Return the number of images, and of views in each epoch."""
         return len(self.images.files)
 
     def pixels(self, positions: Tensor) -> Tensor:
-        """Images by their places in the image folder (n,), as (n, 3, S, S) uint8."""
+        """Read images by their places in the image folder (n,), as (n, 3, S, S) uint8."""
         return torch.stack([read_pixels(self.images.files[place], self._size) for place in positions.tolist()])
 
     def orders(self, epochs: set[int]) -> Iterator[tuple[int, Tensor]]:
-        """Each of some epochs, ascending, with the sampler's order (N,) of the image folder."""
+        """Return each of some epochs, ascending, with the sampler's order (N,) of the image folder."""
         orders = islice(sampler_orders(self.num_images, self._seed), len(self.epochs))
         return ((epoch, order) for epoch, order in enumerate(orders) if epoch in epochs)
 
     def read_batch(self, path: Path) -> LabelBatch:
-        """One label file, checked against the source."""
+        """Read one label file, checked against the source."""
         return read_batch(path, self._size, len(self._class_map))
 
     def read_epoch(self, epoch: int, order: Tensor) -> dict[str, Tensor]:
-        """One epoch of the soft-label table.
+        """Read one epoch of the soft-label table.
 
         Args:
             epoch: Which one.
