@@ -51,7 +51,7 @@ WATCH = """() => {
 
 
 def seconds_of(page: Page, ask: Callable[[], object], shown: str) -> float:
-    """Ask for something, and wait until it is drawn."""
+    """Trigger an action, and wait until its result is drawn."""
     started = time.perf_counter()
     ask()
     page.wait_for_selector(shown)
@@ -102,7 +102,7 @@ def measure(page: Page, address: str, last: int, name: str) -> dict[str, object]
 
 
 def draw(artifact: Path, place: Path) -> dict[str, object]:
-    """Make the gallery of an artifact once more, elsewhere, of its shards if they are still there."""
+    """Regenerate the gallery of an artifact elsewhere, from its shards if they are still there."""
     started, before = time.perf_counter(), time.process_time()
     work = WorkFolder(artifact).path
     write_gallery(artifact, read_manifest(artifact), work if work.is_dir() else None, place, reporter=Reporter())

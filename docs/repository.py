@@ -1,7 +1,7 @@
 """A hook of mkdocs that shows the repository's pages where they are.
 
-Pages below `docs/` stand at the top of the site. Pages of other folders that the navigation names stand at their path
-in the repository, and what any page links to beside them, pictures and configurations, is copied to its path. So one
+Pages below `docs/` are at the top of the site. Pages of other folders that the navigation names are at their path in
+the repository, and other files that a page links to, pictures and configurations, are copied to their path. So one
 relative link is right in the repository and on the site, and no page exists twice.
 """
 
@@ -21,7 +21,7 @@ _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that lie elsewhere in the repository, then what all pages link to."""
+    """Add the pages from elsewhere in the repository, then the files that all pages link to."""
     root = Path(config.config_file_path).parent
     for path in _paths(config.nav):
         if files.get_file_from_path(path) is None and (root / path).is_file():

@@ -23,7 +23,7 @@ __all__ = [
     "parse_run",
 ]
 
-# Imported when they are asked for: most bring torch and datasets with them, which take seconds.
+# Imported on first use: most bring torch and datasets with them, which take seconds.
 _PLACES = {
     "Batch": "training.batch",
     "Distilled": "training.loader",

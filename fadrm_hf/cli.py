@@ -20,7 +20,7 @@ from fadrm_hf import __version__
 from fadrm_hf.commands.call import Call
 from fadrm_hf.commands.catalogue import COMMANDS, help_text
 from fadrm_hf.commands.completion import print_completion
-from fadrm_hf.commands.ending import Ended, ends_when_asked, explain_signal
+from fadrm_hf.commands.ending import Ended, explain_signal, interruptible
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.output import say
 from fadrm_hf.commands.summary import OutputMode, Summary, conclude
@@ -36,7 +36,7 @@ _REMEDIES = {
     errno.EROFS: _RIGHTS,
     errno.EACCES: _RIGHTS,
     errno.EPERM: _RIGHTS,
-    errno.EIO: "look after the disk",
+    errno.EIO: "check the disk",
 }
 
 
@@ -47,14 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _ALONE[command]()
     mode, started = OutputMode.of(words), time.monotonic()
     try:
-        with speaking(quiet=mode.quiet, document=mode.document), ends_when_asked():
+        with speaking(quiet=mode.quiet, document=mode.document), interruptible():
             summary = _run(command, words)
     except (Exception, KeyboardInterrupt) as error:
         explained = _explain(error)
         if explained is None and arguments is not None:
             raise
         summary = explained or _unforeseen(error)
-    # Not above: while the error is handled, bars are still shown and would be drawn once more, below the message.
+    # Not above: while the error is handled, bars are still shown and would be drawn again, below the message.
     mode = mode if _speaks() else OutputMode(quiet=True)
     conclude(summary, mode, Call(command, tuple(words)).typed, time.monotonic() - started)
     if summary.error and arguments is None:  # nothing else is to be done, and Python would take a second to end torch
@@ -123,7 +123,7 @@ def _run(command: str, words: Sequence[str]) -> Summary:
         results.print(call.settings_as_yaml(), end="", highlight=False, markup=False, soft_wrap=True)
         return Summary()
     call.check()
-    module = _load(f"fadrm_hf.commands.{COMMANDS[command].place}")
+    module = _load(f"fadrm_hf.commands.{COMMANDS[command].module}")
     ending: Summary = getattr(module, f"{command.replace('-', '_')}_command")(call)
     return ending
 

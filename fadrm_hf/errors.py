@@ -41,7 +41,7 @@ class ArtifactError(FadrmError):
 
 
 class ScoreError(FadrmError):
-    """A score is asked for of what it is not defined on."""
+    """A score is not defined on its input."""
 
 
 class HubError(FadrmError):
@@ -49,7 +49,7 @@ class HubError(FadrmError):
 
 
 def unknown(kind: str, value: str, choices: Iterable[str]) -> str:
-    """Return the message for a name that no catalogue has, with the nearest names."""
+    """Return the message for an unknown name, with the nearest known ones."""
     known = sorted(choices)
     near = difflib.get_close_matches(value, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(name) for name in near)}?" if near else f"known: {', '.join(known[:20])}"

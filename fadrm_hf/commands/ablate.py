@@ -31,7 +31,7 @@ def ablate_command(call: Call) -> Summary:
 
 
 def parse_sweep(arguments: Sequence[str]) -> Sweep:
-    """Return the sweep that a command line asks for, with every cell checked.
+    """Return the sweep that a command line names, with every cell checked.
 
     Args:
         arguments: E.g. `["--config", "sweep.yaml", "--source.name=path/to/cifar100", "--num_seeds=1"]`.
@@ -43,7 +43,7 @@ def parse_sweep(arguments: Sequence[str]) -> Sweep:
 
 
 def sweep_of(call: Call) -> Sweep:
-    """Return the sweep that a command asks for; see above."""
+    """Return the sweep that a command names; see above."""
     options: AblateOptions = call.options
     if options.config is None:
         raise ConfigError("config is not given, expected the file of a sweep; fadrm-hf ablate --help")

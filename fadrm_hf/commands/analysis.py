@@ -127,7 +127,7 @@ def _remarks(analysis: Mapping[str, Any], artifact: str) -> Iterator[str]:
             )
     for name, remedy in analysis["missing"].items():
         yield f"not measured: {_MISSING[name]}. What gives it: {remedy.replace('ARTIFACT', shlex.quote(artifact))}"
-    yield "docs/theory.md says what each term is, and what is the paper's and what is ours"
+    yield "docs/theory.md explains each term, and which are the paper's and which ours"
 
 
 def _is_out_of_reach(terms: Mapping[str, Any]) -> bool:

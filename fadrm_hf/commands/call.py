@@ -1,4 +1,4 @@
-"""A command as it was typed: its parser, made from the dataclass of its options, and what was asked of it."""
+"""A command as it was typed: its parser, made from the dataclass of its options, and its settings."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ OF_RUN = ("output", "ipc", "seed", "method", *SECTIONS)
 
 @dataclass(frozen=True)
 class Call:
-    """A command and what was asked of it.
+    """A command and its arguments.
 
     Attributes:
         command: The command's name.
@@ -100,7 +100,7 @@ class Call:
         return build(kind, nested(settings.values))
 
     def check(self) -> None:
-        """Refuse what cannot be meant: unknown options, values of another type or outside of what they may be.
+        """Refuse unknown options, and values of another type or out of range.
 
         Raises:
             ConfigError: With the value, what was expected, and the nearest option.
@@ -126,7 +126,7 @@ class Call:
         return request_run(self._method.name, self.layers_of(OF_RUN))
 
     def layers_of(self, names: Sequence[str]) -> list[Layer]:
-        """Return what was asked for of some settings and sections."""
+        """Return the layers, with some settings and sections alone."""
         return [
             Layer(
                 layer.origin, {name: value for name, value in layer.values.items() if name.partition(".")[0] in names}
@@ -135,7 +135,7 @@ class Call:
         ]
 
     def protocol_values(self) -> dict[str, Any]:
-        """Return the settings of a protocol that were asked for: those of its file or its name, then the options."""
+        """Return the requested settings of a protocol: those of its file or its name, then the options."""
         settings, named = Settings(), self.options.protocol
         if named is not None:
             settings.put(read_file(self.parser, named, "--protocol") if is_file(named) else Layer("", {"name": named}))
@@ -146,7 +146,7 @@ class Call:
         return settings.values
 
     def student_protocol(self, named: str | None, changed: Mapping[str, Any]) -> StudentConfig:
-        """Return a protocol, of a command whose runs have students, too.
+        """Return the protocol of a command that makes runs and trains students on them.
 
         Args:
             named: Its name, or a YAML file; FADRM's if `None`.
@@ -186,7 +186,7 @@ def is_file(protocol: str) -> bool:
 
 
 def known_protocol(name: str) -> str:
-    """Return the name of a protocol that there is.
+    """Return a protocol's name; refuse an unknown one.
 
     Raises:
         ConfigError: If there is none; the nearest names are given.
@@ -222,7 +222,7 @@ def parser_of(command: str, arguments: Sequence[str] = ()) -> ArgumentParser:
 
 
 def _add_arguments(parser: ArgumentParser, options: type[Options]) -> None:
-    """Give a parser a command's own options: arguments by place, flags, and the rest by their types."""
+    """Give a parser a command's own options: positional arguments, flags, and the rest by their types."""
     texts = _help_texts(options)
     apart = set()
     for item in fields(options):
@@ -242,7 +242,7 @@ def _add_arguments(parser: ArgumentParser, options: type[Options]) -> None:
 
 
 def _arguments_of(options: type[Options]) -> list[str]:
-    """Return the names of what is given by its place."""
+    """Return the names of positional arguments."""
     required = {item.name for item in fields(options) if item.default is MISSING and item.default_factory is MISSING}
     return [item.name for item in fields(options) if item.name in required or "nargs" in item.metadata]
 

@@ -1,4 +1,4 @@
-"""Every command with one line on it, the line of rooms with an example for each, and the help that is made of them.
+"""The commands with a line on each, the stations from source to student with examples, and the help made of them.
 
 Nothing here imports torch: a first look must not take the seconds that torch does.
 """
@@ -18,12 +18,12 @@ class Command:
     """One command.
 
     Attributes:
-        place: Its module in `fadrm_hf.commands`, which has a function `COMMAND_command`.
+        module: Its module in `fadrm_hf.commands`, which has a function `COMMAND_command`.
         options: The dataclass of its options.
         line: What it does.
     """
 
-    place: str
+    module: str
     options: type[Options]
     line: str
 
@@ -43,7 +43,7 @@ class Station:
     example: str
 
 
-LINE = (
+STATIONS = (
     Station(
         "source",
         "real images by class: a Hub id, a folder of images, parquet or csv",
@@ -86,14 +86,14 @@ LINE = (
     ),
     Station(
         "reproduce",
-        "the number of its card once more, from the Hub alone",
+        "the card's number again, from the Hub alone",
         "fadrm-hf reproduce ORG/NAME --tolerance 2sigma",
     ),
 )
 
 GROUPS: dict[str, dict[str, Command]] = {
     "Make an artifact": {
-        "distill": Command("making", making.DistillOptions, "the line from source to package"),
+        "distill": Command("making", making.DistillOptions, "everything from source to package"),
         "estimate": Command("estimate", making.EstimateOptions, "what distill will take: seconds, memory, disk"),
         "train-teacher": Command("making", making.TrainTeacherOptions, "a teacher of your own"),
         "package": Command("making", making.PackageOptions, "an artifact of what jobs with --shards have recovered"),
@@ -119,11 +119,11 @@ GROUPS: dict[str, dict[str, Command]] = {
     },
     "Train on one, compare": {
         "train-student": Command("measuring", training.TrainStudentOptions, "students, and their accuracy"),
-        "baselines": Command("measuring", training.BaselinesOptions, "random images and the whole dataset beside it"),
+        "baselines": Command("measuring", training.BaselinesOptions, "random images and the whole dataset to compare"),
         "cross-architecture": Command(
             "cross_architecture", training.CrossArchitectureOptions, "many students, one table"
         ),
-        "compare": Command("compare", training.CompareOptions, "methods beside one another, one table"),
+        "compare": Command("compare", training.CompareOptions, "methods side by side, one table"),
         "ablate": Command("ablate", training.AblateOptions, "one run with some settings changed, one table"),
         "whole-dataset": Command(
             "whole_dataset", training.WholeDatasetOptions, "the bound: students trained on everything"
@@ -170,7 +170,7 @@ def _help_lines() -> Iterator[Text]:
     yield Text("usage: fadrm-hf COMMAND [--OPTION VALUE ...]")
     yield Text()
     yield Text("From source to student", "bold")
-    for station in LINE:
+    for station in STATIONS:
         yield _row(station.name, station.line, 10)
         yield Text(f"  {'':10}  $ {station.example}", "dim")
     for title, commands in GROUPS.items():

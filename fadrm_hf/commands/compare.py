@@ -1,4 +1,4 @@
-"""Methods next to one another: `compare`."""
+"""Methods side by side: `compare`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,7 +36,7 @@ def compare_command(call: Call) -> Summary:
 
 
 def parse_comparison(arguments: Sequence[str]) -> tuple[list[ComparedMethod], Path]:
-    """Return the methods that a command line asks for, checked, and the table's name without suffix.
+    """Return the methods that a command line names, checked, and the table's name without suffix.
 
     Args:
         arguments: E.g. `["--methods", "[random_real,fadrm]", "--ipc=1", "--settings.fadrm.method.alpha=0.4"]`.
@@ -48,7 +48,7 @@ def parse_comparison(arguments: Sequence[str]) -> tuple[list[ComparedMethod], Pa
 
 
 def comparison_of(call: Call) -> tuple[list[ComparedMethod], Path]:
-    """Return the methods that a command asks for, checked, and the table's name without suffix; see above."""
+    """Return the methods that a command names, checked, and the table's name without suffix; see above."""
     options: CompareOptions = call.options
     names = options.methods
     require(bool(names), "methods", list(names), "a list of methods, such as '[random_real,fadrm]'")
@@ -68,7 +68,7 @@ def comparison_of(call: Call) -> tuple[list[ComparedMethod], Path]:
 
 
 def _check_addressed(call: Call, methods: Sequence[str]) -> None:
-    """Refuse settings of a method that none of the methods has."""
+    """Refuse settings that none of the methods has."""
     for layer in call.layers_of(("method",)):
         for name in layer.values:
             if not any(_has(method, name) for method in methods):
@@ -78,7 +78,7 @@ def _check_addressed(call: Call, methods: Sequence[str]) -> None:
 
 
 def _layers_of(call: Call, method: str) -> list[Layer]:
-    """Return what is asked for of one method's run: what holds for all, then what holds for it alone."""
+    """Return the layers of one method's run: those of all methods, then its own."""
     shared = [
         Layer(layer.origin, {name: value for name, value in layer.values.items() if _has(method, name)})
         for layer in call.layers_of((*_SHARED, "method"))

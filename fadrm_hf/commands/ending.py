@@ -37,7 +37,7 @@ def explain_signal(number: int) -> tuple[str, ExitCode]:
 
 
 @contextmanager
-def ends_when_asked() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Raise `Ended` in the block at a signal; if it still runs a second later, end the process.
 
     Only the main thread hears signals; elsewhere, and where signals are handled otherwise already, nothing changes.

@@ -58,7 +58,7 @@ def _remarks(found: Estimate) -> list[str]:
         if found.num_processes > 1:
             lines[-1] += f", of a single process {found.largest_batch_alone:,}"
     if found.untrained:
-        lines.append(f"untrained networks stood in for {', '.join(found.untrained)}")
+        lines.append(f"timed with untrained networks in place of {', '.join(found.untrained)}")
     return lines
 
 

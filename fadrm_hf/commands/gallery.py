@@ -1,4 +1,4 @@
-"""The page that shows an artifact, or several beside one another: `gallery`."""
+"""The page that shows an artifact, or several side by side: `gallery`."""
 
 import threading
 from collections.abc import Sequence

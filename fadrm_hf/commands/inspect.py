@@ -22,7 +22,7 @@ def inspect_command(call: Call) -> Summary:
 
 
 def source_options(config: SourceConfig) -> list[str]:
-    """Return the words of a command line that ask for a source with all its settings."""
+    """Return the words of a command line that name a source with all its settings."""
     default = SourceConfig()
     given = {item.name: getattr(config, item.name) for item in fields(config)}
     return [

@@ -42,7 +42,7 @@ def package_command(call: Call) -> Summary:
 
 
 def _summary(call: Call, folder: Path, curves: Curves | None = None) -> Summary:
-    """Return what was made and what uses it; of a run whose images others still recover, what finishes it."""
+    """Return the results and a command that uses them; while other jobs recover images, one that finishes the run."""
     recorded: dict[str, Path | str] = {} if curves is None else {"curves": curves.place}
     if not RunFolder(folder).is_finished:
         return Summary({"work": WorkFolder(folder).path, **recorded}, following=["package", *call.words_of_run])

@@ -124,7 +124,7 @@ def baselines_command(call: Call) -> Summary:
 
 
 def only_process() -> PartialState:
-    """Return the process of a command whose work is not divided; several would all do the same."""
+    """Return the process of a command that runs in one only; several would all do the same."""
     state = join_world()
     if state.num_processes > 1:
         raise ConfigError(
@@ -149,7 +149,7 @@ def table_summary(output: Path, code: ExitCode = ExitCode.DONE) -> Summary:
 
 
 def table_place(asked: str | None, place: ResultFolder, name: str) -> Path:
-    """Return a table's name without suffix: the one that is asked for, or `name` next to the results.
+    """Return a table's name without suffix: the requested one, or `name` next to the results.
 
     Raises:
         RunFolderError: If nothing can be written there.
@@ -160,7 +160,7 @@ def table_place(asked: str | None, place: ResultFolder, name: str) -> Path:
 
 
 def protocol_given(call: Call, manifest: Manifest, student: str | None = None) -> StudentConfig:
-    """Return the protocol that was asked for; what is left open is the artifact's own, or of a protocol's name.
+    """Return the requested protocol; open values are the artifact's own, or those of a protocol's name.
 
     Args:
         call: The command, whose options are those of `StudentOptions`.

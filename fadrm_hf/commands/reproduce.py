@@ -1,4 +1,4 @@
-"""The number of an artifact once more: `reproduce`."""
+"""Measuring an artifact's number again: `reproduce`."""
 
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.recorded_source import source_of

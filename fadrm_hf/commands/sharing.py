@@ -36,7 +36,7 @@ class Sharing:
     sends: bool
 
     def require_login(self) -> None:
-        """Refuse what needs a token that there is not, or a name that is none, before any data is read."""
+        """Refuse a missing token or an invalid name before any data is read."""
         if self.model is not None:
             check_model_name(self.model)
         if self.model is not None or self.sends:

@@ -54,13 +54,13 @@ def _control(asked: str, location: Location, source: str | None, quiet: bool) ->
     """Return the artifact to compare with.
 
     Raises:
-        ConfigError: If random images are to be made beside an artifact that is no folder of one's own.
+        ConfigError: If random images are to be made for an artifact that is not in a local folder.
     """
     if asked != _RANDOM_REAL:
         return open_artifact(asked)
     if pinned_repository(location):
         raise ConfigError(
-            f"--control {_RANDOM_REAL} makes its images beside the artifact, and {location.name} is on the Hub; give "
+            f"--control {_RANDOM_REAL} makes its images next to the artifact, and {location.name} is on the Hub; give "
             "a run folder, or the name of an artifact of random real images to --control"
         )
     run = run_from_recipe(location.manifest.config, str(location.folder))

@@ -19,7 +19,7 @@ class Summary:
     """Outcome of a command.
 
     Attributes:
-        paths: What was made, by what it is; folders, files or addresses.
+        paths: Results by their kind: folders, files or addresses.
         result: Every number, as JSON holds it.
         following: The words of the command that makes sense next, if there is one.
         code: How the command has ended.
@@ -47,7 +47,7 @@ class OutputMode:
 
     @classmethod
     def of(cls, arguments: Sequence[str]) -> "OutputMode":
-        """Return what `--quiet` and `--json` ask for, which every command has."""
+        """Return the mode that `--quiet` and `--json` set, which every command has."""
         return cls("--quiet" in arguments, "--json" in arguments)
 
 

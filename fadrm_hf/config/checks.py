@@ -36,7 +36,7 @@ def require_probability(name: str, probability: float | None) -> None:
 
 
 def require_area(name: str, area: Interval) -> None:
-    """Raise `ConfigError` for what is no range of fractions of an image's area."""
+    """Raise `ConfigError` for a value that is not a range of fractions of an image's area."""
     require(len(area) == 2 and 0.0 < area[0] <= area[1] <= 1.0, name, area, "two fractions 0 < low <= high <= 1")
 
 
@@ -75,7 +75,7 @@ def with_defaults(held: Mapping[str, Any], section: Any) -> dict[str, Any]:
 
     Args:
         held: The section as plain data, as JSON holds it.
-        section: The same section of today, which says what settings there are, also in sections inside.
+        section: The same section of today, with all settings, also in sections inside.
     """
     whole = dict(held)
     for item in fields(section):

@@ -140,7 +140,7 @@ _CATALOGUE = (
         licence="other",
         licence_link=IMAGENET_TERMS,
         gated=True,
-        class_order="WNIDs, ascending; the released teachers stand in another order",
+        class_order="WNIDs, ascending; the released teachers use another order",
         squeeze=_sgd(300, 128, 0.01, "resized"),  # T14
         config_name="full_size",
         recover_batch_size=10,  # T8
@@ -155,7 +155,7 @@ _CATALOGUE = (
         licence="other",
         licence_link=IMAGENET_TERMS,
         gated=True,
-        class_order="WNIDs, ascending; the released teachers stand in another order",
+        class_order="WNIDs, ascending; the released teachers use another order",
         squeeze=_sgd(50, 128, 0.1, "resized"),  # T16
         config_name="full_size",
         recover_batch_size=10,  # T8
@@ -261,7 +261,7 @@ def resolve(run: RunConfig) -> RunConfig:
 
 
 def fillings(run: RunConfig) -> Iterator[Layer]:
-    """Yield what stands where a run leaves a value open, each layer with the place it comes from."""
+    """Yield the layers that fill a run's open values, each with the place it comes from."""
     yield _source_filling(run.source)
     yield _squeeze_filling(run.source)
     preset, source = preset_of(run.source), resolve_source(run.source)

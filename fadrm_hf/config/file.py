@@ -1,7 +1,7 @@
 """Files of settings: YAML that is plain data, of a size that settings have; by path, or by name of a recipe.
 
-What YAML can do beyond that is refused before it is done: tags name Python objects, aliases let a thousand bytes stand
-for any amount of memory, and of a key that is written twice one value would be lost.
+What YAML can do beyond that is refused before it is done: tags name Python objects, aliases let a thousand bytes take
+any amount of memory, and of a key that is written twice one value would be lost.
 """
 
 import difflib
@@ -16,7 +16,7 @@ from fadrm_hf.errors import ConfigError
 MAX_SETTINGS_BYTES = 1 << 16  # a complete run has 5,000
 MAX_SETTINGS_DEPTH = 32  # a complete run has 3
 
-_RECIPES = "recipes/configs/"  # where they lie in the repository
+_RECIPES = "recipes/configs/"  # their folder in the repository
 _EXAMPLE = "digits/fadrm_ipc10"
 _OPENING = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
 _CLOSING = (yaml.MappingEndEvent, yaml.SequenceEndEvent)

@@ -39,7 +39,7 @@ class Settings:
     origins: dict[str, str] = field(default_factory=dict)
 
     def put(self, *layers: Layer) -> None:
-        """Let every value of the layers win over what is there; a section within a section is merged, not replaced."""
+        """Overwrite with every value of the layers; a section within a section is merged, not replaced."""
         for layer in layers:
             for name, value in layer.values.items():
                 below = self.values.get(name)
@@ -48,7 +48,7 @@ class Settings:
                 self.values[name], self.origins[name] = value, layer.origin
 
     def fill(self, layers: Iterable[Layer]) -> None:
-        """Let values of the layers stand where nothing does yet, the first of them first."""
+        """Fill open values from the layers, the first layer first."""
         for layer in layers:
             known = {name: value for name, value in layer.values.items() if value is not None and self.is_open(name)}
             self.put(Layer(layer.origin, known))

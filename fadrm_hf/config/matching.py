@@ -9,7 +9,7 @@ class Matching:
     """Statistics of a teacher's layers that distilled images are matched to.
 
     Args:
-        convolutions: Whether inputs of convolutions are matched beside those of BatchNorm layers, by channel and by
+        convolutions: Whether inputs of convolutions are matched besides those of BatchNorm layers, by channel and by
             block.
         momentum: m: the residual is that of the exponential average of the statistics over the iterations, with the
             gradient of the current ones. 0: of the current ones.

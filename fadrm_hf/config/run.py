@@ -1,4 +1,4 @@
-"""The run as data: all sections, and what none of them says."""
+"""The run as data: all sections, and the values that are in none of them."""
 
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
@@ -14,7 +14,7 @@ class RunConfig:
     """One complete run, from the source to the artifact.
 
     Args:
-        output: The run folder, which is the artifact; work in progress lives beside it in `<output>.work`.
+        output: The run folder, which is the artifact; unfinished work is kept in `<output>.work`.
         ipc: Images per class.
         seed: Every random choice derives from (seed, stage, shard).
         method: The method's own settings, e.g. `fadrm_hf.methods.fadrm.FADRM`.

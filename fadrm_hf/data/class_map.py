@@ -1,6 +1,6 @@
 """The classes: ordered ids and names, and the permutation that mends a different order.
 
-A teacher or a test set whose classes stand in another order silently gives chance accuracy; so everything that has
+A teacher or a test set with its classes in another order silently gives chance accuracy; so everything that has
 classes carries a `ClassMap`, and two of them are matched by identity, never by position.
 """
 
@@ -81,7 +81,7 @@ def describe_difference(source_map: ClassMap, other: ClassMap) -> str:
         extra = len(other) - len(source_map)
         return f"the same classes in the same order, then {extra} more" if extra else "the same classes and order"
     examples = ", ".join(f"class {p} ({source_map.names[p]!r}) is its class {order[p]}" for p in moved[:3])
-    text = f"{len(moved)} of {len(source_map)} classes stand elsewhere: {examples}{', …' if len(moved) > 3 else ''}"
+    text = f"{len(moved)} of {len(source_map)} classes are elsewhere: {examples}{', …' if len(moved) > 3 else ''}"
     return f"{text}; permutation {_shortened(order)}"
 
 

@@ -1,4 +1,4 @@
-"""Image tables that may be larger than memory: rows are read where they lie, as views ask for them."""
+"""Image tables that may be larger than memory: rows are read from their files, as views need them."""
 
 import os
 import tempfile
@@ -12,7 +12,7 @@ _SHARE_OF_GPU = 0.5  # of the memory that is free there; teachers need the rest
 
 
 class ImageTable:
-    """(N, 3, S, S) uint8 images in parts, of which only the rows that are asked for are read.
+    """(N, 3, S, S) uint8 images in parts, of which only the requested rows are read.
 
     Args:
         parts: Each (n, 3, S, S) uint8, in row order; tensors of `tensor_files.load_tensors` stay on disk until then.
@@ -56,7 +56,7 @@ def empty_images(num: int, size: int, in_memory_bytes: int = _IN_MEMORY_BYTES) -
     Args:
         num: Number of images.
         size: Their side in pixels.
-        in_memory_bytes: More than this lies in a file of the temporary folder (`TMPDIR`), of which the system keeps in
+        in_memory_bytes: More than this is in a file of the temporary folder (`TMPDIR`), of which the system keeps in
             memory what is used; it has no name and goes with the tensor.
 
     Raises:

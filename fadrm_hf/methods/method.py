@@ -30,7 +30,7 @@ class Method:
         paper: What to cite, if there is one.
         starts_from: What is optimised, or stays as it is (`fadrm_hf.recovery.patches.starting_images`).
         min_teachers: How many teachers it takes at least.
-        needs_votes: Whether it asks what each teacher is worth (`fadrm_hf.pipeline.votes`).
+        needs_votes: Whether it needs a vote on each teacher (`fadrm_hf.pipeline.votes`).
         iterations: Steps per image; 0 leaves the starting images as they are.
         sizes: Resolutions that images are optimised at, where these are not that of the source.
         retrieval: How much complexity counts where real patches are retrieved during recovery

@@ -9,6 +9,6 @@ relabel_stage.py  the soft labels
 costs.py          seconds and memory of each stage
 run.py            all of them in order
 
-Every stage writes finished shards beside the run folder and skips those that are there, so the same command
+Every stage writes finished shards to the work folder and skips those that are there, so the same command
 resumes an interrupted run; the artifact appears at the end, its manifest last.
 """

@@ -2,7 +2,7 @@
 
     parse_run(["--config", "run.yaml", "--method.alpha", "0.4"])
 
-What is asked for arrives as layers (`fadrm_hf.config.layers`): a file for each `--config`, then the command line.
+Settings arrive as layers (`fadrm_hf.config.layers`): a file for each `--config`, then the command line.
 """
 
 import argparse
@@ -40,7 +40,7 @@ _NOT_ACCEPTED = re.compile(r"(?:Group '(?P<group>[\w.]+)' does not accept option
 
 
 def parse_run(arguments: Sequence[str], program: str = "fadrm-hf distill") -> RunConfig:
-    """Return the run that a command line asks for; what it leaves open, `distill` fills in.
+    """Return the run that a command line describes; `distill` fills in its open values.
 
     Args:
         arguments: E.g. `["--config", "run.yaml", "--method.alpha", "0.4"]`; `--method NAME` is short for
@@ -153,7 +153,7 @@ class _Alias(argparse.Action):
 
 
 def read_layers(parser: ArgumentParser, arguments: Sequence[str]) -> list[Layer]:
-    """Read what is asked for: each file in its order, then the command line.
+    """Read the layers of settings: each file in its order, then the command line.
 
     Raises:
         ConfigError: For an option that the parser does not have, with the nearest; for a value of another type; for a
@@ -244,7 +244,7 @@ def _document(file: str, option: str = "--config") -> dict[str, Any]:
 
 
 def _parsed(parser: ArgumentParser, parse: Any, given: Any, where: str) -> dict[str, Any]:
-    """Return what is given alone, typed; what jsonargparse says of a mistake becomes a `ConfigError`."""
+    """Return the given values alone, typed; jsonargparse's errors become a `ConfigError`."""
     try:
         found: Namespace = parse(given, defaults=False)
     except ArgumentError as error:
@@ -275,7 +275,7 @@ def _explained(parser: ArgumentParser, reason: str) -> str:
 
 
 def _of_another_type(reason: str) -> str | None:
-    """Return what jsonargparse says of a value of another type, in one clause."""
+    """Return jsonargparse's message on a value of another type, in one clause."""
     key, value = _KEY.search(reason), re.split(r"(?:Given|Got) value: ", reason)[-1]
     if key is None or value == reason:
         return None

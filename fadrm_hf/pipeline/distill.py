@@ -39,7 +39,7 @@ def distill(
     Args:
         run: What to distil and how; open values come from the source's preset.
         quiet: Show no progress.
-        votes: What each teacher is worth, as a fraction, where the run asks for that and it is known already.
+        votes: The vote of each teacher, as a fraction, where the run needs votes and they are known already.
         share: Which images are recovered here; the artifact is made by the job that finds all there, or by `package`.
         snapshots: Keep what the images of the first shard look like along their optimisation
             (`fadrm_hf.recovery.snapshots`).

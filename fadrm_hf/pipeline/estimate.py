@@ -1,7 +1,7 @@
 """The cost of a run before it starts: seconds, memory and disk of every stage, and the largest batch that fits.
 
 Each stage's own code is timed for a few steps, and the rest is multiplication: cost is in proportion to images and
-iterations. Nothing is trained or fetched (`fadrm_hf.pipeline.stand_ins`). Photographs are read for patches and for
+iterations. Nothing is trained or fetched (`fadrm_hf.pipeline.untrained`). Photographs are read for patches and for
 measured statistics; the training of teachers, which has workers for that, is timed on random images. Votes, retrieval
 and packaging are not timed.
 """
@@ -31,7 +31,7 @@ from fadrm_hf.networks.students import create_student
 from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.networks.teachers.squeeze import new_network
 from fadrm_hf.networks.teachers.teacher import split_name
-from fadrm_hf.pipeline.stand_ins import teachers_like, untrained_names
+from fadrm_hf.pipeline.untrained import teachers_like, untrained_names
 from fadrm_hf.recovery.matcher import open_matchers
 from fadrm_hf.recovery.matching.gathering import StatisticsPass, block_side
 from fadrm_hf.recovery.matching.matching import needs_measuring
@@ -123,7 +123,7 @@ def time_units(step: Step, units: int, device: torch.device, budget: float) -> T
 
     Args:
         step: The work.
-        units: How many units it is asked for at most.
+        units: The most units in one step.
         device: Where it runs.
         budget: Seconds; a few times as many are spent.
     """

@@ -44,7 +44,7 @@ def write_artifact(
         work: The folder of finished shards.
         recipe: The resolved run as plain data.
         source: What was distilled.
-        teachers: Who was matched and who labelled.
+        teachers: The networks that were matched and that labelled.
         costs: Seconds and peak memory of each stage.
         reporter: Where progress goes.
     """

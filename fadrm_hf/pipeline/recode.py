@@ -104,7 +104,7 @@ def _check(manifest: Manifest, name: str, epochs: int) -> None:
 
 
 def _require_unchanged(manifest: Manifest, paths: Mapping[str, Path]) -> None:
-    """Refuse files that are not what the manifest says: the new manifest would say that they are."""
+    """Refuse files that differ from the manifest: the new manifest would hide it."""
     for name, path in paths.items():
         if name in manifest.files and sha256(path) != manifest.files[name].sha256:
             raise ArtifactError(

@@ -1,4 +1,4 @@
-"""The soft labels: epoch by epoch, of images that stay on disk until a block of views asks for them."""
+"""The soft labels: epoch by epoch, of images that stay on disk until a block of views needs them."""
 
 from fadrm_hf.data.image_table import ImageTable
 from fadrm_hf.labels.codecs import find_codec

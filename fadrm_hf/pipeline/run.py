@@ -136,7 +136,7 @@ class Pipeline:
         for package in job.locks.take("package", {"artifact": self._package}, lambda _: self._is_finished):
             try:
                 package(teachers)
-            except FileNotFoundError:  # this process was taken for dead, and who took over has tidied up
+            except FileNotFoundError:  # this process was taken for dead; another finished and tidied up
                 if not self._is_finished:
                     raise
         job.reporter.say(f"{self._folder} is finished")

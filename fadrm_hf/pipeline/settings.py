@@ -1,4 +1,4 @@
-"""A run from what is asked for: configuration files and the command line, over what methods and protocols publish.
+"""A run from its settings: configuration files and the command line, over what methods and protocols publish.
 
 Each section of a run has its dataclass; the section `method` has that of the method it names, so the name is found
 before anything else is read. The layers are merged once (`fadrm_hf.config.layers`).
@@ -71,7 +71,7 @@ _ADDED: dict[str, dict[str, Any]] = {"statistics": {}}  # sections that recipes 
 
 @dataclass(frozen=True)
 class Request:
-    """A run as it is asked for.
+    """A run as it is requested.
 
     Attributes:
         run: The run; what nothing has set is open (`fadrm_hf.config.datasets.resolve` fills it in).
@@ -92,16 +92,16 @@ class Request:
         return Request(run, {name: settings.origins.get(name, DEFAULT) for name in _values(run)})
 
     def as_yaml(self) -> str:
-        """Return the run as a file that runs, with the origin of every value beside it."""
+        """Return the run as a file that runs, with the origin of every value in a comment."""
         return settings_as_yaml(_values(self.run), self.origins)
 
 
 def request_run(name: str, layers: Sequence[Layer]) -> Request:
-    """Merge what is asked for with the defaults, the method's published settings and the protocol.
+    """Merge the requested settings with the defaults, the method's published settings and the protocol.
 
     Args:
         name: The method's.
-        layers: What is asked for, by dotted name, the weakest first; from `read_layer` or the command line.
+        layers: The requested settings, by dotted name, the weakest first; from `read_layer` or the command line.
 
     Raises:
         ConfigError: For a value that no run can have.
@@ -168,7 +168,7 @@ def _without_preset(asked: Settings) -> list[Layer]:
 
 
 def _published(method: type[Method], asked: Settings) -> Layer:
-    """Return the method's own settings for the source that is asked for."""
+    """Return the method's own settings for the requested source."""
     source = resolve_source(build(SourceConfig, asked.section("source"), "source"))
     ipc = asked.values.get("ipc", 10)
     require(isinstance(ipc, int), "ipc", ipc, "a number of images per class")
@@ -181,7 +181,7 @@ def _published(method: type[Method], asked: Settings) -> Layer:
 
 
 def _protocol(name: str) -> Layer:
-    """Return what a protocol's name stands for; it trains for as long as there are labels."""
+    """Return the settings of a named protocol, which trains for as long as there are labels."""
     values = {f"student.{key}": value for key, value in protocol_section(name).items() if key != "epochs"}
     return Layer(f"protocol {name}", values)
 
@@ -196,7 +196,7 @@ def _values(run: RunConfig) -> dict[str, Any]:
 
 
 def settings_as_yaml(values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
-    """Return settings by dotted name as a file, with the origin of every value, and what none stands for."""
+    """Return settings by dotted name as a file, with the origin of every value and the meaning of null."""
     lines: list[str] = []
     for name, value in sorted(values.items(), key=lambda item: "." in item[0]):
         section, _, key = name.rpartition(".")

@@ -15,7 +15,7 @@ import yaml
 from fixtures.runs import FADRM, RECIPE, ROOT, STUDENT, copy_run
 
 from fadrm_hf.cli import main
-from fadrm_hf.commands.catalogue import COMMANDS, LINE
+from fadrm_hf.commands.catalogue import COMMANDS, STATIONS
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.listing import PUBLISHED_TEACHERS
 from fadrm_hf.config.datasets import PRESETS, resolve
@@ -45,11 +45,11 @@ def test_the_first_help_shows_every_command(capsys, arguments):
     shown = capsys.readouterr().out
     assert [command for command in COMMANDS if f"\n  {command} " not in shown] == []
     assert max(map(len, shown.splitlines())) <= 100
-    places = [shown.index(f"\n  {station.name} ") for station in LINE]
+    places = [shown.index(f"\n  {station.name} ") for station in STATIONS]
     assert places == sorted(places), "the stations stand in the order of the line"
 
 
-@pytest.mark.parametrize("station", LINE, ids=lambda station: station.name)
+@pytest.mark.parametrize("station", STATIONS, ids=lambda station: station.name)
 def test_the_example_of_every_station_is_understood(capsys, station):
     """Its words without the values are options or arguments of a command that there is."""
     program, command, *words = station.example.split()
