@@ -1,4 +1,4 @@
-"""Errors that the library raises for mistakes that its reader can mend.
+"""Errors that the library raises for mistakes that its user can mend.
 
 Every message names the value that was given, what was expected and the field or command that mends it. The command
 line prints these messages without a traceback and exits with 2.
@@ -13,7 +13,7 @@ class FadrmError(ValueError):
 
 
 class ConfigError(FadrmError):
-    """A value of the configuration is outside what it may be."""
+    """A value of the configuration is not allowed."""
 
 
 class SourceError(FadrmError):
@@ -21,7 +21,7 @@ class SourceError(FadrmError):
 
 
 class ClassMapError(FadrmError):
-    """Two parts of a run disagree about which class is which."""
+    """Two parts of a run disagree on their classes."""
 
 
 class TeacherError(FadrmError):
@@ -29,11 +29,11 @@ class TeacherError(FadrmError):
 
 
 class StudentError(FadrmError):
-    """A student cannot be built or trained as asked."""
+    """A student cannot be built or trained as requested."""
 
 
 class RunFolderError(FadrmError):
-    """The run folder cannot take this run: it holds another one, is held by someone, or lacks space."""
+    """The run folder cannot take this run: it holds another one, is in use, or lacks space."""
 
 
 class ArtifactError(FadrmError):
@@ -45,7 +45,7 @@ class ScoreError(FadrmError):
 
 
 class HubError(FadrmError):
-    """The Hub refuses a request, cannot be reached, or holds something else than expected."""
+    """The Hub refuses a request, cannot be reached, or holds something unexpected."""
 
 
 def unknown(kind: str, value: str, choices: Iterable[str]) -> str:

@@ -20,10 +20,10 @@ _SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "ended by SIGTERM"}
 
 
 class Ended(KeyboardInterrupt):
-    """A signal asked the process to end; libraries know it as Ctrl-C.
+    """End of the process by a signal; libraries know it as Ctrl-C.
 
     Args:
-        number: Which.
+        number: The signal's.
     """
 
     def __init__(self, number: int) -> None:

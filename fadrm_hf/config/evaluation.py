@@ -109,7 +109,7 @@ class StudentConfig:
         batch_size: Views per step; `None`: those that were labelled together.
         accumulation: Micro-batches per step; BatchNorm sees one at a time. `None`: as labelled, or 1 if `batch_size`
             is given.
-        relabel: The protocol's own views, drawn anew and labelled on the fly by the artifact's teachers; their epochs
+        relabel: The protocol's own views, redrawn and labelled on the fly by the artifact's teachers; their epochs
             and batches are the student's. `None`: those of the protocol's table; most have none: what is stored.
         hard_phase: Where in the training, as fractions of its epochs, hard labels stand in for soft ones on the same
             mixed views (HALD, arXiv 2512.15647); `None`: nowhere.

@@ -57,7 +57,7 @@ class RecoverConfig:
         max_roll: Largest circular shift of this view, in pixels, drawn from 0 to this number for each axis.
         symmetric_roll: Whether shifts are drawn from -`max_roll` on (SRe2L's code for Tiny-ImageNet).
         layout: Which images are optimised together: "ipc_major" one of each class, "class_major" all of some classes.
-        batch_size: How many: the images whose statistics are matched together.
+        batch_size: How many images are optimised together, so that their joint statistics are matched.
         turns: Where teachers that take turns begin: with the first in every batch of images ("shard", as FADRM), or
             where the batch before ended ("run", as G-VBSM and EDC).
         precision: Number format of the teacher's pass; statistics, images and their gradients are always fp32.

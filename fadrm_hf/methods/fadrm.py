@@ -54,7 +54,7 @@ class FADRM(Method):
         sizes: Resolution of each segment. `None`: 200/224 of the size and the size in turn, ending with the size;
             the size throughout for images of 64 px or less.
         retrieval: lambda of RETA's dynamic retrieval (arXiv 2602.24144; 0.1 there): before each residual the real
-            patch is chosen anew from its class, by distance and, with this weight, by complexity
+            patch is chosen again from its class, by distance and, with this weight, by complexity
             (`fadrm_hf.recovery.retrieval`). `None`: the patch stays the one an image started from, as in FADRM.
     """
 

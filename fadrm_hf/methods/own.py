@@ -2,7 +2,7 @@
 
     fadrm-hf distill --import my_method.py --method late_residual --source.name digits
 
-Only what the user names is executed; no file and no artifact can ask for it.
+Only what the user names is executed, never what a file or an artifact names.
 """
 
 import importlib
