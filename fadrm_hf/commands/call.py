@@ -96,7 +96,9 @@ class Call:
         for item in fields(kind):
             is_required = item.default is MISSING and item.default_factory is MISSING
             if is_required and not settings.values.get(item.name):
-                raise ConfigError(f"{item.name} is not given; {self.parser.prog} --help shows what is expected")
+                raise ConfigError(
+                    f"{item.name} is required and not given; {self.parser.prog} --help lists every option"
+                )
         return build(kind, nested(settings.values))
 
     def check(self) -> None:

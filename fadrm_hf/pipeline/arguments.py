@@ -262,7 +262,8 @@ def _explained(parser: ArgumentParser, reason: str) -> str:
     if reason.startswith(_UNRECOGNIZED):
         word = reason.removeprefix(_UNRECOGNIZED).split()[0]
         if not word.startswith("--"):
-            return f"{word!r} is not understood, expected --OPTION VALUE; {parser.prog} --help lists every option"
+            expected = "--OPTION VALUE" if "config" in known else "none: this command prints a list"
+            return f"{word!r} is not understood, expected {expected}; {parser.prog} --help lists every option"
         return _unknown_option(parser, word.partition("=")[0].removeprefix("--"), known)
     if found := _NOT_ACCEPTED.match(reason):
         name = f"{found['group']}.{found['key']}" if found["group"] else found["key"]

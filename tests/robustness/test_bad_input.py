@@ -144,7 +144,7 @@ def test_a_configuration_that_is_not_there_is_refused(place, capsys):
         (["verify"], ["artifact", "required"]),
         (["methods", "fadrm"], ["fadrm", "expected none"]),
         (
-            ["train-teacher", "--architecture=resnt18", "--source.size=16"],
+            ["train-teacher", "--architecture=resnt18", "--source.name=digits", "--source.size=16"],
             ["'resnt18'", "'resnet18'", "--architecture"],
         ),
         (["train-teacher", "--source.name=digts"], ["'digts'", "did you mean 'digits'", "--source.name"]),
