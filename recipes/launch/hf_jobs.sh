@@ -9,7 +9,7 @@
 # IMAGE holds this repository, with the library installed, and begins in its folder. FLAVOR is the machine (`hf jobs
 # hardware`), TIMEOUT the longest that a Job may take, DRY_RUN=yes shows what would be started. HF_TOKEN has to be set
 # and may write. Teachers are those of the Hub, timm or torchvision, or lie in the bucket below `teachers/`: of
-# `squeeze/...` each Job would train its own.
+# `squeeze/...` each Job would train its own. `hf` is that of huggingface_hub 2: before, it knew no --attempts.
 set -euo pipefail
 
 number=$1 bucket=hf://buckets/$2 repository=$3

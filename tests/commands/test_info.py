@@ -41,7 +41,7 @@ def info(capsys, *arguments: str) -> dict:
 def test_it_says_what_the_tables_hold(measured, capsys):
     found, manifest = info(capsys, str(measured)), json.loads((measured / "fadrm.json").read_text())
     images, labels = pq.read_table(measured / IMAGES), pq.read_metadata(measured / LABELS)
-    size = int.from_bytes(images["image"][0].as_py()["bytes"][16:20])  # the width, in a PNG's head
+    size = int.from_bytes(images["image"][0].as_py()["bytes"][16:20], "big")  # the width, in a PNG's head
     assert (found["num_images"], found["px"]) == (len(images), size)
     assert found["num_classes"] == len(set(images["label"].to_pylist()))
     assert found["ipc"] * found["num_classes"] == found["num_images"]
