@@ -1,7 +1,7 @@
 """A command as it was typed: its parser, made from the dataclass of its options, and its settings."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cached_property
 from inspect import cleandoc
@@ -92,14 +92,16 @@ class Call:
     def options(self) -> Any:
         """Return the command's own options, as an instance of their dataclass."""
         kind, settings = self._options, Settings()
-        settings.put(*self.layers_of([item.name for item in fields(kind)]))
+        settings.put(Layer(DEFAULT, dict(_default_sections(kind))))
+        for layer in self.layers_of([item.name for item in fields(kind)]):
+            settings.put(Layer(layer.origin, nested(layer.values)))
         for item in fields(kind):
             is_required = item.default is MISSING and item.default_factory is MISSING
             if is_required and not settings.values.get(item.name):
                 raise ConfigError(
                     f"{item.name} is required and not given; {self.parser.prog} --help lists every option"
                 )
-        return build(kind, nested(settings.values))
+        return build(kind, settings.values)
 
     def check(self) -> None:
         """Refuse unknown options, and values of another type or out of range.
@@ -241,6 +243,14 @@ def _add_arguments(parser: ArgumentParser, options: type[Options]) -> None:
     if "artifact" in apart:  # users of `accelerate launch` like their arguments named
         parser.add_argument("--artifact", dest=_NAMED_ARTIFACT, type=str, help=argparse.SUPPRESS)
     parser.add_class_arguments(options, skip=apart, as_group=False)
+
+
+def _default_sections(options: type[Options]) -> Iterator[tuple[str, Any]]:
+    """Yield the sections of settings among a command's options, with their defaults."""
+    for item in fields(options):
+        default = item.default if item.default_factory is MISSING else item.default_factory()
+        if is_dataclass(default) and not isinstance(default, type):
+            yield item.name, default
 
 
 def _arguments_of(options: type[Options]) -> list[str]:

@@ -70,6 +70,15 @@ def read_settings(file: Path, option: str = "--config") -> dict[str, Any]:
     return document
 
 
+def read_texts(text: str) -> Any:
+    """Return YAML as mappings and lists of texts.
+
+    Raises:
+        yaml.YAMLError: If it is no YAML, or more than plain data.
+    """
+    return yaml.load(text, _TextLoader)
+
+
 def _text_of(file: Path, option: str) -> str:
     """Return the file's text; refuse one that is missing, no file or too large before it is opened."""
     if not file.exists():
@@ -116,3 +125,11 @@ class _PlainLoader(yaml.SafeLoader):
 
     def _refuse(self, what: str, where: yaml.Event | yaml.Node) -> None:
         raise yaml.MarkedYAMLError(problem=f"it holds {what}", problem_mark=where.start_mark)
+
+
+class _TextLoader(_PlainLoader):
+    """Builds mappings and lists of texts: `no`, `007` and `1.50` stay what is written."""
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
+        """Return the tag of text for every scalar."""
+        return "tag:yaml.org,2002:str" if kind is yaml.ScalarNode else super().resolve(kind, value, implicit)

@@ -11,7 +11,6 @@ import json
 import re
 from argparse import ArgumentError
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from fadrm_hf.config import RunConfig, read_settings
+from fadrm_hf.config.file import read_texts
 from fadrm_hf.config.layers import COMMAND_LINE, Layer, dotted
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.methods import find_method, import_methods
@@ -218,13 +218,12 @@ def _with_names_of_classes(arguments: Sequence[str]) -> Iterator[str]:
 def _as_texts(value: str) -> str:
     """Return a list of YAML with every scalar in quotation marks; anything else as it is."""
     try:
-        names = yaml.load(value, yaml.BaseLoader)
+        names = read_texts(value)
     except yaml.YAMLError:
         return value
     return json.dumps(names, ensure_ascii=False) if isinstance(names, list) else value
 
 
-@lru_cache(maxsize=32)
 def _document(file: str, option: str = "--config") -> dict[str, Any]:
     """Return what a file of settings holds.
 

@@ -63,7 +63,7 @@ def test_package_ends_what_jobs_have_recovered(finished, tmp_path):
 
 STOP_AFTER_RECOVERY = """
 import sys
-from fadrm_hf.pipeline.run import relabel_stage
+from fadrm_hf.pipeline import relabel_stage
 from fadrm_hf.cli import main
 
 def stop(*arguments):

@@ -11,6 +11,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 
 from fadrm_hf.artifact.manifest import is_unaltered, read_manifest
 from fadrm_hf.cli import main
+from fadrm_hf.commands.call import Call
 from fadrm_hf.commands.contribute import send_result_command
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.errors import ArtifactError, ConfigError, HubError
@@ -112,7 +113,18 @@ def test_the_same_result_is_sent_once(hub: TestHub, result: Path, capsys: pytest
     again = send_result(result, REPO)
     assert (again.state, again.url) == ("open", url)
     merge(1)
-    assert send_result_command([str(result), REPO]).code == ExitCode.DONE
+    assert (
+        send_result_command(
+            Call(
+                "send-result",
+                (
+                    str(result),
+                    REPO,
+                ),
+            )
+        ).code
+        == ExitCode.DONE
+    )
     assert f"in the repository already: {hub.url}/datasets/{REPO}/blob/main/results/{KIND}-" in capsys.readouterr().out
     assert len(hub.pulls(REPO)) == 1
 
@@ -170,7 +182,15 @@ def test_a_lasting_refusal_opens_nothing(hub: TestHub, result: Path) -> None:
 def test_without_a_token_nothing_is_asked(hub: TestHub, result: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(HubError, match="not logged in"):
-        send_result_command([str(result), REPO])
+        send_result_command(
+            Call(
+                "send-result",
+                (
+                    str(result),
+                    REPO,
+                ),
+            )
+        )
     assert hub.requests == []
 
 
@@ -201,7 +221,20 @@ def test_a_result_that_names_no_commit_needs_one(hub: TestHub, commit: str, tmp_
     with pytest.raises(HubError, match="give it with --revision"):
         send_result(file, REPO)
     hub.tag(REPO, "v1.0", commit)
-    assert send_result_command([str(file), REPO, "--revision", "v1.0"]).code == ExitCode.DONE
+    assert (
+        send_result_command(
+            Call(
+                "send-result",
+                (
+                    str(file),
+                    REPO,
+                    "--revision",
+                    "v1.0",
+                ),
+            )
+        ).code
+        == ExitCode.DONE
+    )
     (path,) = changed(hub, "refs/pr/1") - {"README.md", "fadrm.json"}
     sent = json.loads(hub.files(REPO, "refs/pr/1")[path])
     assert sent["artifact"] == {"repository": REPO, "revision": commit}

@@ -19,6 +19,7 @@ from torch import nn
 
 from fadrm_hf.artifact.location import LocalFolder
 from fadrm_hf.artifact.manifest import read_manifest
+from fadrm_hf.commands.call import Call
 from fadrm_hf.commands.contribute import push_student_command
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.errors import HubError, RunFolderError, StudentError
@@ -286,7 +287,19 @@ def test_a_push_that_failed_shows_nothing_and_is_finished_by_the_next(saved: Pat
 
 @pytest.mark.usefixtures("logged_in")
 def test_a_private_student_is_seen_by_its_owner_only(saved: Path, hub: TestHub) -> None:
-    assert push_student_command([str(saved), MODEL, "--private"]).code == ExitCode.DONE
+    assert (
+        push_student_command(
+            Call(
+                "push-student",
+                (
+                    str(saved),
+                    MODEL,
+                    "--private",
+                ),
+            )
+        ).code
+        == ExitCode.DONE
+    )
     assert hub.settings(MODEL, "models")["private"]
 
 
@@ -300,7 +313,15 @@ def test_another_model_is_not_overwritten(saved: Path, hub: TestHub) -> None:
 
 def test_without_a_token_nothing_is_asked(saved: Path, hub: TestHub) -> None:
     with pytest.raises(HubError, match=r"not logged in.*hf auth login"):
-        push_student_command([str(saved), MODEL])
+        push_student_command(
+            Call(
+                "push-student",
+                (
+                    str(saved),
+                    MODEL,
+                ),
+            )
+        )
     assert hub.requests == []
 
 

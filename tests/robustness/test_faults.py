@@ -399,7 +399,7 @@ def test_a_clock_that_jumps_takes_nobody_for_dead(tmp_path):
     """The times of a claim go to and fro between 1970 and 2096 for eight times as long as patience lasts, by the clock
     of a process that waits; then they stand still."""
     taken, said = [], []
-    holder = Locks(tmp_path, said.append, said.append).share("stage", {"a": 1}, lambda name: bool(taken))
+    holder = Locks(tmp_path, said.append, said.append).take("stage", {"a": 1}, lambda name: bool(taken))
     assert next(holder) == 1
     command = [sys.executable, "-c", WAITING, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as waiting:

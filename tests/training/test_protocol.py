@@ -119,7 +119,7 @@ class Watching(Task):
     """Keeps the loss of every epoch and the checkpoint after it; stops after some number of epochs if asked to."""
 
     def __init__(self, checkpoint, stop_after=None):
-        super().__init__("test", None, EPOCHS, None)
+        super().__init__("test", EPOCHS)
         self._checkpoint, self._stop_after = checkpoint, stop_after
         self.losses, self.kept = [], []
 

@@ -74,7 +74,7 @@ class Keeping(Task):
     """Keeps the checkpoint of every epoch; the training counts an epoch once its checkpoint is in place."""
 
     def __init__(self, checkpoint):
-        super().__init__("test", None, EPOCHS, None)
+        super().__init__("test", EPOCHS)
         self._checkpoint, self.kept = checkpoint, []
 
     def advance(self, units=1, **metrics):

@@ -29,7 +29,7 @@ class Watching(Task):
     """Keeps the checkpoint and the accuracy of every epoch; stops after some number of epochs if asked to."""
 
     def __init__(self, checkpoint, stop_after=None):
-        super().__init__("test", None, EPOCHS, None)
+        super().__init__("test", EPOCHS)
         self._checkpoint, self._stop_after = checkpoint, stop_after
         self.kept, self.top1 = [], []
 
