@@ -6,6 +6,7 @@ from fadrm_hf.commands.measuring import protocol_given, student_options, table_p
 from fadrm_hf.commands.options.training import CrossArchitectureOptions
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import require
+from fadrm_hf.config.layers import COMMAND_LINE
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.evaluation.cross_architecture import prepare_cross_architecture
 from fadrm_hf.evaluation.results import result_folder
@@ -43,5 +44,5 @@ def refuse_one_student(call: Call, option: str, example: str) -> None:
     Raises:
         ConfigError: With the option that names them all.
     """
-    if call.protocol_values().get("student") is not None:
+    if any("student" in layer.values for layer in call.layers if layer.origin == COMMAND_LINE):
         raise ConfigError(f"--student names one student; here {option} names them all: {option} {example}")

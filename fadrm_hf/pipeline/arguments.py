@@ -10,7 +10,7 @@ import difflib
 import json
 import re
 from argparse import ArgumentError
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,10 +160,20 @@ def read_layers(parser: ArgumentParser, arguments: Sequence[str]) -> list[Layer]
             file that cannot be read.
     """
     _refuse_section_files(parser, arguments)
+    words = (word.removeprefix("--").partition("=")[0] for word in arguments if word.startswith("--method."))
+    _require_known(parser, words)
     typed = _parsed(parser, parser.parse_args, list(_with_names_of_classes(arguments)), "")
     is_read = isinstance(typed.get("config"), list)  # a sweep's is a file of its own
     files = [read_file(parser, file) for file in typed.pop("config")] if is_read else []
     return [*files, Layer(COMMAND_LINE, dotted(typed))]
+
+
+def _require_known(parser: ArgumentParser, names: Iterable[str], where: str = "") -> None:
+    """Refuse settings of a method that the parser lets pass, for it takes them for parts of the option `--method`."""
+    known = list(_options(parser))
+    for name in names:
+        if name not in known:
+            raise ConfigError(where + _unknown_option(parser, name, known))
 
 
 def _refuse_section_files(parser: ArgumentParser, arguments: Sequence[str]) -> None:
@@ -250,8 +260,9 @@ def _parsed(parser: ArgumentParser, parse: Any, given: Any, where: str) -> dict[
         raise ConfigError(where + _explained(parser, " ".join(str(error).split()))) from error
     values: dict[str, Any] = found.as_dict()
     for name, value in values.items():
-        if name in (parser.groups or ()) and not isinstance(value, dict):
+        if name in ("method", *(parser.groups or ())) and not isinstance(value, dict):
             raise ConfigError(f"{where}{name} is {value!r}, expected a section of settings; leave it out")
+    _require_known(parser, [f"method.{name}" for name in values.get("method") or ()], where)
     return values
 
 
@@ -286,6 +297,12 @@ def _of_another_type(reason: str) -> str | None:
 def _unknown_option(parser: ArgumentParser, name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     near = near or [option for option in known if option.rpartition(".")[2] == name.rpartition(".")[2]][:3]
+    if (
+        name.startswith("settings.")
+        and name.count(".") > 1
+        and name.split(".")[2] in ("ipc", "seed", "source", "student")
+    ):
+        return f"unknown option --{name}; methods that are compared all share ipc, seed, source and student"
     meant = f"did you mean {' or '.join(f'--{option}' for option in near)}? " if near else ""
     return f"unknown option --{name}; {meant}{parser.prog} --help lists every option"
 

@@ -105,7 +105,7 @@ def test_a_deleted_truncated_or_flipped_shard_is_made_again_alone_with_the_same_
     changed = {name for name, identity in identities(work).items() if identity != kept[name]}
     assert changed == {f"{name}.safetensors" for name in deleted + truncated + flipped}
     said = "".join(capsys.readouterr().err.split())
-    assert all(f"{name}.safetensorsisdamagedandismadeagain" in said for name in flipped)
+    assert all(f"{name}.safetensorsisdamagedandisregenerated" in said for name in flipped)
     assert lasting(run) == lasting(finished)
 
 

@@ -158,6 +158,6 @@ def sync_ends(words: list[str]) -> tuple[str, str]:
 
 @pytest.mark.parametrize("text", ["0:8", "9:8", "3", "3:", "a:b", "-1:2", "3:8:1", ""])
 def test_a_share_that_does_not_exist_is_refused(text, tmp_path, capsys):
-    assert main(["distill", *arguments(tmp_path / "run", "--shards", text)]) == 2
+    assert main(["distill", *arguments(tmp_path / "run", f"--shards={text}")]) == 2
     assert "expected K:N, the K-th of N jobs" in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []

@@ -163,7 +163,7 @@ IN_TABLES = {
     "a single logit": (with_column("logits", pa.float16()), "another .*logits"),
     "images as text": (with_column("image", pa.float32()), "another .*image"),
     "a row too few": (without_last_row, "row group 1 has 7 rows, expected a view of each of 8 images"),
-    "an epoch too few": (without_last_epoch, "2 is asked for|has 2 epochs, expected 3"),
+    "an epoch too few": (without_last_epoch, "epoch 2 was requested|has 2 epochs, expected 3"),
     "truncated labels": (truncated(LABELS), f"{LABELS} is damaged"),
     "truncated images": (truncated(IMAGES), f"{IMAGES} is damaged"),
     "an image of 10^9 pixels": (with_picture(png(31623, 31623)), r"row 5.*\(31623, 31623\), expected RGB"),
