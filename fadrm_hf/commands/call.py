@@ -112,6 +112,8 @@ class Call:
         options = self.options
         if self._options.takes == "run":
             assert self.request is not None
+        if self._options.takes == "protocol":
+            assert self.protocol_values() is not None
         is_named = any("source.name" in layer.values for layer in self.layers) or getattr(options, "place", None)
         if (self._options.needs_source or self._options.takes in ("run", "several")) and not is_named:
             raise ConfigError(

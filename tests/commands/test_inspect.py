@@ -48,7 +48,7 @@ def test_its_document_has_every_number(photos, capsys):
 
 def test_it_needs_a_source(photos, capsys):
     assert main(["inspect"]) == 2
-    assert "place is not given" in capsys.readouterr().err
+    assert "place is required and not given" in capsys.readouterr().err
     assert main(["inspect", "./my photo"]) == 2
     assert "did you mean 'my photos'" in capsys.readouterr().err
 
