@@ -212,15 +212,13 @@ class Manifest:
         return paper_of(self.method)
 
     def method_setting(self, name: str, missing: Any = None) -> Any:
-        """Return a setting of the method as the run had it; where neither recipe nor method has it, `missing`."""
+        """Return a setting of the method as the run had it: by the recipe, else the method, or its record if unknown."""
         recipe = self.config.get("method")
         if isinstance(recipe, dict) and name in recipe:
             return recipe[name]
-        if self.method_record is not None:
-            return getattr(self.method_record, name, missing)
         from fadrm_hf.methods import METHODS
 
-        return getattr(METHODS.get(self.method), name, missing)
+        return getattr(METHODS.get(self.method, self.method_record), name, missing)
 
     @property
     def source_title(self) -> str:

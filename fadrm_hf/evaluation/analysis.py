@@ -32,7 +32,6 @@ from fadrm_hf.evaluation.information import (
     read_shards,
     recorded_network,
 )
-from fadrm_hf.methods import METHODS
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.run_folder import PATCHES, SNAPSHOTS
@@ -187,7 +186,7 @@ def _theorem1(source: Source, network: FeatureNetwork, request: AnalysisRequest,
 
 def _missing_of_theorem2(manifest: Manifest, work: Path | None) -> dict[str, str]:
     """Return what of Theorem 2 cannot be measured, with what gives it."""
-    if _method_setting(manifest, "starts_from") not in _REAL_STARTS:
+    if manifest.method_setting("starts_from") not in _REAL_STARTS:
         return {"theorem2": "an artifact of a method that starts from real images, such as fadrm"}
     if work is None or not any((work / PATCHES).glob("*.safetensors")):
         return {"theorem2": "the folder RUN.work beside the artifact, which distill leaves there"}
@@ -198,20 +197,15 @@ def _missing_of_theorem2(manifest: Manifest, work: Path | None) -> dict[str, str
 
 def _has_residuals(manifest: Manifest, work: Path) -> bool:
     """Return whether snapshots show residuals with known patches; retrieved ones are not kept."""
-    is_known = _method_setting(manifest, "alpha") is not None and _method_setting(manifest, "retrieval") is None
+    is_known = manifest.method_setting("alpha") is not None and manifest.method_setting("retrieval") is None
     return is_known and any((work / SNAPSHOTS).glob("*.safetensors"))
-
-
-def _method_setting(manifest: Manifest, name: str) -> Any:
-    """Return a setting of the artifact's method, its default if the recipe has none; `None`: the method has none."""
-    return manifest.config.get("method", {}).get(name, getattr(METHODS.get(manifest.method), name, None))
 
 
 def _injections(
     location: Location, work: Path, network: FeatureNetwork, request: AnalysisRequest
 ) -> Iterator[Injection]:
     manifest = location.manifest
-    default = _method_setting(manifest, "alpha")
+    default = manifest.method_setting("alpha")
     if _has_residuals(manifest, work):
         yield from _snapshot_injections(manifest, work, network, default, request.num_images)
     images, labels = read_images(location.folder)

@@ -28,7 +28,6 @@ from fadrm_hf.evaluation.information import (
 from fadrm_hf.evaluation.leakage import copies_of_test_images
 from fadrm_hf.evaluation.scorecard import Comparison, accuracy_scores
 from fadrm_hf.evaluation.scores import compression_ratio, cosine_distance, effective_number, pixel_entropy
-from fadrm_hf.methods import recorded_setting
 from fadrm_hf.report.card.results import Result
 from fadrm_hf.report.card.scores import Score, Scores
 from fadrm_hf.runtime.progress import Reporter
@@ -181,7 +180,7 @@ def _along_recovery(
     work: Path | None, images: Tensor, manifest: Manifest, network: FeatureNetwork | None, bins: int
 ) -> tuple[Mapping[str, float], ...]:
     """Measure mean entropies at every snapshot of the recovery; without any, of its starting images and its end."""
-    iterations = recorded_setting(manifest.method, manifest.config, "iterations", 0)
+    iterations = manifest.method_setting("iterations", 0)
     if work is None or network is None or not iterations:
         return ()
     snapshots = read_shards(work, SNAPSHOTS)

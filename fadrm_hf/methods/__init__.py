@@ -1,7 +1,6 @@
 """One file per published method, each a composition of the shared parts. README.md is the paper index."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from fadrm_hf.config.citation import Paper
 from fadrm_hf.errors import ConfigError, unknown
@@ -67,19 +66,6 @@ def import_methods(names: Iterable[str]) -> None:
 def title_of(name: str) -> str:
     """Return a method's name as papers spell it; for a method that is not known here, its name in capitals."""
     return METHODS[name].title if name in METHODS else name.upper()
-
-
-def recorded_setting(name: str, recipe: Mapping[str, Any], setting: str, missing: Any) -> Any:
-    """Return a setting of the method that made a run.
-
-    Args:
-        name: The method's name.
-        recipe: The run as plain data.
-        setting: The setting's name.
-        missing: What stands for it where neither the recipe nor a method that is known here has it.
-    """
-    known = METHODS.get(name)
-    return recipe.get("method", {}).get(setting, getattr(known, setting) if known else missing)
 
 
 def paper_of(name: str) -> Paper | None:

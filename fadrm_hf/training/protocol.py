@@ -21,7 +21,6 @@ from fadrm_hf.config.datasets import preset_of
 from fadrm_hf.config.protocols import student_defaults, table_of
 from fadrm_hf.errors import StudentError
 from fadrm_hf.labels.drawing import micro_batches, split_sizes
-from fadrm_hf.methods import recorded_setting
 from fadrm_hf.networks.schedules import learning_rate
 from fadrm_hf.training.loader import Distilled
 
@@ -88,7 +87,7 @@ def _holds_mosaics(manifest: Manifest) -> bool:
     patches, settings = (manifest.config.get(section) for section in ("patches", "method"))
     if not isinstance(patches, dict) or patches.get("grid") != 2 or not isinstance(settings, dict):
         return False
-    return recorded_setting(manifest.method, manifest.config, "starts_from", None) in ("patches", "pca")
+    return manifest.method_setting("starts_from") in ("patches", "pca")
 
 
 def apply_protocol(config: StudentConfig, distilled: Distilled) -> Distilled:

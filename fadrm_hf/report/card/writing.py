@@ -17,7 +17,6 @@ from fadrm_hf.artifact.manifest import Manifest, TableBytes, table_bytes
 from fadrm_hf.artifact.reading import reading, table_files
 from fadrm_hf.builders.soft_labels import label_features, row_bytes
 from fadrm_hf.labels.codecs import find_codec
-from fadrm_hf.methods import recorded_setting
 from fadrm_hf.report.card.metadata import card_metadata, card_title, method_name, nested_ipc, public_source
 from fadrm_hf.report.card.results import Result, accuracy_bars, read_results, render_results
 from fadrm_hf.report.card.scores import KINDS, Scores, complete_points, read_scores, score_rows, trajectory_rows
@@ -99,7 +98,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         "std": list(manifest.pixels.std),
         "source": replace(manifest.source, name=public_source(manifest.source.name)),
         "needs_import": any(teacher.needs_import for teacher in manifest.teachers),
-        "settings": [(f"{section}.{key}", _shown(value)) for section, key, value in _settings(manifest.config)],
+        "settings": [(f"{section}.{key}", _shown(value)) for section, key, value in _settings(manifest)],
         "machine": machine_line(manifest.machine),
         "seeds": ", ".join(str(seed) for seed in manifest.seeds.values()) or "not recorded",
     }
@@ -159,13 +158,12 @@ def published_name(card: Path) -> str | None:
     return found[1] if found else None
 
 
-def _settings(config: dict[str, Any]) -> list[tuple[str, str, Any]]:
+def _settings(manifest: Manifest) -> list[tuple[str, str, Any]]:
     """Return the settings that had an effect: none of patches for noise, none of recovery without iterations."""
-    method = config.get("method", {}).get("name", "")
-    idle = {"patches"} if recorded_setting(method, config, "starts_from", None) == "noise" else set()
-    idle |= {"recover"} if recorded_setting(method, config, "iterations", None) == 0 else set()
+    idle = {"patches"} if manifest.method_setting("starts_from") == "noise" else set()
+    idle |= {"recover"} if manifest.method_setting("iterations") == 0 else set()
     shown = [section for section in _SECTIONS if section not in idle]
-    return [(section, key, value) for section in shown for key, value in config.get(section, {}).items()]
+    return [(section, key, value) for section in shown for key, value in manifest.config.get(section, {}).items()]
 
 
 def _shown(value: Any) -> str:

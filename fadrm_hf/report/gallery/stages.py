@@ -17,7 +17,6 @@ from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.reading import each_image
 from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ArtifactError
-from fadrm_hf.methods import recorded_setting
 from fadrm_hf.report.gallery.sheets import (
     RECOVERED,
     START,
@@ -73,7 +72,7 @@ def draw_pictures(artifact: Path, manifest: Manifest, output: Path, work: Path |
     earlier = None if shards else _earlier(artifact / GALLERY, manifest)
     if earlier is not None:
         return _copy_earlier(artifact, manifest, output, earlier, reporter)
-    has_start = bool(shards) and recorded_setting(manifest.method, manifest.config, "iterations", 0) > 0
+    has_start = bool(shards) and manifest.method_setting("iterations", 0) > 0
     num_images = manifest.num_images * (1 + has_start) + sum(len(snapshot.rows) for snapshot in snapshots)
     pictures = Pictures.plan(manifest, num_images)
     stages = []
@@ -90,7 +89,7 @@ def draw_pictures(artifact: Path, manifest: Manifest, output: Path, work: Path |
 
 
 def _draw_recovered(artifact: Path, manifest: Manifest, output: Path, pictures: Pictures, task: Task) -> Stage:
-    iterations = recorded_setting(manifest.method, manifest.config, "iterations", 0)
+    iterations = manifest.method_setting("iterations", 0)
     stage = pictures.whole_stage(RECOVERED, "recovered image" if iterations else "image", iterations or None)
     draw_whole(output, pictures, stage, task.counting(each_image(artifact, manifest), pictures.num_classes))
     return stage
@@ -162,4 +161,4 @@ def _rows_of_first_shard(work: Path, manifest: Manifest) -> tuple[int, ...]:
 
 
 def _starts_from(manifest: Manifest) -> str:
-    return str(recorded_setting(manifest.method, manifest.config, "starts_from", ""))
+    return str(manifest.method_setting("starts_from", ""))
