@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from fadrm_hf.config.checks import Colour, Section
-from fadrm_hf.config.layers import DEFAULT, Layer, Settings, section_values
+from fadrm_hf.config.checks import Colour, Section, filled
+from fadrm_hf.config.layers import Layer, section_values
 from fadrm_hf.config.protocols import nearest, student_fillings
 from fadrm_hf.config.real_images import SourceConfig, SqueezeConfig
 from fadrm_hf.config.run import RunConfig
@@ -299,11 +299,11 @@ def _origin(preset: Preset | None) -> str:
 
 def _filled(name: str, section: Section, layers: Iterable[Layer]) -> Section:
     """Return a section with the values of the layers where it is open."""
-    settings = Settings()
-    settings.put(Layer(DEFAULT, section_values(name, section)))
-    known = set(settings.values)
-    settings.fill(Layer(each.origin, {k: v for k, v in each.values.items() if k in known}) for each in layers)
-    return replace(section, **settings.section(name))  # type: ignore[type-var]
+    start = f"{name}."
+    for layer in layers:
+        own = {key.removeprefix(start): value for key, value in layer.values.items() if key.startswith(start)}
+        section = filled(section, **own)
+    return section
 
 
 def _form(iterations: int, size: int) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
+from fadrm_hf.config.plain_data import flatten
+
 DEFAULT = "default"
 COMMAND_LINE = "command line"
 
@@ -64,13 +66,8 @@ class Settings:
 
 
 def dotted(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a run's document by dotted name; values without a section keep their name."""
-    flat: dict[str, Any] = {}
-    for name, value in document.items():
-        flat |= (
-            {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, Mapping) else {name: value}
-        )
-    return flat
+    """Return the values of a run's document by dotted name; a section within a section stays together."""
+    return flatten(document, depth=1)
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:

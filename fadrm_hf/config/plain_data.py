@@ -97,9 +97,16 @@ def _in_words(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
 
 
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by dotted name, e.g. `{"method.alpha": 0.5}`."""
+def flatten(settings: Mapping[str, Any], prefix: str = "", depth: int = -1) -> dict[str, Any]:
+    """Return nested settings by dotted name, e.g. `{"method.alpha": 0.5}`.
+
+    Args:
+        settings: Values by name; mappings of them are sections.
+        prefix: What every name begins with.
+        depth: How deep sections are opened: 1 keeps a section within a section together; all of them if negative.
+    """
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        is_opened = isinstance(value, Mapping) and depth != 0
+        flat |= flatten(value, f"{prefix}{name}.", depth - 1) if is_opened else {f"{prefix}{name}": value}
     return flat

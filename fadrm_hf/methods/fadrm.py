@@ -13,7 +13,7 @@ them; for an even number of residuals the last segment still has the full size, 
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from fadrm_hf.config import require
 from fadrm_hf.config.citation import Paper
@@ -62,6 +62,7 @@ class FADRM(Method):
     title = "FADRM"
     paper = PAPER
     starts_from = "patches"
+    ten_labelled_together: ClassVar[tuple[str, ...]] = ("imagenette", "imagewoof")  # released scripts, at any IPC
 
     alpha: float = 0.5  # Table 8, "Merge Ratio"
     iterations: int = 2000  # Table 8, "Iterations Budgets"
@@ -142,16 +143,10 @@ class FADRM(Method):
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
         """Return the settings of Table 8, and the batches of labels that its released scripts have for ten classes."""
         batch_size = PRESETS[dataset].recover_batch_size if dataset else 100
-        labels = _label_batch(cls.name, dataset, ipc)
+        are_ten = dataset is not None and PRESETS[dataset].num_classes * ipc == 10
+        together = 10 if are_ten or dataset in cls.ten_labelled_together else None  # else 16, Tables 11-18
         return {
             "teachers": pool(dataset, "resnet18"),
             "recover": {"batch_size": batch_size},  # Table 8, "Batch Size"
-            **({"relabel": {"batch_size": labels}} if labels else {}),
+            **({"relabel": {"batch_size": together}} if together else {}),
         }
-
-
-def _label_batch(method: str, dataset: str | None, ipc: int) -> int | None:
-    """Return the views labelled together where they are not the 16 of Tables 11-18: all images of ten, as released."""
-    is_released = dataset == "imagenette" or (dataset == "imagewoof" and method == FADRM.name)
-    are_ten = dataset is not None and PRESETS[dataset].num_classes * ipc == 10
-    return 10 if is_released or are_ten else None

@@ -18,6 +18,7 @@ class FADRMPlus(FADRM):
     name = "fadrm_plus"
     title = "FADRM+"
     min_teachers = 2
+    ten_labelled_together = ("imagenette",)
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
