@@ -17,7 +17,6 @@ from fadrm_hf.config import StudentConfig, build
 from fadrm_hf.config.layers import DEFAULT, Layer, Settings, dotted, nested
 from fadrm_hf.config.protocols import PROTOCOLS, protocol_section
 from fadrm_hf.errors import ConfigError, unknown
-from fadrm_hf.methods.method import Method
 from fadrm_hf.pipeline.arguments import (
     OF_EVERY_COMMAND,
     add_alias,
@@ -129,7 +128,7 @@ class Call:
     @cached_property
     def request(self) -> Request:
         """Return the requested run."""
-        return request_run(self._method.name, self.layers_of(OF_RUN))
+        return request_run(self.parser.get_default("method.name"), self.layers_of(OF_RUN))
 
     def layers_of(self, names: Sequence[str]) -> list[Layer]:
         """Return the layers, with some settings and sections alone."""
@@ -181,10 +180,6 @@ class Call:
     def _options(self) -> type[Options]:
         return COMMANDS[self.command].options
 
-    @cached_property
-    def _method(self) -> type[Method]:
-        return method_named(self.arguments)
-
 
 def is_file(protocol: str) -> bool:
     """Return whether a protocol is given as a file, not by its name."""
@@ -198,7 +193,7 @@ def known_protocol(name: str) -> str:
         ConfigError: If there is none; the nearest names are given.
     """
     if name not in PROTOCOLS:
-        raise ConfigError(f"{unknown('protocol', name, PROTOCOLS)}; set --protocol to a name, or to a YAML file")
+        raise ConfigError(f"{unknown('protocol', name, PROTOCOLS)}; set --protocol")
     return name
 
 

@@ -11,16 +11,16 @@ from torch import nn
 
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.recorded_source import place_of_source, source_of
-from fadrm_hf.commands.call import Call
+from fadrm_hf.commands.call import Call, known_protocol
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.options.training import BaselinesOptions, TrainStudentOptions
 from fadrm_hf.commands.output import say
 from fadrm_hf.commands.sharing import Sharing
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import StudentConfig, build
-from fadrm_hf.config.protocols import PROTOCOLS, protocol_section
+from fadrm_hf.config.protocols import protocol_section
 from fadrm_hf.config.students import full_name
-from fadrm_hf.errors import ConfigError, FadrmError, unknown
+from fadrm_hf.errors import ConfigError, FadrmError
 from fadrm_hf.evaluation.baselines import compared_results, comparison_table, measure_baselines
 from fadrm_hf.evaluation.measured_tables import with_suffix
 from fadrm_hf.evaluation.results import ResultFolder, describe_result, result_folder
@@ -107,7 +107,10 @@ def baselines_command(call: Call) -> Summary:
     run = run_from_recipe(location.manifest.config, options.artifact)
     given = {name: value for name in ("student", "num_seeds") if (value := getattr(options, name)) is not None}
     where = replace(run.source, name=place_of_source(location, options.source.name))
-    protocol = run.student if options.protocol is None else _named_protocol(options.protocol, run.student)
+    protocol = run.student
+    if options.protocol is not None:
+        own = {"student": protocol.student, "num_seeds": protocol.num_seeds}
+        protocol = build(StudentConfig, protocol_section(known_protocol(options.protocol)) | own)
     run = replace(run, student=replace(protocol, **given), source=where)
     source = source_of(location, options.source.name)
     require_views(load_distilled(location))
@@ -132,13 +135,6 @@ def only_process() -> PartialState:
             "--num_processes 1, or the command without accelerate"
         )
     return state
-
-
-def _named_protocol(name: str, own: StudentConfig) -> StudentConfig:
-    """Return a protocol by its name, for the artifact's own student and number of seeds."""
-    if name not in PROTOCOLS:
-        raise ConfigError(f"{unknown('protocol', name, PROTOCOLS)}; set --protocol")
-    return build(StudentConfig, protocol_section(name) | {"student": own.student, "num_seeds": own.num_seeds})
 
 
 def table_summary(output: Path, code: ExitCode = ExitCode.DONE) -> Summary:

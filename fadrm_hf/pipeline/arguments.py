@@ -197,7 +197,9 @@ def read_file(parser: ArgumentParser, file: str, option: str = "--config", secti
         section: The section whose settings the file holds, if not those of the parser itself.
     """
     document = {section: _document(file, option)} if section else _for_method(parser, _document(file, option), file)
-    values = _parsed(parser, parser.parse_object, document, f"{option} {file}: ")
+    where = f"{option} {file}: "
+    values = _parsed(parser, parser.parse_object, document, where)
+    _require_known(parser, [f"method.{name}" for name in values.get("method") or ()], where)
     return Layer(Path(file).name, dotted(values))
 
 
@@ -262,7 +264,6 @@ def _parsed(parser: ArgumentParser, parse: Any, given: Any, where: str) -> dict[
     for name, value in values.items():
         if name in ("method", *(parser.groups or ())) and not isinstance(value, dict):
             raise ConfigError(f"{where}{name} is {value!r}, expected a section of settings; leave it out")
-    _require_known(parser, [f"method.{name}" for name in values.get("method") or ()], where)
     return values
 
 

@@ -108,13 +108,14 @@ def request_run(name: str, layers: Sequence[Layer]) -> Request:
     """
     method, asked, settings = find_method(name), Settings(), Settings()
     asked.put(*layers)
-    asked.put(*_without_preset(asked))
+    preset = _without_preset(asked)  # reads the files of a folder whose name suggests a preset
+    asked.put(*preset)
     published = _published(method, asked)
     defaults = {"output": None, "ipc": 10, "seed": 0, "method.name": name}
     settings.put(Layer(DEFAULT, defaults), *(_defaults(key, section) for key, section in SECTIONS.items()))
     settings.put(_defaults("method", method), published)
     protocol = asked.values.get("student.name", settings.values["student.name"])
-    settings.put(_protocol(str(protocol)), *_without_preset(asked), *layers)
+    settings.put(_protocol(str(protocol)), *preset, *layers)
     if settings.values["output"] is None:
         source = Path(settings.values["source.name"]).name
         folder = f"runs/{name.replace('_', '-')}-{source}-ipc{settings.values['ipc']}"
