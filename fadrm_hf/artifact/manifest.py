@@ -212,7 +212,7 @@ class Manifest:
         return paper_of(self.method)
 
     def method_setting(self, name: str, missing: Any = None) -> Any:
-        """Return a setting of the method as the run had it: by the recipe, else the method, or its record if unknown."""
+        """Return a setting of the run's method: of the recipe, else the method, or its record if it is unknown."""
         recipe = self.config.get("method")
         if isinstance(recipe, dict) and name in recipe:
             return recipe[name]
