@@ -192,8 +192,9 @@ def _acquire(path: Path, blocking: bool) -> AbstractContextManager[object] | Non
 
 
 def _write_owner(path: Path) -> None:
+    """Say in a lock's file who has it; where others have finished all units and removed the folder, there is none."""
     owner = json.dumps({"process": os.getpid(), "machine": platform.node()}).encode()
-    with naming(path), open(path, "wb", buffering=0) as file:
+    with suppress(FileNotFoundError), naming(path), open(path, "wb", buffering=0) as file:
         file.write(owner)
 
 

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from contextlib import closing, contextmanager
 from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 
 from fadrm_hf.runtime.locks import Locks, locked
 
@@ -143,6 +145,27 @@ def test_an_error_gives_the_lock_up(tmp_path):
             assert list(tmp_path.rglob("*.lock"))
             raise ValueError("broken")
     assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_a_folder_that_is_removed_between_lock_and_owner_is_no_obstacle(tmp_path, monkeypatch):
+    """The others finish all units, and remove the folder, just when this process has locked one of them."""
+    results, folder = tmp_path / "results", tmp_path / "locks"
+    results.mkdir()
+
+    class Overtaken(FileLock):
+        def acquire(self, *arguments, **options):
+            lock = super().acquire(*arguments, **options)
+            (results / "u0").touch()
+            shutil.rmtree(folder)
+            return lock
+
+    monkeypatch.setattr("fadrm_hf.runtime.locks.FileLock", Overtaken)
+    skipped = []
+    locks = Locks(folder, print, print)
+    assert list(locks.take("stage", {"u0": 0}, lambda name: (results / name).exists(), skipped.append)) == []
+    assert skipped == [0]
+    with locked(folder / "merge.lock", print):
+        pass
 
 
 def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
