@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fadrm_hf import __version__
-from fadrm_hf.config import LARGEST_SIDE, SourceConfig, build
+from fadrm_hf.config import LARGEST_SIDE, SourceConfig, build, values_before
 from fadrm_hf.config.citation import Paper
 from fadrm_hf.config.plain_data import PlainDataError, read_record
 from fadrm_hf.data.class_map import ClassMap
@@ -232,7 +232,9 @@ class Manifest:
 
 
 def parse_settings(given: Any, kind: type[Settings], where: str) -> Settings:
-    """Return a section of settings from plain data; keys of a newer version are left out, absent ones have defaults.
+    """Return a section of settings from plain data; keys of a newer version are left out.
+
+    Absent ones have the values that they had before there was the setting (`fadrm_hf.config.checks.added`).
 
     Raises:
         ArtifactError: If it is no section of settings, or holds values that no run can have.
@@ -241,7 +243,7 @@ def parse_settings(given: Any, kind: type[Settings], where: str) -> Settings:
         raise _damaged(f"has {where} = {given!r}, expected a section of settings")
     known = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]
     try:
-        return build(kind, {name: value for name, value in given.items() if name in known})
+        return build(kind, values_before(kind) | {name: value for name, value in given.items() if name in known})
     except (FadrmError, TypeError, ValueError) as error:
         raise _damaged(f"has unusable settings in {where}: {error}") from error
 

@@ -128,7 +128,7 @@ class Call:
     @cached_property
     def request(self) -> Request:
         """Return the requested run."""
-        return request_run(self.parser.get_default("method.name"), self.layers_of(OF_RUN))
+        return request_run(self.parser.get_default("method.name"), self.layers_of(("settings", *OF_RUN)))
 
     def layers_of(self, names: Sequence[str]) -> list[Layer]:
         """Return the layers, with some settings and sections alone."""

@@ -14,6 +14,7 @@ from fadrm_hf.config.checks import (
     filled,
     require,
     require_probability,
+    values_before,
     with_defaults,
 )
 from fadrm_hf.config.evaluation import RelabelConfig, StudentConfig
@@ -57,5 +58,6 @@ __all__ = [
     "recipes",
     "require",
     "require_probability",
+    "values_before",
     "with_defaults",
 ]

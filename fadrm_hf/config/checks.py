@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, asdict, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, asdict, field, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from fadrm_hf.config.plain_data import PlainDataError, read_record
@@ -13,6 +13,24 @@ Precision = Literal["fp32", "fp16", "bf16"]
 Interval = tuple[float, float]
 Colour = tuple[float, float, float]
 Section = TypeVar("Section")
+
+
+_BEFORE = "before"
+
+
+def added(default: Any, before: Any) -> Any:
+    """Declare a setting that recipes of earlier versions lack, and what their runs did.
+
+    Args:
+        default: The setting's default today.
+        before: Its value in every recipe that does not name it.
+    """
+    return field(default=default, metadata={_BEFORE: before})
+
+
+def values_before(section: Any) -> dict[str, Any]:
+    """Return the values, in recipes that lack them, of the settings that a section was given by `added`."""
+    return {item.name: item.metadata[_BEFORE] for item in fields(section) if _BEFORE in item.metadata}
 
 
 def require(condition: bool, name: str, value: object, expected: str) -> None:
@@ -71,7 +89,7 @@ def filled(section: Section, **values: Any) -> Section:
 def with_defaults(held: Mapping[str, Any], section: Any) -> dict[str, Any]:
     """Complete a section that an earlier version wrote with the settings that it did not have yet.
 
-    A new setting's default is what was done before there was the setting, so that is what they were.
+    They were what was done before there was the setting: its default, unless it was `added` with another value.
 
     Args:
         held: The section as plain data, as JSON holds it.
@@ -88,7 +106,9 @@ def with_defaults(held: Mapping[str, Any], section: Any) -> dict[str, Any]:
 
 
 def _default_of(item: "Field[Any]") -> dict[str, Any]:
-    """Return a field's default by its name, as JSON holds it; nothing for a field without one."""
+    """Return a field's value in earlier recipes by its name, as JSON holds it; nothing for a field without one."""
+    if _BEFORE in item.metadata:
+        return {item.name: item.metadata[_BEFORE]}
     if item.default is MISSING and item.default_factory is MISSING:
         return {}
     default = item.default if item.default_factory is MISSING else item.default_factory()

@@ -3,8 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fadrm_hf.config.checks import Interval, Precision, require, require_area, require_finite, require_probability
-from fadrm_hf.config.students import full_name
+from fadrm_hf.config.checks import (
+    Interval,
+    Precision,
+    added,
+    require,
+    require_area,
+    require_finite,
+    require_probability,
+)
+from fadrm_hf.config.students import Implementation, full_name
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,9 @@ class StudentConfig:
         name: The protocol's name, under which results are filed and values left open are looked up.
         student: Architecture, e.g. `timm/resnet18`, or its short name, `resnet18`; images of 64 px or less get a
             small-image stem.
+        implementation: Whose network is trained where the papers' released code and the library of its name differ:
+            "released": no residual branch starts at zero, and up to 64 px the small networks of the released code
+            with its first weights; or "library", timm's or torchvision's own.
         labels: "soft": the logits of each view; "hard": the class of each image, on the same views unmixed.
         epochs: Passes over the distilled images; `None`: as many as the labels serve.
         lr: Peak learning rate.
@@ -122,6 +133,7 @@ class StudentConfig:
 
     name: str = "fadrm"
     student: str = "timm/resnet18"
+    implementation: Implementation = added("released", before="library")
     labels: Literal["soft", "hard"] = "soft"
     epochs: int | None = None
     lr: float | None = None

@@ -2,9 +2,9 @@
 
 A protocol is a file in `recipes/configs/protocols/`. Where its paper or its released code has several values for one
 setting, the file says `null` and the value is found here. Numbers are the papers' (FADRM's tables: "T"), or, where
-marked, those of released code: CV-DD (Jiacheng8/CV-DD @ 24097e9), RDED (LINs-lab/RDED @ 3f6453d), SRe2L and CDA
-(VILA-Lab/SRe2L @ 8d00cba), G-VBSM (shaoshitong/G_VBSM_Dataset_Condensation @ 1ed80b0), EDC (shaoshitong/EDC @
-80116a7).
+marked, those of released code: FADRM (Jiacheng8/FADRM @ f445e38), CV-DD (Jiacheng8/CV-DD @ 24097e9), RDED
+(LINs-lab/RDED @ 3f6453d), SRe2L and CDA (VILA-Lab/SRe2L @ 8d00cba), G-VBSM (shaoshitong/G_VBSM_Dataset_Condensation @
+1ed80b0), EDC (shaoshitong/EDC @ 80116a7).
 """
 
 import math
@@ -67,6 +67,7 @@ _MOSAICS = RelabelConfig(
     batch_statistics=False, crop_area=(0.5, 1.0), codec="none", num_teachers=1, shuffle_tiles=2
 )  # RDED: a crop is as large as a tile
 _SINGLE_CROPS = RelabelConfig(batch_statistics=False, crop_area=(1.0, 1.0), codec="none", num_teachers=1)
+_CROPS = RelabelConfig(batch_size=128, accumulation=1, cutmix=False, codec="none")  # with flips
 _AS_THEY_ARE = RelabelConfig(crop_area=(1.0, 1.0), flip_probability=0.0, cutmix=False, codec="none")
 
 # The FADRM paper's settings, and what every other protocol begins from. Later rules win.
@@ -85,16 +86,22 @@ _BASE = Rule(
         "ce_weight": 0.0,
     }
 )
+_FADRM = (
+    *_cells("cifar10", "S1 S1 S1", "S1 S1 S1", "S3 S3 S3"),  # CV-DD's code; not in the FADRM paper
+    *_cells("cifar100", "S4 S2 S1", "S1 S2 S1", "S3 S3 S3"),  # T11
+    *_cells("tiny_imagenet", "S2 S2 S1", "S4 S4 S3", "S4 S4 S3"),  # T13
+    *_cells("imagenette", "S4 S3 S4", "S4 S3 S3", "S4 S4 S2"),  # T15; code: none for ResNet-101 at IPC 10
+    *_cells("imagewoof", "S4 S3 S2", "S4 S3 S3", "S1 S4 S3"),  # T17
+    *_cells("imagenet100", "S2 S2 S1", "S4 S2 S1", "S4 S2 S3"),  # not in the paper: as ImageNet-1k
+    *_cells("imagenet1k", "S2 S2 S1", "S4 S2 S1", "S4 S2 S3"),  # T18
+    Rule({"lr": 1e-3, "eta": 1.0}, ("imagenet21k_p",), ("resnet18", "resnet50", "resnet101")),  # CDA's code
+)
 _RULES: dict[str, tuple[Rule, ...]] = {
-    "fadrm": (
-        *_cells("cifar10", "S1 S1 S1", "S1 S1 S1", "S3 S3 S3"),  # CV-DD's code; not in the FADRM paper
-        *_cells("cifar100", "S4 S2 S1", "S1 S2 S1", "S3 S3 S3"),  # T11
-        *_cells("tiny_imagenet", "S2 S2 S1", "S4 S4 S3", "S4 S4 S3"),  # T13
-        *_cells("imagenette", "S4 S3 S4", "S4 S3 S3", "S4 S4 S2"),  # T15; code: none for ResNet-101 at IPC 10
-        *_cells("imagewoof", "S4 S3 S2", "S4 S3 S3", "S1 S4 S3"),  # T17; code: 5e-3, η 1 for ResNet-50 at IPC 10
-        *_cells("imagenet100", "S2 S2 S1", "S4 S2 S1", "S4 S2 S3"),  # not in the paper: as ImageNet-1k
-        *_cells("imagenet1k", "S2 S2 S1", "S4 S2 S1", "S4 S2 S3"),  # T18; code: 3.5e-3, η 2 for ResNet-101 at IPC 1
-        Rule({"lr": 1e-3, "eta": 1.0}, ("imagenet21k_p",), ("resnet18", "resnet50", "resnet101")),  # CDA's code
+    "fadrm": _FADRM,
+    "fadrm_released": (  # Jiacheng8/FADRM @ f445e38, validate/train_fkd.py, where it differs from the paper's tables
+        *_FADRM,
+        Rule({"lr": 5e-3, "eta": 1.0}, ("imagewoof",), ("resnet50",), (10,)),
+        Rule({"lr": 3.5e-3, "eta": 2.0}, ("imagenet1k",), ("resnet101",), (1,)),
     ),
     "cv_dd": (  # code
         *_cells("cifar10", "S1 S1 S1", "S1 S1 S1", "S3 S3 S3"),
@@ -152,6 +159,16 @@ _RULES: dict[str, tuple[Rule, ...]] = {
 _SECTIONS: dict[str, dict[str, Any]] = {
     "hard": {"labels": "hard"},
     "unaugmented": {"relabel": _AS_THEY_ARE},
+    "coreset": {  # arXiv 2502.06434, "hard labels"
+        "labels": "hard",
+        "epochs": 300,
+        "lr": 1e-3,
+        "eta": 1.0,
+        "batch_size": 128,
+        "accumulation": 1,
+        "relabel": _CROPS,
+    },
+    "cda": {"epochs": 300, "lr": 1e-3, "eta": 1.0, "batch_size": 128, "accumulation": 1},  # appendix
     "hald": {"hard_phase": (0.25, 0.75), "label_smoothing": 0.8},
     "rded": {"epochs": 300, "eta": 2.0, "accumulation": 1},
     "sre2l": dict.fromkeys(

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fadrm_hf.config.checks import Colour, Interval, require, require_area, require_probability
+from fadrm_hf.config.checks import Colour, Interval, added, require, require_area, require_probability
+from fadrm_hf.config.students import Implementation
 
 LARGEST_SIDE = 4096  # pixels, four times that of the largest images that classifiers are shown
 LARGEST_SMALL_SIZE = 64  # pixels; Tiny-ImageNet is the largest source that papers train with a small-image stem
@@ -119,9 +120,14 @@ class SqueezeConfig:
     Args:
         epochs: Passes over the training images.
         batch_size: Images per step.
-        lr: Initial learning rate of SGD, annealed to 0 by a cosine.
+        lr: Peak learning rate.
         momentum: Momentum of SGD.
-        weight_decay: Weight decay of SGD.
+        weight_decay: Weight decay.
+        optimiser: "sgd", or "adam" with the decay added to the gradient (as released by CV-DD for CIFAR).
+        warmup_epochs: Epochs over which the rate rises linearly from 1 % of its peak before it falls.
+        schedule: "cosine" to 0, or "constant" (as released by G-VBSM for CIFAR).
+        implementation: Whose network is trained where the papers' released code and timm differ: see
+            `student.implementation`.
         crop: "pad" crops a zero-padded image (small images), "resized" a random area resized to the full size.
         padding: Pixels of padding for `crop="pad"`.
         flip_probability: Probability of a horizontal flip.
@@ -135,10 +141,14 @@ class SqueezeConfig:
     lr: float | None = None
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    optimiser: Literal["sgd", "adam"] = added("sgd", before="sgd")
+    warmup_epochs: int = added(0, before=0)
+    schedule: Literal["cosine", "constant"] = added("cosine", before="cosine")
+    implementation: Implementation = added("released", before="library")
     crop: Literal["pad", "resized"] | None = None
     padding: int = 4
     flip_probability: float | None = None
-    cutmix: bool = False
+    cutmix: bool = added(False, before=False)
     num_workers: int = 0
 
     def __post_init__(self) -> None:
@@ -147,6 +157,7 @@ class SqueezeConfig:
         require(self.lr is None or self.lr > 0, "squeeze.lr", self.lr, "positive")
         require(0.0 <= self.momentum < 1.0, "squeeze.momentum", self.momentum, "in [0, 1)")
         require(self.weight_decay >= 0, "squeeze.weight_decay", self.weight_decay, "0 or more")
+        require(self.warmup_epochs >= 0, "squeeze.warmup_epochs", self.warmup_epochs, "0 or more")
         require(self.padding >= 0, "squeeze.padding", self.padding, "0 or more")
         require(self.num_workers >= 0, "squeeze.num_workers", self.num_workers, "0 or more")
         require_probability("squeeze.flip_probability", self.flip_probability)

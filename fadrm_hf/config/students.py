@@ -4,6 +4,11 @@ Any other classifier of timm and torchvision is a student by its full name, `tim
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+# Whose network is built where they differ: "released" as the papers' code builds it and draws its first weights;
+# "library" as timm or torchvision does, of which timm starts every residual branch of a ResNet at zero.
+Implementation = Literal["released", "library"]
 
 # Where an architecture occurs as a student.
 _T1, _T2 = "FADRM Table 1", "FADRM Table 2"  # arXiv 2506.24125

@@ -107,7 +107,7 @@ class WholeDataset(StudentStudy):
     def _check(self, student: str) -> None:
         size = self.source.size
         check_student(student, len(self.source.class_map), size)
-        if not timm.is_model(architecture_of_student(student, size)):
+        if not timm.is_model(architecture_of_student(student, size, self.recipe.implementation)):
             raise StudentError(
                 f"student {student!r} is none of timm's, expected one that timm can load again; choose one of timm's "
                 "with --student.student"
@@ -118,7 +118,7 @@ class WholeDataset(StudentStudy):
 
     def _identity(self, student: str) -> dict[str, Any]:
         """Return what tells a result of this dataset, recipe and network from others."""
-        architecture = architecture_of_student(student, self.source.size)
+        architecture = architecture_of_student(student, self.source.size, self.recipe.implementation)
         return {"fingerprint": squeeze_fingerprint(self.source, architecture, self.recipe, 0)}
 
     def _source_record(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def train_on_everything(
     Raises:
         TeacherError: For an unknown architecture, or if the loss is not finite.
     """
-    architecture = architecture_of_student(student, source.size)
+    architecture = architecture_of_student(student, source.size, recipe.implementation)
     outcomes: dict[int, Outcome] = {}
     test = TestImages(source, state.device)
     for seed in mine(range(num_seeds), state):

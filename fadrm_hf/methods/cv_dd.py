@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 
 from fadrm_hf.config import LARGEST_SMALL_SIZE, RunConfig, VoteConfig, require
 from fadrm_hf.errors import ConfigError
-from fadrm_hf.methods.method import Settings, pool
-from fadrm_hf.methods.sre2l_pp import SRe2LPlusPlus, label_batch_size
+from fadrm_hf.methods.method import Settings, merged, pool
+from fadrm_hf.methods.sre2l_pp import SQUEEZE, SRe2LPlusPlus, label_batch_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,9 +109,10 @@ class CVDD(SRe2LPlusPlus, VoteConfig):
         """Return the released scripts' settings; committees at IPC 50 begin with all pairs instead of random ones."""
         width = "x0_5" if size <= LARGEST_SMALL_SIZE else "x1_0"
         shufflenet = f"shufflenet_v2_{width}"
-        return {
+        settings: Settings = {
             "teachers": pool(dataset, "resnet18", "resnet50", shufflenet, "mobilenet_v2", "densenet121"),
             "method": {"committees": "largest" if ipc == 1 else "in_turn", "vote_ipc": 50 if size <= 32 else 10},
             "relabel": {"epochs": 300, "batch_size": label_batch_size(dataset, ipc), "ensemble": "votes"},
             "student": {"name": "cv_dd"},
         }
+        return merged(settings, SQUEEZE.get(dataset, {}))

@@ -130,7 +130,8 @@ class EDC(Method):
 def _teachers(dataset: str | None, is_small: bool) -> tuple[tuple[str, ...], int]:
     """Return the teachers that recover, and how many of them label: the first."""
     if dataset in ("digits", "cifar10", "cifar100"):
-        return (*SMALL_POOL, "convnet1", "convnet2", "convnet3_narrow"), len(SMALL_POOL)
+        teachers = (*SMALL_POOL, "convnet1", "convnet2", "convnet3_narrow")
+        return teachers, len(SMALL_POOL) if dataset == "cifar100" else len(teachers)
     if is_small:
         return SMALL_POOL, len(SMALL_POOL)
     if dataset == "imagenet1k":

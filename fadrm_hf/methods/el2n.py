@@ -11,7 +11,7 @@ teacher, trained to the end.
 from dataclasses import dataclass
 
 from fadrm_hf.config.citation import Paper
-from fadrm_hf.methods.method import Method
+from fadrm_hf.methods.method import Method, Settings
 
 PAPER = Paper(
     title="Deep Learning on a Data Diet: Finding Important Examples Early in Training",
@@ -35,3 +35,8 @@ class EL2N(Method):
     title = "EL2N-easy"
     paper = PAPER
     starts_from = "el2n"
+
+    @classmethod
+    def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
+        """Return the hard labels that the benchmark trains with."""
+        return super().published(dataset, size, ipc) | {"student": {"name": "coreset"}}

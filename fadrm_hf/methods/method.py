@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fadrm_hf.recovery.recover import Recovery
 
 Settings = dict[str, dict[str, Any]]  # values by section of a run and name, as a configuration file holds them
+Table = dict[str | None, Settings]  # settings by dataset, where they differ from those of other datasets
 
 _ON_HUB = ("resnet18", "resnet50", "densenet121")  # whose ImageNet-1k weights of torchvision are on the Hub as well
 
@@ -84,6 +85,17 @@ class Method:
             ipc: Images per class.
         """
         return {"teachers": pool(dataset, "resnet18")}
+
+    @classmethod
+    def released(cls, dataset: str | None, size: int, ipc: int) -> Settings:
+        """Return what the released scripts have instead of `published` (`--settings released`); arguments as there."""
+        return {}
+
+
+def merged(*layers: Settings) -> Settings:
+    """Return settings in which a value of a later layer wins; sections are merged, not replaced."""
+    sections = dict.fromkeys(name for layer in layers for name in layer)
+    return {name: {key: value for layer in layers for key, value in layer.get(name, {}).items()} for name in sections}
 
 
 def setting_names(method: "type[Method] | Method") -> set[str]:

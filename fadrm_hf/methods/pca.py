@@ -8,7 +8,7 @@ shrunk, in the pixels of one; a crop would lose what a hard label cannot bring b
 crop that stays within one tile, belongs to the training of students and is not done: their crops see the mosaic.
 
 Ours: the score is that of the first teacher; which ranks share a mosaic (as RDED deals them out); how images are
-shrunk (bilinear, antialias); 2x2 at any size. The paper trains with hard labels (protocol `hard`) on ImageNet-1k.
+shrunk (bilinear, antialias); 2x2 at any size. The paper trains with hard labels (protocol `coreset`) on ImageNet-1k.
 """
 
 from dataclasses import dataclass
@@ -42,4 +42,4 @@ class PCA(Method):
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
         """Return the published setting, four images in one; a grid of 1 is EL2N-easy."""
-        return super().published(dataset, size, ipc) | {"patches": {"grid": 2}}
+        return super().published(dataset, size, ipc) | {"patches": {"grid": 2}, "student": {"name": "coreset"}}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from fadrm_hf.config import LARGEST_SMALL_SIZE
 from fadrm_hf.config.citation import Paper
+from fadrm_hf.config.protocols import student_defaults
 from fadrm_hf.methods.method import Method, Settings, pool
 
 PAPER = Paper(
@@ -25,8 +26,6 @@ PAPER = Paper(
 }
 """,
 )
-
-_MANY_CLASSES = ("cifar100", "imagenet100", "imagenet1k")  # their batches are twice as large
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class RDED(Method):
             "patches": {"difficulty": "easy", "grid": grid, "pool": 300, "crops_per_image": 5},
             "relabel": {
                 "epochs": 300,
-                "batch_size": _batch_size(dataset, ipc),
+                "batch_size": student_defaults(cls.name, dataset, "timm/resnet18", ipc)["batch_size"],
                 "accumulation": 1,
                 "batch_statistics": False,
                 "crop_area": (1.0 / grid, 1.0),
@@ -59,10 +58,3 @@ class RDED(Method):
             },
             "student": {"name": "rded"},
         }
-
-
-def _batch_size(dataset: str | None, ipc: int) -> int:
-    if dataset == "tiny_imagenet":
-        return 100
-    batch_size = 100 if ipc >= 50 else 50 if ipc >= 10 else 10
-    return 2 * batch_size if dataset in _MANY_CLASSES else batch_size

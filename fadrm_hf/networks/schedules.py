@@ -43,7 +43,12 @@ def steps(peak: float, step: int, num_steps: int, eta: float = 1.0) -> float:
     return peak * 0.5 ** sum(step >= round(share * num_steps) for share in _HALVED_AT)
 
 
-SCHEDULES: dict[str, Schedule] = {"cosine": cosine, "ssrs": ssrs, "linear": linear, "steps": steps}
+def constant(peak: float, step: int, num_steps: int, eta: float = 1.0) -> float:
+    """Stay at the peak."""
+    return peak
+
+
+SCHEDULES: dict[str, Schedule] = {entry.__name__: entry for entry in (cosine, ssrs, linear, steps, constant)}
 
 
 def learning_rate(schedule: str, peak: float, step: int, num_steps: int, eta: float = 1.0, warmup: int = 0) -> float:

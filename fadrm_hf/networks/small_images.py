@@ -1,18 +1,28 @@
 """Architectures that timm lacks, registered with timm when this module is imported.
 
 Images of 64 px or less need networks that do not shrink their input in the first layers; these are in
-`fadrm_hf.networks.small_stems` and `fadrm_hf.networks.convnets`. The narrow ResNets are for demos.
+`fadrm_hf.networks.released`, `fadrm_hf.networks.small_stems` and `fadrm_hf.networks.convnets`. The narrow ResNets are
+for demos.
 """
 
 from typing import Any, NamedTuple
 
 import timm
+import torchvision
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
 from fadrm_hf.config import LARGEST_SMALL_SIZE
+from fadrm_hf.config.students import Implementation
 from fadrm_hf.networks.convnets import ConvNet, SmallAlexNet, SmallVGG, WideResNet
+from fadrm_hf.networks.released import (
+    PointwiseShuffleNetV2,
+    SmallDenseNet,
+    SmallMobileNetV2,
+    fill_zero_residuals,
+    start_as_released,
+)
 from fadrm_hf.networks.small_stems import ShuffleNetV2, SmallStemDenseNet, SmallStemMobileNetV2, SmallStemResNet
 
 
@@ -31,6 +41,9 @@ def _resnet(block: type[nn.Module], *layers: int, **arguments: Any) -> _Architec
     return _Architecture(SmallStemResNet, {"block": block, "layers": layers, **arguments}, "conv1")
 
 
+_TIMMS = {"mobilenet_v2": "mobilenetv2_100"}  # torchvision's names of networks that timm spells otherwise
+
+
 def _shufflenet(*channels: int, size: int = 224, **arguments: Any) -> _Architecture:
     return _Architecture(ShuffleNetV2, {"channels": channels, **arguments}, "conv1.0", size=size)
 
@@ -42,6 +55,7 @@ def _convnet(size: int = 32, **arguments: Any) -> _Architecture:
 # A deep stem is timm's only way to begin with fewer than 64 channels; SmallStemResNet then puts one convolution there.
 _NARROW: dict[str, Any] = {"channels": (16, 32, 64, 128), "stem_type": "deep", "stem_width": 8}
 _HALF_WIDTH = (24, 48, 96, 192, 1024)  # channels of ShuffleNetV2 x0.5
+_HALF_MOBILE = {"factor": 0.5, "stem_stride": 2, "projects_shortcuts": False}
 _DENSE = {"growth_rate": 32, "block_config": (6, 12, 24, 16)}
 
 _ARCHITECTURES = {
@@ -51,8 +65,14 @@ _ARCHITECTURES = {
     "resnet10_narrow": _resnet(BasicBlock, 1, 1, 1, 1, **_NARROW),  # 0.3 M
     "resnet18_narrow": _resnet(BasicBlock, 2, 2, 2, 2, **_NARROW),  # 0.7 M
     "densenet121_small_stem": _Architecture(SmallStemDenseNet, _DENSE, "features.conv0", "classifier"),  # 7.0 M
+    "densenet121_small": _Architecture(SmallDenseNet, _DENSE, "features.conv0", "classifier"),  # 7.0 M, FADRM's
+    "mobilenetv2_100_small": _Architecture(SmallMobileNetV2, {}, "layers.0.0"),  # 2.3 M, FADRM's
+    "mobilenetv2_050_small": _Architecture(SmallMobileNetV2, _HALF_MOBILE, "layers.0.0"),  # 0.7 M, G-VBSM's and EDC's
     "mobilenetv2_100_small_stem": _Architecture(SmallStemMobileNetV2, {}, "conv_stem", "classifier"),  # 2.2 M
     "shufflenet_v2_x0_5_small_stem": _shufflenet(*_HALF_WIDTH, size=32, small_stem=True),  # 0.4 M with ten classes
+    "shufflenet_v2_x0_5_1x1_stem": _Architecture(  # 0.4 M, G-VBSM's and EDC's
+        PointwiseShuffleNetV2, {"channels": _HALF_WIDTH}, "conv1.0"
+    ),
     "shufflenet_v2_x0_5": _shufflenet(*_HALF_WIDTH),  # 1.4 M
     "shufflenet_v2_x1_0": _shufflenet(24, 116, 232, 464, 1024),  # 2.3 M
     "convnet1": _convnet(depth=1),  # "ConvNetD1", 0.3 M
@@ -68,12 +88,40 @@ _ARCHITECTURES = {
 }
 
 
-def architecture_for(name: str, size: int) -> str:
-    """Return the timm architecture for `name` at `size` pixels: its small-stem twin up to 64 px where one exists."""
-    small = small_variant(name)
+# The twins of networks whose released code for small images differs from timm's by more than its stem.
+_RELEASED = {name: f"{name}_small" for name in ("mobilenetv2_100", "mobilenetv2_050", "densenet121")}
+
+
+def create_network(
+    library: str, architecture: str, num_classes: int, size: int, implementation: Implementation = "released"
+) -> nn.Module:
+    """Create an untrained network; its weights come from torch's global random state.
+
+    Args:
+        library: "timm" or "torchvision".
+        architecture: The library's name; 64 px or less use the twin for small images where there is one.
+        num_classes: Number of logits.
+        size: Side of the images in pixels.
+        implementation: Whose network it is where released code and library differ (`fadrm_hf.networks.released`).
+    """
+    twin = architecture_for(architecture, size, implementation)
+    if library == "torchvision" and twin != small_variant(architecture, implementation):
+        network: nn.Module = torchvision.models.get_model(architecture, num_classes=num_classes)
+        return network
+    network = timm.create_model(twin, num_classes=num_classes, **size_arguments(twin, size))
+    if implementation == "released":
+        start_as_released(network)
+    elif library == "torchvision":
+        fill_zero_residuals(network)
+    return network
+
+
+def architecture_for(name: str, size: int, implementation: Implementation = "released") -> str:
+    """Return the timm architecture for `name` at `size` pixels: its twin up to 64 px where one exists."""
+    small = small_variant(name, implementation)
     if small is not None and size <= LARGEST_SMALL_SIZE:
         return small
-    return "mobilenetv2_100" if name == "mobilenet_v2" else name
+    return _TIMMS.get(name, name)
 
 
 def is_registered_here(architecture: str) -> bool:
@@ -81,9 +129,12 @@ def is_registered_here(architecture: str) -> bool:
     return architecture in _ARCHITECTURES
 
 
-def small_variant(name: str) -> str | None:
-    """Return the small-stem twin of timm's or torchvision's architecture `name`; `None` where there is none."""
-    twin = {"mobilenet_v2": "mobilenetv2_100"}.get(name, name) + "_small_stem"
+def small_variant(name: str, implementation: Implementation = "released") -> str | None:
+    """Return the twin for small images of timm's or torchvision's architecture `name`; `None` where there is none."""
+    base = _TIMMS.get(name, name)
+    if implementation == "released" and base in _RELEASED:
+        return _RELEASED[base]
+    twin = f"{base}_small_stem"
     return twin if timm.is_model(twin) else None
 
 

@@ -5,22 +5,23 @@ import torch
 import torchvision
 from torch import nn
 
-from fadrm_hf.config.students import ARCHITECTURES, full_name
+from fadrm_hf.config.students import ARCHITECTURES, Implementation, full_name
 from fadrm_hf.errors import StudentError, unknown
-from fadrm_hf.networks.small_images import architecture_for, size_arguments, small_variant
+from fadrm_hf.networks.small_images import architecture_for, create_network
 
 _USUAL_SIZES = (16, 32, 64, 96, 128, 160, 224)  # pixels; those that a refusal names
 _REFUSALS = (RuntimeError, ValueError, AssertionError, ArithmeticError)  # of networks that a size does not fit
 _CHOOSE = "choose another with --student.student (fadrm-hf students lists those of the papers)"
 
 
-def create_student(name: str, num_classes: int, size: int) -> nn.Module:
+def create_student(name: str, num_classes: int, size: int, implementation: Implementation = "released") -> nn.Module:
     """Create an untrained student; its weights come from torch's global random state.
 
     Args:
         name: `timm/ARCHITECTURE`, `torchvision/ARCHITECTURE`, or a short name (`fadrm_hf.config.students`).
         num_classes: Number of logits.
-        size: Side of the images; 64 px or less use the small-stem twin where `fadrm_hf.networks.small_images` has one.
+        size: Side of the images; 64 px or less use the twin where `fadrm_hf.networks.small_images` has one.
+        implementation: Whose network it is where the papers' released code and the library differ.
 
     Returns:
         (B, 3, size, size) normalised -> (B, num_classes) logits.
@@ -30,7 +31,7 @@ def create_student(name: str, num_classes: int, size: int) -> nn.Module:
     """
     library, architecture = _split(name)
     try:
-        return _build(library, architecture, num_classes, size)
+        return create_network(library, architecture, num_classes, size, implementation)
     except _REFUSALS as error:
         raise _unfit(name, num_classes, size, error) from error
 
@@ -51,9 +52,9 @@ def check_student(name: str, num_classes: int, size: int) -> None:
         )
 
 
-def architecture_of_student(name: str, size: int) -> str:
+def architecture_of_student(name: str, size: int, implementation: Implementation = "released") -> str:
     """Return the timm architecture that a student's name stands for at `size` pixels."""
-    return architecture_for(_split(name)[1], size)
+    return architecture_for(_split(name)[1], size, implementation)
 
 
 def count_parameters(name: str, num_classes: int, size: int) -> int:
@@ -68,20 +69,13 @@ def sizes_of(name: str, num_classes: int = 10) -> list[int]:
 
     def takes(size: int) -> bool:
         try:
-            student = _build(library, architecture, num_classes, size).eval()
+            student = create_network(library, architecture, num_classes, size).eval()
             return tuple(student(torch.zeros(1, 3, size, size)).shape) == (1, num_classes)
         except (*_REFUSALS, AttributeError):  # AttributeError: it gives no tensor
             return False
 
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
         return [size for size in _USUAL_SIZES if takes(size)]
-
-
-def _build(library: str, architecture: str, num_classes: int, size: int) -> nn.Module:
-    twin = architecture_for(architecture, size)
-    if library == "torchvision" and twin != small_variant(architecture):
-        return torchvision.models.get_model(architecture, num_classes=num_classes)
-    return timm.create_model(twin, num_classes=num_classes, **size_arguments(twin, size))
 
 
 def _unfit(name: str, num_classes: int, size: int, error: Exception) -> StudentError:

@@ -12,12 +12,12 @@ import re
 from argparse import ArgumentError
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from fadrm_hf.config import RunConfig, read_settings
+from fadrm_hf.config import RunConfig, read_settings, values_before
 from fadrm_hf.config.file import read_texts
 from fadrm_hf.config.layers import COMMAND_LINE, Layer, dotted
 from fadrm_hf.errors import ConfigError
@@ -83,6 +83,8 @@ def add_run_options(parser: ArgumentParser, method: type[Method]) -> None:
     parser.add_argument("--output", type=str, help="Run folder; runs/METHOD-SOURCE-ipcK if not given.")
     parser.add_argument("--method.name", type=str, default=method.name, help="fadrm-hf methods lists them.")
     add_alias(parser, "--method", "method.name", metavar="NAME", help="Short for --method.name.")
+    about = "Defaults: those of the papers' tables, or those of the released scripts where they differ."
+    parser.add_argument("--settings", type=Literal["paper", "released"], default="paper", help=about)
     parser.add_class_arguments(method, "method", as_group=False)
     _add_settings(parser)
 
@@ -249,6 +251,8 @@ def _document(file: str, option: str = "--config") -> dict[str, Any]:
     location = open_artifact(file.removesuffix("/recipe.yaml"))
     document, manifest = read_settings(location.local(RECIPE), option), location.manifest
     document["output"] = f"runs/{Path(str(manifest.config.get('output'))).name}"
+    for name in ("squeeze", "student"):
+        document[name] = values_before(SECTIONS[name]) | document.get(name, {})
     if manifest.source.revision:
         document["source"] = document.get("source", {}) | {"revision": manifest.source.revision}
     return document

@@ -29,7 +29,7 @@ from fadrm_hf.labels.drawing import micro_batches
 from fadrm_hf.labels.relabel import Labeller, label_epoch
 from fadrm_hf.networks.students import create_student
 from fadrm_hf.networks.teachers import Teacher
-from fadrm_hf.networks.teachers.squeeze import new_network
+from fadrm_hf.networks.teachers.squeeze import new_network, new_optimizer
 from fadrm_hf.networks.teachers.teacher import split_name
 from fadrm_hf.pipeline.untrained import teachers_like, untrained_names
 from fadrm_hf.recovery.matcher import open_matchers
@@ -252,8 +252,8 @@ def _train_teachers(case: _Case) -> StageEstimate:
     batch = min(run.squeeze.batch_size, num_train)
     seconds, memory, disk, timed = 0.0, 0, 0, "nothing: all are there"
     for name in untrained_names(run, case.source):
-        network = new_network(case.source, split_name(name)[1], run.seed).to(case.device)
-        step = partial(_train, case, network, torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9))
+        network = new_network(case.source, split_name(name)[1], run.squeeze, run.seed).to(case.device)
+        step = partial(_train, case, network, new_optimizer(network, run.squeeze))
         timing = case.time(step, batch)
         seconds += timing.seconds * num_train * run.squeeze.epochs
         memory = max(memory, MemoryLaw.measure(partial(case.peak, step), batch, case.device).bytes_of(batch))
@@ -364,7 +364,8 @@ def _train_students(case: _Case) -> StageEstimate:
     assert config.epochs is not None, "resolve the run first"
     labels = replace(run.relabel, batch_size=config.batch_size or run.relabel.batch_size)
     batch = micro_batches(min(labels.batch_size, case.num_images), labels)[0]
-    student = create_student(config.student, case.num_classes, case.source.size).to(case.device)
+    shape = (case.num_classes, case.source.size)
+    student = create_student(config.student, *shape, config.implementation).to(case.device)
     step = partial(_train, case, student, create_optimiser(config, student))
     training = case.time(step, batch)
     num_test = 0 if case.source.test is None else len(case.source.test)

@@ -113,7 +113,7 @@ def request_run(name: str, layers: Sequence[Layer]) -> Request:
     published = _published(method, asked)
     defaults = {"output": None, "ipc": 10, "seed": 0, "method.name": name}
     settings.put(Layer(DEFAULT, defaults), *(_defaults(key, section) for key, section in SECTIONS.items()))
-    settings.put(_defaults("method", method), published)
+    settings.put(_defaults("method", method), *published)
     protocol = asked.values.get("student.name", settings.values["student.name"])
     settings.put(_protocol(str(protocol)), *preset, *layers)
     if settings.values["output"] is None:
@@ -168,17 +168,22 @@ def _without_preset(asked: Settings) -> list[Layer]:
     return [] if preset is None else [Layer("number of classes", {"source.preset": preset})]
 
 
-def _published(method: type[Method], asked: Settings) -> Layer:
-    """Return the method's own settings for the requested source."""
+def _published(method: type[Method], asked: Settings) -> list[Layer]:
+    """Return the method's own settings for the requested source: the papers', and the released scripts' over them."""
     source = resolve_source(build(SourceConfig, asked.section("source"), "source"))
     ipc = asked.values.get("ipc", 10)
     require(isinstance(ipc, int), "ipc", ipc, "a number of images per class")
     dataset = None if source.preset == NO_PRESET else source.preset
-    values = dotted(method.published(dataset, source.size or 0, ipc))
+    cell = (dataset, source.size or 0, ipc)
+    layers = [Layer(f"{method.title}, published settings", dotted(method.published(*cell)))]
+    if asked.values.get("settings") == "released":
+        layers.append(Layer(f"{method.title}, released scripts", dotted(method.released(*cell))))
+    names = [TeacherConfig().names, *(layer.values.get("teachers.names") for layer in layers)]
     teachers = asked.values.get("teachers.names")
-    if teachers is not None and tuple(teachers) not in (TeacherConfig().names, values.get("teachers.names")):
-        values.pop("relabel.num_teachers", None)  # of the published teachers, and these are others
-    return Layer(f"{method.title}, published settings", values)
+    if teachers is None or tuple(teachers) in names:
+        return layers
+    of_others = "relabel.num_teachers"  # of the published teachers
+    return [Layer(each.origin, {k: v for k, v in each.values.items() if k != of_others}) for each in layers]
 
 
 def _protocol(name: str) -> Layer:

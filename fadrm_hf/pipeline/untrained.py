@@ -63,7 +63,7 @@ def _untrained(name: str, run: RunConfig, source: Source) -> nn.Module | None:
     family, rest = split_name(name)
     num_classes = len(source.class_map)
     if family == "squeeze":
-        return None if folder_of(name, run, source).exists() else new_network(source, rest, run.seed)
+        return None if folder_of(name, run, source).exists() else new_network(source, rest, run.squeeze, run.seed)
     if family == "torchvision":
         module: nn.Module = torchvision.models.get_model(rest, num_classes=num_classes)
         return module

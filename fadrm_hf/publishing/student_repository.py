@@ -18,6 +18,7 @@ from torch import nn
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.config import SourceConfig
+from fadrm_hf.config.students import Implementation
 from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import HubError, RunFolderError, StudentError
 from fadrm_hf.hub.publisher import Order, Publisher
@@ -79,10 +80,11 @@ def save_student(module: nn.Module, folder: Path, *, result: Result, location: L
     _require_free(folder)
     manifest, name = location.manifest, pinned_repository(location)
     size, classes = manifest.pixels.size, _labels(manifest.class_map)
+    implementation = result["settings"].get("implementation", "library")
     with torch.random.fork_rng(devices=[]):
-        network = _in_timm(module, result["student"], len(classes), size)
+        network = _in_timm(module, result["student"], len(classes), size, implementation)
     _require_finite(network)
-    architecture = architecture_of_student(result["student"], size)
+    architecture = architecture_of_student(result["student"], size, implementation)
     record = {
         "student": result["student"],
         "seed": seed,
@@ -148,11 +150,13 @@ def _is_student(folder: Path) -> bool:
 
 
 @torch.no_grad()
-def _in_timm(module: nn.Module, student: str, num_classes: int, size: int) -> Any:
+def _in_timm(
+    module: nn.Module, student: str, num_classes: int, size: int, implementation: Implementation = "released"
+) -> Any:
     """Return the network as timm builds it: itself, or timm's twin of torchvision's with the same weights."""
     if hasattr(module, "pretrained_cfg"):
         return module
-    architecture = architecture_of_student(student, size)
+    architecture = architecture_of_student(student, size, implementation)
     if not timm.is_model(architecture):
         raise _not_in_timm(student, "timm has no such network")
     twin = create_student(f"timm/{architecture}", num_classes, size)

@@ -112,7 +112,9 @@ class StudentTraining:
         self._epochs, self._device, self._group = config.epochs, device, group
         torch.manual_seed(derive_seed(seed, "student", config.student))
         shape = (len(distilled.manifest.classes.ids), distilled.manifest.pixels.size)
-        student = create_student(config.student, *shape) if phase.network is None else phase.network
+        student = phase.network
+        if student is None:
+            student = create_student(config.student, *shape, config.implementation)
         self._phase_key = phase.key  # before its network is trained
         if group.size > 1:
             check_shareable(student)

@@ -82,7 +82,10 @@ def test_shufflenet_refuses_what_it_cannot_be() -> None:
         ("resnet18", 32, "resnet18_small_stem"),
         ("resnet18", 64, "resnet18_small_stem"),
         ("resnet18", 65, "resnet18"),
-        ("mobilenet_v2", 32, "mobilenetv2_100_small_stem"),
+        ("mobilenet_v2", 32, "mobilenetv2_100_small"),
+        ("mobilenetv2_050", 64, "mobilenetv2_050_small"),
+        ("densenet121", 32, "densenet121_small"),
+        ("densenet121", 65, "densenet121"),
         ("mobilenet_v2", 224, "mobilenetv2_100"),
         ("efficientnet_b0", 32, "efficientnet_b0"),
         ("resnet10_narrow", 16, "resnet10_narrow"),
@@ -92,6 +95,12 @@ def test_shufflenet_refuses_what_it_cannot_be() -> None:
 )
 def test_small_sizes_take_the_small_stem(name: str, size: int, expected: str) -> None:
     assert networks.architecture_for(name, size) == expected
+
+
+@pytest.mark.parametrize(("name", "twin"), [("mobilenet_v2", "mobilenetv2_100"), ("densenet121", "densenet121")])
+def test_the_librarys_own_network_is_its_small_stem(name: str, twin: str) -> None:
+    assert networks.architecture_for(name, 32, "library") == f"{twin}_small_stem"
+    assert networks.architecture_for(name, 224, "library") == twin
 
 
 def test_features_report_the_reduction_they_have() -> None:

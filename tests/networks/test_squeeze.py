@@ -1,10 +1,12 @@
 import hashlib
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from safetensors.torch import load_file
 
 from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import RunFolderError, TeacherError
-from fadrm_hf.networks.teachers.squeeze import squeeze, squeeze_fingerprint
+from fadrm_hf.networks.teachers.squeeze import new_network, squeeze, squeeze_fingerprint
 from fadrm_hf.networks.teachers.training_views import (
     TrainingViews,
     crop_box,
@@ -193,13 +195,44 @@ def test_a_training_with_cutmix_is_another_and_leaves_older_ones_what_they_are(
     assert (targets.gather(1, labels[:, None]) > 0).all()
     folder = squeeze(source, "resnet10_narrow", recipe, tmp_path / "teacher", 0, QUIET, CPU)
     assert json.loads((folder / "config.json").read_text())["fadrm"]["recipe"]["cutmix"] is True
-    fingerprints = {squeeze_fingerprint(source, "resnet10_narrow", each, 0) for each in (RECIPE, recipe)}
-    assert len(fingerprints) == 2
-    # As version 0.1 computed it, before there was this setting.
+    changes = [{}, {"cutmix": True}, {"optimiser": "adam"}, {"warmup_epochs": 1}, {"schedule": "constant"},
+               {"implementation": "library"}]  # fmt: skip
+    recipes = [replace(RECIPE, **change) for change in changes]
+    assert len({squeeze_fingerprint(source, "resnet10_narrow", each, 0) for each in recipes}) == len(changes)
+    # As version 0.1 computed it, before there were these settings.
     key = [source.fingerprint, source.class_map.hash, {"size": 16, "mean": HALF, "std": HALF}, "resnet10_narrow",
            {"epochs": 4, "batch_size": 32, "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "crop": "pad",
             "padding": 1, "flip_probability": 0.0}, 0]  # fmt: skip
     assert (
-        squeeze_fingerprint(source, "resnet10_narrow", RECIPE, 0)
+        squeeze_fingerprint(source, "resnet10_narrow", recipes[-1], 0)
         == hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     )
+
+
+@pytest.mark.parametrize(
+    ("optimiser", "schedule", "factors"),
+    [
+        ("adam", "constant", [1.0] * 21),
+        ("sgd", "cosine", [0.01 + 0.99 * step / 7 for step in range(7)]
+         + [0.5 + 0.5 * math.cos(math.pi * step / 14) for step in range(14)]),
+    ],
+)  # fmt: skip
+def test_other_papers_teachers_are_trained_by_other_rules(
+    source: Source, tmp_path: Path, optimiser: str, schedule: str, factors: list[float]
+) -> None:
+    """By an independent loop: Adam with coupled decay at a constant rate; a linear warm-up before the cosine."""
+    warmup = 0 if schedule == "constant" else 1
+    recipe = replace(RECIPE, epochs=3, lr=0.01, optimiser=optimiser, schedule=schedule, warmup_epochs=warmup)
+    folder = squeeze(source, "resnet10_narrow", recipe, tmp_path / "teacher", 0, QUIET, CPU)
+    network = new_network(source, "resnet10_narrow", recipe, 0).to(memory_format=torch.channels_last)
+    kind = torch.optim.Adam if optimiser == "adam" else partial(torch.optim.SGD, momentum=0.9)
+    optimizer = kind(network.parameters(), lr=0.01, weight_decay=1e-4)
+    batches = [batch for epoch in range(3) for batch in TrainingViews(source, None, recipe, 0, epoch)]
+    for factor, (images, labels) in zip(factors, batches, strict=True):
+        optimizer.param_groups[0]["lr"] = 0.01 * factor
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(images), labels).backward()
+        optimizer.step()
+    trained = load_file(folder / "model.safetensors")
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(trained[name], tensor, rtol=1e-3, atol=1e-4)

@@ -63,7 +63,7 @@ def test_small_images_get_the_small_stem(name: str) -> None:
 
 
 def test_torchvision_names_reach_timms_twin() -> None:
-    assert create_student("torchvision/mobilenet_v2", 5, 32).conv_stem.stride == (1, 1)
+    assert create_student("torchvision/mobilenet_v2", 5, 32, "library").conv_stem.stride == (1, 1)
     assert type(create_student("torchvision/mobilenet_v2", 5, 224)).__module__.startswith("torchvision")
 
 

@@ -172,7 +172,7 @@ def test_another_normalisation_is_mended(source: Source, teacher: Teacher, folde
 
 
 def test_the_gate_refuses_an_untrained_teacher(source: Source, tmp_path: Path) -> None:
-    network = new_network(source, "resnet10_narrow", 0)
+    network = new_network(source, "resnet10_narrow", RECIPE, 0)
     config = model_config(network, "resnet10_narrow", source.class_map, source.config)
     write_model_directory(network, config, tmp_path / "raw")
     with pytest.raises(TeacherError, match=r"below the bar of 30\.0%.*--teachers\.min_accuracy"):

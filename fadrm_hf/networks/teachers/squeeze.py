@@ -1,6 +1,7 @@
 """Squeeze: train a teacher on the source, and save it as a directory that timm and transformers read.
 
-SGD with momentum, cross-entropy, a cosine per step from `lr` to 0 (Tables 10, 12, 14, 16), random crops and flips.
+Cross-entropy by SGD with momentum, a cosine per step from `lr` to 0 (Tables 10, 12, 14, 16), random crops and flips;
+other papers' teachers have Adam, a warm-up or a constant rate.
 The state after every epoch is kept, and everything random is derived from (seed, epoch, step), so a training that was
 interrupted ends with the same bits as one that was not, with any number of workers. Trained with CutMix, it is the
 paper's upper bound, the network that has seen the whole dataset (Table 7).
@@ -21,12 +22,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from fadrm_hf.config import SqueezeConfig
+from fadrm_hf.config import SqueezeConfig, values_before
+from fadrm_hf.config.students import Implementation
 from fadrm_hf.data.sources import Source, Split
 from fadrm_hf.errors import RunFolderError, TeacherError, unknown
 from fadrm_hf.networks.model_directory import CONFIG, WEIGHTS, model_config, write_model_directory
-from fadrm_hf.networks.schedules import cosine
-from fadrm_hf.networks.small_images import architecture_for, size_arguments
+from fadrm_hf.networks.schedules import learning_rate
+from fadrm_hf.networks.small_images import architecture_for, create_network
 from fadrm_hf.networks.teachers.finite import require_finite
 from fadrm_hf.networks.teachers.training_views import TrainingViews, pixels_in_memory
 from fadrm_hf.runtime import files, tensor_files
@@ -73,7 +75,7 @@ def squeeze(
         return folder
     if folder.exists() and any(folder.iterdir()):
         raise RunFolderError(f"{folder} holds something other than this teacher; choose another folder or delete it")
-    network = new_network(source, architecture, seed).to(device).to(memory_format=torch.channels_last)
+    network = new_network(source, architecture, config, seed).to(device).to(memory_format=torch.channels_last)
     work = hidden_work(folder)
     with locked(work / "training.lock", reporter.say):
         if not is_squeezed(folder, fingerprint):
@@ -87,7 +89,7 @@ def _save(
     network: nn.Module, source: Source, architecture: str, config: SqueezeConfig, folder: Path, seed: int
 ) -> None:
     """Write the trained network with what it was trained by, and how good it is."""
-    name = architecture_for(architecture, source.size)
+    name = architecture_for(architecture, source.size, config.implementation)
     record = {
         "accuracy": round(measure_accuracy(network.eval(), source), 6),
         "epochs": config.epochs,
@@ -102,17 +104,17 @@ def _save(
     write_model_directory(network, config_json, folder)
 
 
-def new_network(source: Source, architecture: str, seed: int) -> nn.Module:
+def new_network(source: Source, architecture: str, config: SqueezeConfig, seed: int) -> nn.Module:
     """Create an untrained network for the source's classes; its weights derive from the seed."""
-    name = require_architecture(architecture, source.size)
+    name = require_architecture(architecture, source.size, config.implementation)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "squeeze", name, "weights"))
-        return timm.create_model(name, num_classes=len(source.class_map), **size_arguments(name, source.size))
+        return create_network("timm", architecture, len(source.class_map), source.size, config.implementation)
 
 
-def require_architecture(architecture: str, size: int) -> str:
+def require_architecture(architecture: str, size: int, implementation: Implementation = "released") -> str:
     """Return the name of the network that is trained for `architecture` at `size` pixels; refuse unknown ones."""
-    name = architecture_for(architecture, size)
+    name = architecture_for(architecture, size, implementation)
     if not timm.is_model(name):
         raise TeacherError(
             unknown("architecture", architecture, timm.list_models()) + "; set --teachers.names (or --architecture)"
@@ -123,10 +125,11 @@ def require_architecture(architecture: str, size: int) -> str:
 def squeeze_fingerprint(source: Source, architecture: str, config: SqueezeConfig, seed: int) -> str:
     """Return the SHA-256 of everything that decides the trained weights."""
     recipe = {name: value for name, value in asdict(config).items() if name != "num_workers"}
-    if not config.cutmix:
-        del recipe["cutmix"]  # teachers that are older than this setting keep their fingerprint
+    for name, before in values_before(config).items():
+        if recipe[name] == before:
+            del recipe[name]  # teachers that are older than this setting keep their fingerprint
     view = {"size": source.config.size, "mean": source.config.mean, "std": source.config.std}
-    name = architecture_for(architecture, source.size)
+    name = architecture_for(architecture, source.size, config.implementation)
     key = [source.fingerprint, source.class_map.hash, view, name, recipe, seed]
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
@@ -194,9 +197,7 @@ def _train(
 ) -> None:
     """Train the epochs that `checkpoint` does not hold yet, under one cosine; the loss is logged as `name`."""
     epochs, peak = config.epochs or 1, config.lr or 0.1
-    optimizer = torch.optim.SGD(
-        network.parameters(), lr=peak, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+    optimizer = new_optimizer(network, config)
     done = load_checkpoint(checkpoint, network, optimizer, fingerprint)
     pixels = pixels_in_memory(source, config)
     device = next(network.train().parameters()).device
@@ -210,12 +211,21 @@ def _train(
                 torch.manual_seed(derive_seed(seed, "squeeze", epoch))  # for networks with dropout
                 loader = DataLoader(views, batch_size=None, num_workers=config.num_workers)
                 for step, (images, labels) in enumerate(loader, start=epoch * len(views)):
-                    lr = cosine(peak, step, epochs * len(views))
+                    num_steps, warmup = epochs * len(views), config.warmup_epochs * len(views)
+                    lr = learning_rate(config.schedule, peak, step, num_steps, warmup=warmup)
                     loss += _step(network, optimizer, lr, images.to(device), labels.to(device))
             mean_loss = (loss / len(views)).item()
             _require_finite(mean_loss, epoch, peak)
             save_checkpoint(checkpoint, network, optimizer, epoch + 1, fingerprint)
             task.advance(loss=mean_loss, lr=lr)
+
+
+def new_optimizer(network: nn.Module, config: SqueezeConfig) -> torch.optim.Optimizer:
+    """Create the optimiser of a training at its peak rate."""
+    parameters, lr, decay = network.parameters(), config.lr or 0.1, config.weight_decay
+    if config.optimiser == "adam":
+        return torch.optim.Adam(parameters, lr=lr, weight_decay=decay)
+    return torch.optim.SGD(parameters, lr=lr, momentum=config.momentum, weight_decay=decay)
 
 
 def _step(

@@ -188,7 +188,7 @@ def prepare_teachers(
     split = {name: split_name(name) for name in config.names}
     squeezed = {name: architecture for name, (family, architecture) in split.items() if family == "squeeze"}
     for name, architecture in squeezed.items():
-        network = new_network(source, architecture, seed).to(device).eval()
+        network = new_network(source, architecture, squeeze_config, seed).to(device).eval()
         _require_size(name, network, source)
         if check:
             check(name, network)
@@ -214,7 +214,8 @@ def prepare_teachers(
 def squeezed_folder(source: Source, architecture: str, config: SqueezeConfig, teachers_dir: Path, seed: int) -> Path:
     """Return the folder of the teacher squeezed from this source with this recipe."""
     fingerprint = squeeze_fingerprint(source, architecture, config, seed)
-    return teachers_dir / f"{architecture_for(architecture, source.size)}-{fingerprint[:8]}"
+    name = architecture_for(architecture, source.size, config.implementation)
+    return teachers_dir / f"{name}-{fingerprint[:8]}"
 
 
 def align_teacher(teacher: Teacher, source: SourceDescription, class_order: str = "mend") -> Teacher:
