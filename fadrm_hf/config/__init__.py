@@ -22,10 +22,10 @@ from fadrm_hf.config.matching import Matching
 from fadrm_hf.config.real_images import (
     LARGEST_SIDE,
     LARGEST_SMALL_SIZE,
+    Init,
     PatchConfig,
     SourceConfig,
     SqueezeConfig,
-    Start,
     TeacherConfig,
 )
 from fadrm_hf.config.recovery import RecoverConfig, StatisticsConfig
@@ -36,6 +36,7 @@ __all__ = [
     "LARGEST_SIDE",
     "LARGEST_SMALL_SIZE",
     "Colour",
+    "Init",
     "Interval",
     "Matching",
     "PatchConfig",
@@ -45,7 +46,6 @@ __all__ = [
     "RunConfig",
     "SourceConfig",
     "SqueezeConfig",
-    "Start",
     "StatisticsConfig",
     "StudentConfig",
     "TeacherConfig",

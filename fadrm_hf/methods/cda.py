@@ -36,8 +36,8 @@ PAPER = Paper(
 
 # Of the released scripts, where they differ from those for ImageNet-1k.
 _RECOVER: dict[str | None, dict[str, Any]] = {
-    "tiny_imagenet": {"lr": 0.4, "bn_weight": 0.05},
-    "imagenet21k_p": {"lr": 0.05, "bn_weight": 0.25},
+    "tiny_imagenet": {"lr": 0.4, "statistics_weight": 0.05},
+    "imagenet21k_p": {"lr": 0.05, "statistics_weight": 0.25},
 }
 _ITERATIONS: dict[str | None, int] = {"imagenet21k_p": 2000}
 
@@ -89,7 +89,7 @@ class CDA(SRe2L):
         return {
             "teachers": pool(dataset, "resnet18"),
             "method": {"iterations": _ITERATIONS.get(dataset, 4000)},
-            "recover": {"lr": 0.25, "bn_weight": 0.01} | _RECOVER.get(dataset, {}),
+            "recover": {"lr": 0.25, "statistics_weight": 0.01} | _RECOVER.get(dataset, {}),
             "relabel": {"epochs": 300, "batch_size": 128, "batch_statistics": False},
             "student": {"name": "sre2l"},
         }

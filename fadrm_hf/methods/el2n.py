@@ -34,4 +34,4 @@ class EL2N(Method):
     name = "el2n"
     title = "EL2N-easy"
     paper = PAPER
-    starts_from = "el2n"
+    init = "el2n"

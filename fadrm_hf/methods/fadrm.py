@@ -61,7 +61,7 @@ class FADRM(Method):
     name = "fadrm"
     title = "FADRM"
     paper = PAPER
-    starts_from = "patches"
+    init = "patches"
     ten_labelled_together: ClassVar[tuple[str, ...]] = ("imagenette", "imagewoof")  # released scripts, at any IPC
 
     alpha: float = 0.5  # Table 8, "Merge Ratio"

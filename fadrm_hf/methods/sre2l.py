@@ -11,7 +11,7 @@ inside the optimisation, and the frame of all others here.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fadrm_hf.config import Start, require
+from fadrm_hf.config import Init, require
 from fadrm_hf.config.citation import Paper
 from fadrm_hf.methods.method import Method, Settings, pool
 
@@ -35,7 +35,7 @@ PAPER = Paper(
 
 # Of the released scripts, where they differ from those for ImageNet-1k.
 _RECOVER: dict[str | None, dict[str, Any]] = {
-    "tiny_imagenet": {"lr": 0.1, "bn_weight": 1.0, "symmetric_roll": True},
+    "tiny_imagenet": {"lr": 0.1, "statistics_weight": 1.0, "symmetric_roll": True},
     "cifar100": {"crop_area": (1.0, 1.0), "flip_probability": 0.0},
 }
 _ITERATIONS: dict[str | None, int] = {"cifar100": 1000}
@@ -48,7 +48,7 @@ class SRe2L(Method):
 
     Args:
         iterations: Steps per image.
-        starts_from: What is optimised; anything but noise is another method's beginning.
+        init: What is optimised; anything but noise is another method's beginning.
     """
 
     name = "sre2l"
@@ -56,7 +56,7 @@ class SRe2L(Method):
     paper = PAPER
 
     iterations: int = 4000
-    starts_from: Start = "noise"
+    init: Init = "noise"
 
     def __post_init__(self) -> None:
         require(self.iterations >= 1, "method.iterations", self.iterations, "at least 1")
@@ -71,7 +71,7 @@ class SRe2L(Method):
         return {
             "teachers": pool(dataset, "resnet18"),
             "method": {"iterations": _ITERATIONS.get(dataset, 4000)},
-            "recover": {"lr": 0.25, "bn_weight": 0.01} | _RECOVER.get(dataset, {}),
+            "recover": {"lr": 0.25, "statistics_weight": 0.01} | _RECOVER.get(dataset, {}),
             "relabel": {"epochs": _EPOCHS.get(dataset, 300), "batch_size": 1024, "batch_statistics": False},
             "student": {"name": "sre2l"},
         }

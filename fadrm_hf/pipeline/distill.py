@@ -92,7 +92,7 @@ def check_run(run: RunConfig, votes: Sequence[float] | None = None) -> tuple[Run
     assert size is not None
     run = replace(run, method=run.method.resolve(size))
     run.method.check(run)
-    if run.recover.form == "plain" and run.method.iterations > 0 and run.recover.bn_weight > 0:
+    if run.recover.form == "plain" and run.method.iterations > 0 and run.recover.statistics_weight > 0:
         require_plain(run.method.matching)
     check_names(run.teachers.names, size)
     _check_protocol(run)
@@ -100,7 +100,7 @@ def check_run(run: RunConfig, votes: Sequence[float] | None = None) -> tuple[Run
     codec = find_codec(run.relabel.codec)
     _check_folder(run)
     source = load_source(run.source)
-    check_source(source, run.ipc, images_needed(run.method.starts_from, run.ipc, run.patches))
+    check_source(source, run.ipc, images_needed(run.method.init, run.ipc, run.patches))
     if needs_votes(run) and votes is None:
         check_votes(run, source)
     codec.features(len(source.class_map))  # refuses a number of classes that it cannot store

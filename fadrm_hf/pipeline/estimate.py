@@ -276,7 +276,7 @@ def _train(case: _Case, network: nn.Module, optimiser: torch.optim.Optimizer, ba
 def _is_measured(case: _Case, teachers: list[Teacher]) -> bool:
     """Return whether recovery needs statistics that teachers do not keep themselves."""
     run = case.run
-    matches = run.method.iterations > 0 and run.recover.bn_weight > 0
+    matches = run.method.iterations > 0 and run.recover.statistics_weight > 0
     return matches and any(needs_measuring(run.method.matching, teacher.module) for teacher in teachers)
 
 
@@ -298,7 +298,7 @@ def _gather(case: _Case, teachers: list[Teacher]) -> tuple[StageEstimate, Measur
 
 def _select(case: _Case, scorer: Teacher) -> StageEstimate:
     """Estimate the choice of starting images from those of one class, with as large a pool as time allows."""
-    run, kind = case.run, case.run.method.starts_from
+    run, kind = case.run, case.run.method.init
     least = images_needed(kind, 1, run.patches)
     in_class = len(case.source.rows_by_class[0])
     pool = min(max(run.patches.pool, images_needed(kind, run.ipc, run.patches)), in_class)

@@ -178,7 +178,7 @@ class Pipeline:
     def _gather_statistics(self, teachers: list[Teacher]) -> Measured:
         """Gather the statistics that are matched of each teacher's layers and that it does not keep itself."""
         job, run, wanted = self._job, self._job.run, self._job.run.method.matching
-        matches = run.method.iterations > 0 and run.recover.bn_weight > 0
+        matches = run.method.iterations > 0 and run.recover.statistics_weight > 0
         if not matches or not any(needs_measuring(wanted, teacher.module) for teacher in teachers):
             return [{} for _ in teachers]
         passes = [

@@ -28,6 +28,7 @@ from fadrm_hf.config import (
 from fadrm_hf.config.datasets import NO_PRESET, fillings, find_preset, resolve, resolve_source
 from fadrm_hf.config.layers import DEFAULT, Layer, Settings, dotted, section_values
 from fadrm_hf.config.protocols import protocol_section
+from fadrm_hf.config.renamed import with_current_names
 from fadrm_hf.methods import find_method
 from fadrm_hf.methods.method import Method
 
@@ -140,6 +141,7 @@ def run_from_recipe(recipe: dict[str, Any], output: str) -> RunConfig:
     """
     from fadrm_hf.artifact.manifest import parse_settings  # it imports torch
 
+    recipe = with_current_names(recipe)
     given = recipe.get("method")
     method = find_method(str(given.get("name")) if isinstance(given, dict) else "")
     sections: dict[str, Any] = {

@@ -87,7 +87,7 @@ def _holds_mosaics(manifest: Manifest) -> bool:
     patches, settings = (manifest.config.get(section) for section in ("patches", "method"))
     if not isinstance(patches, dict) or patches.get("grid") != 2 or not isinstance(settings, dict):
         return False
-    return manifest.method_setting("starts_from") in ("patches", "pca")
+    return manifest.method_setting("init") in ("patches", "pca")
 
 
 def apply_protocol(config: StudentConfig, distilled: Distilled) -> Distilled:
