@@ -9,7 +9,7 @@ import yaml
 from fadrm_hf.artifact.manifest import read_manifest, refresh_files
 from fadrm_hf.cli import main
 from fadrm_hf.commands.ablate import parse_sweep
-from fadrm_hf.commands.call import parser_of
+from fadrm_hf.commands.call import Call, parser_of
 from fadrm_hf.commands.compare import parse_comparison
 from fadrm_hf.config import read_settings
 from fadrm_hf.config.renamed import RENAMED, current_name, earlier_names, with_current_names
@@ -82,6 +82,11 @@ def test_a_command_line_is_answered_with_the_new_names(capsys):
     ]
     assert parse_run([*DIGITS, "--recover", "{turns: run}"]).recover.teacher_order == "run"
     assert capsys.readouterr().err == "--recover.turns is now recover.teacher_order\n"
+
+
+def test_an_option_by_its_earlier_name_is_of_its_type(capsys):
+    assert Call("reproduce", ("run", "--seeds", "3")).options.num_seeds == 3
+    assert capsys.readouterr().err == "--seeds is now --num_seeds\n"
 
 
 def test_earlier_names_are_not_offered():
