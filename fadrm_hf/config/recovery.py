@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fadrm_hf.config.checks import Interval, Precision, require, require_area, require_probability
+from fadrm_hf.config.checks import OPEN, Interval, Open, Precision, require, require_area, require_probability
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ class RecoverConfig:
     crop: Literal["resized", "pad"] = "resized"
     crop_area: Interval = (0.08, 1.0)
     padding: int = 4
-    flip_probability: float | None = None
-    max_roll: int | None = None
+    flip_probability: Open[float] = OPEN
+    max_roll: Open[int] = OPEN
     symmetric_roll: bool = False
     layout: Literal["ipc_major", "class_major"] = "ipc_major"
     batch_size: int = 100
     teacher_order: Literal["shard", "run"] = "shard"
     precision: Precision = "fp32"
-    form: Literal["compiled", "eager", "plain"] | None = None
+    form: Open[Literal["compiled", "eager", "plain"]] = OPEN
 
     def __post_init__(self) -> None:
         require(self.lr > 0, "recover.lr", self.lr, "positive")

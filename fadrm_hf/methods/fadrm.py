@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from fadrm_hf.config import require
+from fadrm_hf.config import OPEN, Open, require
 from fadrm_hf.config.citation import Paper
 from fadrm_hf.config.datasets import PRESETS
 from fadrm_hf.errors import ConfigError
@@ -67,7 +67,7 @@ class FADRM(Method):
     alpha: float = 0.5  # Table 8, "Merge Ratio"
     iterations: int = 2000  # Table 8, "Iterations Budgets"
     num_residuals: int = 3  # Table 8, "Number of ARC (k)"
-    sizes: tuple[int, ...] | None = None  # Table 8, "Downsampled Size"
+    sizes: Open[tuple[int, ...]] = OPEN  # Table 8, "Downsampled Size"
     retrieval: float | None = None  # not in the paper
 
     def __post_init__(self) -> None:
@@ -89,7 +89,7 @@ class FADRM(Method):
         Raises:
             ConfigError: If given sizes do not end with `size`, or exceed it.
         """
-        if self.sizes is None:
+        if self.sizes is OPEN:
             small = size if size <= _SMALL else round(size * _REDUCTION)
             turns = [small if segment % 2 == 0 else size for segment in range(self.num_residuals)]
             return replace(self, sizes=(*turns, size))
@@ -107,7 +107,6 @@ class FADRM(Method):
 
     def relative_cost(self) -> float:
         """Return the pixels computed, relative to the full resolution throughout (Eq. 8)."""
-        assert self.sizes is not None, "resolve the sizes first"
         pairs = zip(self.budgets(), self.sizes, strict=True)
         return math.fsum(budget * (size / self.sizes[-1]) ** 2 for budget, size in pairs) / self.iterations
 
@@ -123,7 +122,6 @@ class FADRM(Method):
         """
         from fadrm_hf.recovery.recover import resample  # takes torch along
 
-        assert self.sizes is not None, "resolve the sizes first"
         *segments, last = zip(self.budgets(), self.sizes, strict=True)
         images = resample(start, self.sizes[0])
         for (budget, _), size in zip(segments, self.sizes[1:], strict=True):

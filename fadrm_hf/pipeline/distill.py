@@ -89,7 +89,6 @@ def check_run(run: RunConfig, votes: Sequence[float] | None = None) -> tuple[Run
     """Resolve a run and load its source, refusing what cannot work; see `distill`."""
     run = resolve(replace(run, source=with_own_preset(run.source)))
     size = run.source.size
-    assert size is not None
     run = replace(run, method=run.method.resolve(size))
     run.method.check(run)
     if run.recover.form == "plain" and run.method.iterations > 0 and run.recover.statistics_weight > 0:
@@ -118,7 +117,6 @@ def _vote_of(run: RunConfig, votes: Sequence[float] | None) -> Vote | None:
 def _check_protocol(run: RunConfig) -> None:
     """Refuse a protocol that trains for longer than the labels are meant for, stored or read again."""
     wanted, labelled = run.student.epochs, run.relabel.epochs
-    assert wanted is not None and labelled is not None, "resolve the run first"
     if wanted > labelled:
         raise ConfigError(
             f"student.epochs is {wanted}, but relabel.epochs gives labels for {labelled}; set --student.epochs "

@@ -176,7 +176,7 @@ def _published(method: type[Method], asked: Settings) -> Layer:
     ipc = asked.values.get("ipc", 10)
     require(isinstance(ipc, int), "ipc", ipc, "a number of images per class")
     dataset = None if source.preset == NO_PRESET else source.preset
-    values = dotted(method.published(dataset, source.size or 0, ipc))
+    values = dotted(method.published(dataset, source.size, ipc))
     teachers = asked.values.get("teachers.names")
     if teachers is not None and tuple(teachers) not in (TeacherConfig().names, values.get("teachers.names")):
         values.pop("relabel.num_teachers", None)  # of the published teachers, and these are others

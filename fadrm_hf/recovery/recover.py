@@ -155,7 +155,6 @@ class Recovery:
 
     def _draw_views(self, num: int, size: int, crop_area: Areas | None) -> Iterator[ViewFunction]:
         config = self._config
-        assert config.flip_probability is not None and config.max_roll is not None, "resolve the configuration first"
         areas: Interval | Tensor = config.crop_area
         if crop_area is not None:
             steps = range(self._done, self._done + num)

@@ -193,7 +193,7 @@ def _train(
     reporter: Reporter,
 ) -> None:
     """Train the epochs that `checkpoint` does not hold yet, under one cosine; the loss is logged as `name`."""
-    epochs, peak = config.epochs or 1, config.lr or 0.1
+    epochs, peak = config.epochs, config.lr
     optimizer = torch.optim.SGD(
         network.parameters(), lr=peak, momentum=config.momentum, weight_decay=config.weight_decay
     )
