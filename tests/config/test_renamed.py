@@ -93,9 +93,9 @@ def test_earlier_names_are_not_offered():
     with pytest.raises(ConfigError, match=r"recover\.statistics_weight is 'x', expected float"):
         parse_run([*DIGITS, "--recover.bn_weight=x"])
     with pytest.raises(
-        ConfigError, match=r"unknown option --recover\.bn_weigth; did you mean --recover\.statistics_w"
+        ConfigError, match=r"unknown option --recover\.bn_weightt; did you mean --recover\.statistics_w"
     ):
-        parse_run([*DIGITS, "--recover.bn_weigth=1"])
+        parse_run([*DIGITS, "--recover.bn_weightt=1"])
     shown = parser_of("distill").format_help()
     assert "--recover.statistics_weight" in shown and not any(f"--{old}" in shown for old in RENAMED)
 
