@@ -18,8 +18,9 @@ from fadrm_hf import __version__
 from fadrm_hf.config import LARGEST_SIDE, SourceConfig, build, values_before
 from fadrm_hf.config.citation import Paper
 from fadrm_hf.config.plain_data import PlainDataError, read_record
+from fadrm_hf.config.renamed import with_current_names
 from fadrm_hf.data.class_map import ClassMap
-from fadrm_hf.errors import ArtifactError, FadrmError
+from fadrm_hf.errors import ArtifactError, ConfigError, FadrmError
 from fadrm_hf.runtime.files import sha256, write_bytes
 from fadrm_hf.runtime.run_folder import (
     CARD,
@@ -42,6 +43,7 @@ FORMAT_VERSION = "1.0"
 MAX_MANIFEST_BYTES = 64 << 20
 # What evaluation and the card may rewrite; everything else keeps the hash it was packaged with.
 _REFRESHED = (CARD, RESULTS, PICTURES, GALLERY)
+_NAMING_SETTINGS = ("config", "method_record")
 _ARXIV = re.compile(r"[\w.-]+(/\d+)?")
 
 
@@ -69,7 +71,7 @@ class MethodRecord:
 
     title: str
     paper: Paper | None = None
-    starts_from: str | None = None
+    init: str | None = None
 
 
 @dataclass(frozen=True)
@@ -270,8 +272,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise _damaged(f"holds {type(document).__name__}, expected an object")
     _require_readable(document.get("format_version"))
     try:
+        document |= with_current_names({name: document[name] for name in _NAMING_SETTINGS if name in document})
         manifest = read_record(Manifest, document, unknown=_warn_of)
-    except PlainDataError as error:
+    except (PlainDataError, ConfigError, RecursionError) as error:
         raise _damaged(str(error)) from error
     if len(manifest.classes.ids) != len(manifest.classes.names) or not manifest.classes.ids:
         raise _damaged(f"has {len(manifest.classes.ids)} class ids for {len(manifest.classes.names)} names")

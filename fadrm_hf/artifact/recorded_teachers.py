@@ -117,7 +117,6 @@ def recorded_labeller(
     check_recorded_labelling(manifest, relabel)
     teachers = load_recorded_teachers(folder, manifest, device, relabel.num_teachers)
     source = manifest.settings("source", SourceConfig)
-    assert source.mean is not None and source.std is not None
     return Labeller(teachers, relabel, source.mean, source.std, device)
 
 

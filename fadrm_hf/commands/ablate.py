@@ -15,7 +15,7 @@ from fadrm_hf.errors import ConfigError
 from fadrm_hf.evaluation.ablation import Ablation
 from fadrm_hf.evaluation.study import Session, run_study
 from fadrm_hf.evaluation.sweep import Sweep, SweepConfig, build_sweep, prepare_sweep, with_settings
-from fadrm_hf.pipeline.arguments import parse_run
+from fadrm_hf.pipeline.arguments import named_as_today, parse_run
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import require_place
 
@@ -49,7 +49,8 @@ def sweep_of(call: Call) -> Sweep:
         raise ConfigError("config is not given, expected the file of a sweep; fadrm-hf ablate --help")
     file = Path(options.config)
     asked = {name: getattr(options, name) for name in ("protocol", "num_seeds", "output", "runs")}
-    config = build_sweep(read_settings(file) | {name: value for name, value in asked.items() if value is not None})
+    document = named_as_today(read_settings(file), f"--config {file}: ")
+    config = build_sweep(document | {name: value for name, value in asked.items() if value is not None})
     settings = Settings()
     settings.put(*call.layers_of([name for name in OF_RUN if name != "output"]))
     config = replace(config, settings={**config.settings, **settings.values})

@@ -1,14 +1,16 @@
 """A run as data: its sections, dataset presets, student protocols, architectures; no network and no image.
 
 Each stage has one frozen dataclass, validated on construction. Defaults are the FADRM paper's values (arXiv
-2506.24125) with the table they come from. `None` means "what the source's preset says";
-`fadrm_hf.config.datasets.resolve` fills these in, and the resolved run is what is written to the artifact's
-`recipe.yaml`. Areas, probabilities and accuracies are fractions; sizes are pixels.
+2506.24125) with the table they come from. An `Open` value may be `None` until `fadrm_hf.config.datasets.resolve` fills
+it in from the source's preset and the protocol; the resolved run is what is written to the artifact's `recipe.yaml`.
+Areas, probabilities and accuracies are fractions; sizes are pixels.
 """
 
 from fadrm_hf.config.checks import (
+    OPEN,
     Colour,
     Interval,
+    Open,
     Precision,
     build,
     filled,
@@ -23,10 +25,10 @@ from fadrm_hf.config.matching import Matching
 from fadrm_hf.config.real_images import (
     LARGEST_SIDE,
     LARGEST_SMALL_SIZE,
+    Init,
     PatchConfig,
     SourceConfig,
     SqueezeConfig,
-    Start,
     TeacherConfig,
 )
 from fadrm_hf.config.recovery import RecoverConfig, StatisticsConfig
@@ -36,9 +38,12 @@ from fadrm_hf.config.votes import VoteConfig
 __all__ = [
     "LARGEST_SIDE",
     "LARGEST_SMALL_SIZE",
+    "OPEN",
     "Colour",
+    "Init",
     "Interval",
     "Matching",
+    "Open",
     "PatchConfig",
     "Precision",
     "RecoverConfig",
@@ -46,7 +51,6 @@ __all__ = [
     "RunConfig",
     "SourceConfig",
     "SqueezeConfig",
-    "Start",
     "StatisticsConfig",
     "StudentConfig",
     "TeacherConfig",

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, field, fields, is_dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from fadrm_hf.config.plain_data import PlainDataError, read_record
 from fadrm_hf.errors import ConfigError
@@ -13,6 +13,15 @@ Precision = Literal["fp32", "fp16", "bf16"]
 Interval = tuple[float, float]
 Colour = tuple[float, float, float]
 Section = TypeVar("Section")
+Value = TypeVar("Value")
+
+# A setting that is filled in when the run is resolved: who parses settings sees that it may be `None` until then, who
+# checks types sees the value of a resolved run.
+OPEN: Any = None
+if TYPE_CHECKING:
+    Open = Annotated[Value, OPEN]
+else:
+    Open = Value | None
 
 
 _BEFORE = "before"

@@ -265,7 +265,7 @@ def fillings(run: RunConfig) -> Iterator[Layer]:
     yield _source_filling(run.source)
     yield _squeeze_filling(run.source)
     preset, source = preset_of(run.source), resolve_source(run.source)
-    size, origin = source.size or 0, _origin(preset)
+    size, origin = source.size, _origin(preset)
     max_roll = preset.max_roll if preset and preset.size == size else _max_roll(size)
     flip_probability = preset.flip_probability if preset else 0.5
     epochs = nearest(preset.label_epochs, run.ipc) if preset else 300  # T15, T17, T18

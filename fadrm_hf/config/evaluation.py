@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fadrm_hf.config.checks import (
+    OPEN,
     Interval,
+    Open,
     Precision,
     added,
     require,
@@ -42,12 +44,12 @@ class RelabelConfig:
             stored. bf16 has 8 significant bits, which labels show.
     """
 
-    epochs: int | None = None
+    epochs: Open[int] = OPEN
     batch_size: int = 16
     accumulation: int = 2
     batch_statistics: bool = True
     crop_area: Interval = (0.08, 1.0)
-    flip_probability: float | None = None
+    flip_probability: Open[float] = OPEN
     cutmix: bool = True
     codec: str = "float16"
     stored_epochs: int | None = None
@@ -75,8 +77,8 @@ class RelabelConfig:
         require_probability("relabel.flip_probability", self.flip_probability)
 
     @property
-    def num_stored(self) -> int | None:
-        """Return how many epochs of labels are stored; `None` while `epochs` is open."""
+    def num_stored(self) -> int:
+        """Return how many epochs of labels are stored."""
         return self.stored_epochs or self.epochs
 
 
@@ -135,19 +137,19 @@ class StudentConfig:
     student: str = "timm/resnet18"
     implementation: Implementation = added("released", before="library")
     labels: Literal["soft", "hard"] = "soft"
-    epochs: int | None = None
-    lr: float | None = None
-    eta: float | None = None
-    schedule: Literal["cosine", "ssrs", "linear", "steps"] | None = "cosine"
-    warmup_epochs: int | None = 0
-    optimiser: Literal["adamw", "sgd"] | None = "adamw"
-    momentum: float | None = 0.9
-    weight_decay: float | None = 0.01
-    decay_everything: bool | None = False
+    epochs: Open[int] = OPEN
+    lr: Open[float] = OPEN
+    eta: Open[float] = OPEN
+    schedule: Open[Literal["cosine", "ssrs", "linear", "steps"]] = "cosine"
+    warmup_epochs: Open[int] = 0
+    optimiser: Open[Literal["adamw", "sgd"]] = "adamw"
+    momentum: Open[float] = 0.9
+    weight_decay: Open[float] = 0.01
+    decay_everything: Open[bool] = False
     loss: Literal["kl", "mse"] = "kl"
-    temperature: float | None = 20.0
-    scale_by_temperature: bool | None = False
-    ce_weight: float | None = 0.0
+    temperature: Open[float] = 20.0
+    scale_by_temperature: Open[bool] = False
+    ce_weight: Open[float] = 0.0
     ema: float | None = None
     ema_buffers: Literal["estimate", "copy"] = "estimate"
     batch_size: int | None = None

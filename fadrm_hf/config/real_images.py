@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fadrm_hf.config.checks import Colour, Interval, added, require, require_area, require_probability
+from fadrm_hf.config.checks import OPEN, Colour, Interval, Open, added, require, require_area, require_probability
 from fadrm_hf.config.students import Implementation
 
 LARGEST_SIDE = 4096  # pixels, four times that of the largest images that classifiers are shown
 LARGEST_SMALL_SIZE = 64  # pixels; Tiny-ImageNet is the largest source that papers train with a small-image stem
 
-Start = Literal["patches", "random_images", "noise", "el2n", "pca"]  # what a distilled image begins as
+Init = Literal["patches", "random_images", "noise", "el2n", "pca"]  # what a distilled image begins as
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class SourceConfig:
     preset: str | None = None
     bands: tuple[int, int, int] | None = None
     value_range: Interval | None = None
-    size: int | None = None
-    mean: Colour | None = None
-    std: Colour | None = None
-    licence: str | None = None
+    size: Open[int] = OPEN
+    mean: Open[Colour] = OPEN
+    std: Open[Colour] = OPEN
+    licence: Open[str] = OPEN
     on_corrupt: Literal["refuse", "skip"] = "refuse"
 
     def __post_init__(self) -> None:
@@ -136,18 +136,18 @@ class SqueezeConfig:
         num_workers: Processes that decode and augment images.
     """
 
-    epochs: int | None = None
-    batch_size: int | None = None
-    lr: float | None = None
+    epochs: Open[int] = OPEN
+    batch_size: Open[int] = OPEN
+    lr: Open[float] = OPEN
     momentum: float = 0.9
     weight_decay: float = 1e-4
     optimiser: Literal["sgd", "adam"] = added("sgd", before="sgd")
     warmup_epochs: int = added(0, before=0)
     schedule: Literal["cosine", "constant"] = added("cosine", before="cosine")
     implementation: Implementation = added("released", before="library")
-    crop: Literal["pad", "resized"] | None = None
+    crop: Open[Literal["pad", "resized"]] = OPEN
     padding: int = 4
-    flip_probability: float | None = None
+    flip_probability: Open[float] = OPEN
     cutmix: bool = added(False, before=False)
     num_workers: int = 0
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fadrm_hf.config.checks import Interval, Precision, require, require_area, require_probability
+from fadrm_hf.config.checks import OPEN, Interval, Open, Precision, require, require_area, require_probability
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class RecoverConfig:
     Args:
         lr: Peak learning rate of Adam; a cosine over all iterations of all segments takes it to 0.
         betas: Adam's decay rates.
-        bn_weight: Weight of the loss of matched statistics (not in the paper; the released code's value).
-        first_bn_weight: Factor on the first matched layer's term (not in the paper; the released code's value).
+        statistics_weight: Weight of the loss of matched statistics (not in the paper; the released code's value).
+        first_bn_multiplier: Factor on the first matched layer's term (not in the paper; the released code's value).
         tv_weight: Weight of the total variation of the images; 0 in every released script.
         l2_weight: Weight of the Euclidean norm of the images; 0 in every released script.
         crop: What a teacher sees in each iteration, one crop per batch: "resized" a random area enlarged to the full
@@ -58,8 +58,8 @@ class RecoverConfig:
         symmetric_roll: Whether shifts are drawn from -`max_roll` on (SRe2L's code for Tiny-ImageNet).
         layout: Which images are optimised together: "ipc_major" one of each class, "class_major" all of some classes.
         batch_size: How many images are optimised together, so that their joint statistics are matched.
-        turns: Where teachers that take turns begin: with the first in every batch of images ("shard", as FADRM), or
-            where the batch before ended ("run", as G-VBSM and EDC).
+        teacher_order: Where teachers that take turns begin: with the first in every batch of images ("shard", as
+            FADRM), or where the batch before ended ("run", as G-VBSM and EDC).
         precision: Number format of the teacher's pass; statistics, images and their gradients are always fp32.
         form: How a step is computed, the same mathematics each time: "compiled" (`fadrm_hf.networks.fused`), "eager"
             without machine code made for it, "plain" as the published loop does it (`fadrm_hf.recovery.plain`).
@@ -68,25 +68,25 @@ class RecoverConfig:
 
     lr: float = 0.25
     betas: Interval = (0.5, 0.9)
-    bn_weight: float = 0.01
-    first_bn_weight: float = 10.0
+    statistics_weight: float = 0.01
+    first_bn_multiplier: float = 10.0
     tv_weight: float = 0.0
     l2_weight: float = 0.0
     crop: Literal["resized", "pad"] = "resized"
     crop_area: Interval = (0.08, 1.0)
     padding: int = 4
-    flip_probability: float | None = None
-    max_roll: int | None = None
+    flip_probability: Open[float] = OPEN
+    max_roll: Open[int] = OPEN
     symmetric_roll: bool = False
     layout: Literal["ipc_major", "class_major"] = "ipc_major"
     batch_size: int = 100
-    turns: Literal["shard", "run"] = "shard"
+    teacher_order: Literal["shard", "run"] = "shard"
     precision: Precision = "fp32"
-    form: Literal["compiled", "eager", "plain"] | None = None
+    form: Open[Literal["compiled", "eager", "plain"]] = OPEN
 
     def __post_init__(self) -> None:
         require(self.lr > 0, "recover.lr", self.lr, "positive")
-        require(self.bn_weight >= 0, "recover.bn_weight", self.bn_weight, "0 or more")
+        require(self.statistics_weight >= 0, "recover.statistics_weight", self.statistics_weight, "0 or more")
         require(self.tv_weight >= 0, "recover.tv_weight", self.tv_weight, "0 or more")
         require(self.l2_weight >= 0, "recover.l2_weight", self.l2_weight, "0 or more")
         require(self.padding >= 0, "recover.padding", self.padding, "0 or more")

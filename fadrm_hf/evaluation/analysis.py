@@ -42,7 +42,7 @@ _ALPHA = 0.5  # FADRM's (Table 8), for methods without a residual
 _TEMPERATURE = 20.0  # of the protocols that leave it open
 _READ_AT_ONCE = 500
 _BITS_PER_PIXEL = 24
-_REAL_STARTS = ("patches", "random_images", "el2n", "pca")
+_REAL_INITS = ("patches", "random_images", "el2n", "pca")
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def _theorem1(source: Source, network: FeatureNetwork, request: AnalysisRequest,
 
 def _missing_of_theorem2(manifest: Manifest, work: Path | None) -> dict[str, str]:
     """Return what of Theorem 2 cannot be measured, with what gives it."""
-    if manifest.method_setting("starts_from") not in _REAL_STARTS:
+    if manifest.method_setting("init") not in _REAL_INITS:
         return {"theorem2": "an artifact of a method that starts from real images, such as fadrm"}
     if work is None or not any((work / PATCHES).glob("*.safetensors")):
         return {"theorem2": "the folder RUN.work beside the artifact, which distill leaves there"}

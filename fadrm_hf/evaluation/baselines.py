@@ -64,7 +64,6 @@ def measure_baselines(
     for row in rows:
         if row not in kinds:
             raise ConfigError(f"{unknown('row', row, kinds)}; set --rows '[{', '.join(kinds)}]' or some of these")
-    assert run.source.size is not None
     check_student(student, len(source.class_map), run.source.size)
     done = {tuple(result[key] for key in _KIND) for result in read_results(folder)}
     state.wait_for_everyone()  # nobody records before everybody has looked

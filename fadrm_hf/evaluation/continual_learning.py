@@ -110,7 +110,7 @@ class ContinualLearning(Study[list[Step]]):
             )
             for learner in learners
         ]
-        measured = measure_units("continual", units, self.protocol.epochs or 0, session)
+        measured = measure_units("continual", units, self.protocol.epochs, session)
         top1 = [(learner.step, float(values["top1"])) for learner, values in zip(learners, measured, strict=True)]
         yield [
             {

@@ -67,7 +67,6 @@ class CrossArchitecture(StudentStudy):
     def row(self, student: str, result: Result) -> StudentRow:
         """Return a student's row."""
         protocol, manifest = self.students[student], self.distilled.manifest
-        assert protocol.lr is not None and protocol.eta is not None
         dataset = tabled_dataset(manifest.settings("source", SourceConfig), manifest.pixels.size)
         tabled = dataset if table_of(protocol.name) == "fadrm" else None  # other protocols are in none of these
         return StudentRow(

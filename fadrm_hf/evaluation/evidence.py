@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fadrm_hf.artifact.manifest import StageRecord, read_manifest
-from fadrm_hf.config import RunConfig, SourceConfig, SqueezeConfig, StudentConfig, build, read_settings
+from fadrm_hf.config import OPEN, RunConfig, SourceConfig, SqueezeConfig, StudentConfig, build, read_settings
 from fadrm_hf.config.datasets import PRESETS, WHOLE_DATASET, Preset, preset_of, resolve, resolve_squeeze
 from fadrm_hf.config.plain_data import flatten
 from fadrm_hf.config.protocols import nearest
@@ -139,7 +139,6 @@ def published_cell(
     """
     run = with_settings(_published_run(configs / dataset / f"{method}_ipc{nearest_ipc(ipc)}.yaml"), changed or {})
     run = resolve(replace(run, student=StudentConfig(student=student)))
-    assert run.source.size is not None
     run = replace(run, method=run.method.resolve(run.source.size))
     num_images = run.ipc * PRESETS[dataset].num_classes, _NUM_IMAGES[dataset][1]
     return Cell(dataset, "distilled", _run_settings(run, asdict(run.student), num_images, "soft float16"))
@@ -147,7 +146,7 @@ def published_cell(
 
 def whole_dataset_cell(dataset: str, student: str) -> Cell:
     """Return the cell of a student, by its full name, that was trained on the whole dataset."""
-    recipe = resolve_squeeze(replace(WHOLE_DATASET, flip_probability=None), SourceConfig(PRESETS[dataset].name))
+    recipe = resolve_squeeze(replace(WHOLE_DATASET, flip_probability=OPEN), SourceConfig(PRESETS[dataset].name))
     return Cell(dataset, "whole", _recipe_settings(asdict(recipe), student, _NUM_IMAGES[dataset]))
 
 

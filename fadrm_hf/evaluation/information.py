@@ -155,7 +155,6 @@ def recorded_network(folder: Path, manifest: Manifest, device: torch.device) -> 
         return None
     (teacher,) = load_recorded_teachers(folder, manifest, device, 1)
     source = manifest.settings("source", SourceConfig)
-    assert source.mean is not None and source.std is not None
     return FeatureNetwork(manifest.teachers[0].name, teacher.module, source.mean, source.std, has_taught=True)
 
 

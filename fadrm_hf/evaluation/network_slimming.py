@@ -107,7 +107,7 @@ class NetworkSlimming(Study[list[Measured]]):
             )
             for seed in range(student.protocol.num_seeds)
         ]
-        num_epochs = (student.protocol.epochs or 0) + (student.tuning.epochs or 0)
+        num_epochs = student.protocol.epochs + student.tuning.epochs
         return measure_units("slim", units, num_epochs, session)
 
     def table(self, rows: list[Measured]) -> StudyTable:

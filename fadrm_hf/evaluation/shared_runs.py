@@ -146,11 +146,10 @@ def check_compared_method(run: RunConfig, protocol: StudentConfig) -> ComparedMe
         FadrmError: If the run, the student or the protocol cannot be used with this source.
     """
     run, source = check_run(run)
-    assert run.source.size is not None and run.relabel.epochs is not None
     check_student(protocol.student, len(source.class_map), run.source.size)
     source.rows("test")  # raises where there is nothing to test students on
     filled = resolve(replace(run, student=protocol)).student
-    if filled.relabel is None and filled.epochs is not None and filled.epochs > run.relabel.epochs:
+    if filled.relabel is None and filled.epochs > run.relabel.epochs:
         raise ConfigError(
             f"protocol {protocol.name} trains for {filled.epochs} epochs, the labels of {run.method.name} serve "
             f"{run.relabel.epochs}; set --student.epochs {run.relabel.epochs} or less, or --relabel.epochs "

@@ -39,7 +39,6 @@ def draw_epoch(
     Returns:
         The columns of the soft-label table that need no label, and the views that they hold.
     """
-    assert config.flip_probability is not None, "resolve the configuration first"
     rng = generator(seed, "relabel", epoch)
     sizes = split_sizes(num_images, config.batch_size)
     law = (config.crop_area, config.flip_probability, config.cutmix, rng, config.shuffle_tiles)

@@ -39,13 +39,13 @@ PAPER = Paper(
 # protocol are those of its appendix, which its author confirms.
 _PUBLISHED: Settings = {
     "method": {"iterations": 4000},
-    "recover": {"lr": 0.25, "bn_weight": 0.01},
+    "recover": {"lr": 0.25, "statistics_weight": 0.01},
     "relabel": {"epochs": 300, "batch_size": 128, "accumulation": 1, "batch_statistics": False},
     "student": {"name": "cda"},
 }
 _BY_DATASET: Table = {
-    "tiny_imagenet": {"squeeze": TINY_TEACHER, "recover": {"lr": 0.4, "bn_weight": 0.05}},
-    "imagenet21k_p": {"method": {"iterations": 2000}, "recover": {"lr": 0.05, "bn_weight": 0.25}},
+    "tiny_imagenet": {"squeeze": TINY_TEACHER, "recover": {"lr": 0.4, "statistics_weight": 0.05}},
+    "imagenet21k_p": {"method": {"iterations": 2000}, "recover": {"lr": 0.05, "statistics_weight": 0.25}},
 }
 
 

@@ -11,7 +11,7 @@ path (flatness), and the student's weights are averaged.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from fadrm_hf.config import LARGEST_SMALL_SIZE, Matching, Start, require
+from fadrm_hf.config import LARGEST_SMALL_SIZE, Init, Matching, require
 from fadrm_hf.config.citation import Paper
 from fadrm_hf.methods.g_vbsm import SMALL_POOL, SQUEEZE
 from fadrm_hf.methods.method import Method, Settings, pool
@@ -49,7 +49,7 @@ class EDC(Method):
     """Recovery from real images with category-aware matching and flatness.
 
     Args:
-        starts_from: What is optimised: "patches", which the published settings choose as RDED does, or whole
+        init: What is optimised: "patches", which the published settings choose as RDED does, or whole
             "random_images".
         iterations: Steps per image (the code has 1000 for ImageNet-1k and 50 for ten of its classes).
         momentum: Weight of the past in the averages of statistics whose residual is matched.
@@ -67,7 +67,7 @@ class EDC(Method):
     title = "EDC"
     paper = PAPER
 
-    starts_from: Start = "patches"
+    init: Init = "patches"
     iterations: int = 2000
     momentum: float = 0.8
     from_zero: bool = False
@@ -115,12 +115,12 @@ class EDC(Method):
                 "flip_probability": 0.0 if dataset == "digits" else 0.5,  # a mirrored digit is no digit
             },
             "method": {
-                "starts_from": "random_images" if is_small else "patches",
+                "init": "random_images" if is_small else "patches",
                 "iterations": 75 if is_tiny_set else 2000,
                 "momentum": 0.0 if dataset in _TEN_CLASSES else 0.8,
             },
-            "recover": {"lr": 0.05, "bn_weight": weight, "crop_area": area, "max_roll": 0}
-            | {"layout": "class_major", "turns": "run", "batch_size": 80 if dataset == "imagenet1k" else 100},
+            "recover": {"lr": 0.05, "statistics_weight": weight, "crop_area": area, "max_roll": 0}
+            | {"layout": "class_major", "teacher_order": "run", "batch_size": 80 if dataset == "imagenet1k" else 100},
             "relabel": {"num_teachers": num_labelling, "accumulation": 1, "batch_statistics": False, "crop_area": area}
             | _labels(dataset, ipc),
             "student": {"name": "edc"},

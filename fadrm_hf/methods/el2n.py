@@ -34,7 +34,7 @@ class EL2N(Method):
     name = "el2n"
     title = "EL2N-easy"
     paper = PAPER
-    starts_from = "el2n"
+    init = "el2n"
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:

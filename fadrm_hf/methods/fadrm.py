@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from fadrm_hf.config import require
+from fadrm_hf.config import OPEN, Open, require
 from fadrm_hf.config.citation import Paper
 from fadrm_hf.config.datasets import PRESETS
 from fadrm_hf.errors import ConfigError
@@ -80,13 +80,13 @@ class FADRM(Method):
     name = "fadrm"
     title = "FADRM"
     paper = PAPER
-    starts_from = "patches"
+    init = "patches"
     ten_labelled_together: ClassVar[tuple[str, ...]] = ("imagenette", "imagewoof")  # released scripts, at any IPC
 
     alpha: float = 0.5  # Table 8, "Merge Ratio"
     iterations: int = 2000  # Table 8, "Iterations Budgets"
     num_residuals: int = 3  # Table 8, "Number of ARC (k)"
-    sizes: tuple[int, ...] | None = None  # Table 8, "Downsampled Size"
+    sizes: Open[tuple[int, ...]] = OPEN  # Table 8, "Downsampled Size"
     retrieval: float | None = None  # not in the paper
 
     def __post_init__(self) -> None:
@@ -108,7 +108,7 @@ class FADRM(Method):
         Raises:
             ConfigError: If given sizes do not end with `size`, or exceed it.
         """
-        if self.sizes is None:
+        if self.sizes is OPEN:
             small = size if size <= _SMALL else round(size * _REDUCTION)
             turns = [small if segment % 2 == 0 else size for segment in range(self.num_residuals)]
             return replace(self, sizes=(*turns, size))
@@ -126,7 +126,6 @@ class FADRM(Method):
 
     def relative_cost(self) -> float:
         """Return the pixels computed, relative to the full resolution throughout (Eq. 8)."""
-        assert self.sizes is not None, "resolve the sizes first"
         pairs = zip(self.budgets(), self.sizes, strict=True)
         return math.fsum(budget * (size / self.sizes[-1]) ** 2 for budget, size in pairs) / self.iterations
 
@@ -142,7 +141,6 @@ class FADRM(Method):
         """
         from fadrm_hf.recovery.recover import resample  # takes torch along
 
-        assert self.sizes is not None, "resolve the sizes first"
         *segments, last = zip(self.budgets(), self.sizes, strict=True)
         images = resample(start, self.sizes[0])
         for (budget, _), size in zip(segments, self.sizes[1:], strict=True):

@@ -11,7 +11,7 @@ the iterations; and the images of a class, which are optimised together, are kep
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fadrm_hf.config import LARGEST_SMALL_SIZE, Matching, Start, require, require_probability
+from fadrm_hf.config import LARGEST_SMALL_SIZE, Init, Matching, require, require_probability
 from fadrm_hf.config.citation import Paper
 from fadrm_hf.methods.method import Method, Settings, pool
 
@@ -54,7 +54,7 @@ class GVBSM(Method):
 
     Args:
         iterations: Steps per image.
-        starts_from: What is optimised; EDC's ablation begins with G-VBSM from real images.
+        init: What is optimised; EDC's ablation begins with G-VBSM from real images.
         momentum: m: weight of the past in the averages of statistics whose residual is matched.
         from_zero: Whether these averages start at zero, as released, which draws the first iterations there.
         drop: Probability that a convolution is left out of an iteration.
@@ -68,7 +68,7 @@ class GVBSM(Method):
     min_teachers = 2
 
     iterations: int = 4000
-    starts_from: Start = "noise"
+    init: Init = "noise"
     momentum: float = 0.8
     from_zero: bool = False
     drop: float = 0.4
@@ -104,13 +104,13 @@ class GVBSM(Method):
         is_small = size <= LARGEST_SMALL_SIZE
         large = ("resnet18", "mobilenet_v2", "efficientnet_b0", "shufflenet_v2_x0_5")
         views = {"crop": "pad", "padding": size // 8} if is_small else {"crop": "resized", "crop_area": (0.08, 1.0)}
-        recover = {"lr": 0.05 if is_small else 0.1, "bn_weight": 0.01, "batch_size": 100 if is_small else 80}
+        recover = {"lr": 0.05 if is_small else 0.1, "statistics_weight": 0.01, "batch_size": 100 if is_small else 80}
         labels = {"epochs": 300, "batch_size": 1024} if not is_small or dataset is None else {}
         return {
             "teachers": pool(dataset, *(SMALL_POOL if is_small else large)),
             "squeeze": SQUEEZE.get(dataset, {}),
             "method": {"momentum": 0.8, "drop": 0.4} if is_small else {"momentum": 0.4, "drop": 0.0},
-            "recover": recover | views | {"layout": "class_major", "turns": "run"},
+            "recover": recover | views | {"layout": "class_major", "teacher_order": "run"},
             "relabel": {
                 "accumulation": 1,
                 "batch_statistics": False,

@@ -5,10 +5,12 @@ the sections of `fadrm_hf.config` and in the parts that it composes.
 """
 
 from dataclasses import fields
+from inspect import get_annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fadrm_hf.config import Matching, RunConfig, Start
+from fadrm_hf.config import Init, Matching, RunConfig
 from fadrm_hf.config.citation import Paper
+from fadrm_hf.config.renamed import current_name
 from fadrm_hf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ class Method:
         name: What configurations and manifests call it.
         title: What papers call it.
         paper: What to cite, if there is one.
-        starts_from: What is optimised, or stays as it is (`fadrm_hf.recovery.patches.starting_images`).
+        init: What is optimised, or stays as it is (`fadrm_hf.recovery.patches.starting_images`).
         min_teachers: How many teachers it takes at least.
         needs_votes: Whether it needs a vote on each teacher (`fadrm_hf.pipeline.votes`).
         iterations: Steps per image; 0 leaves the starting images as they are.
@@ -44,10 +46,17 @@ class Method:
     paper: ClassVar[Paper | None] = None
     min_teachers: ClassVar[int] = 1
     needs_votes: ClassVar[bool] = False
-    starts_from: Start = "patches"
+    init: Init = "patches"
     iterations: int = 0
     sizes: tuple[int, ...] | None = None
     retrieval: float | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name in (*vars(cls), *get_annotations(cls)):
+            new = current_name(f"method.{name}").removeprefix("method.")
+            if new != name:
+                raise ConfigError(f"class {cls.__name__} defines {name}, which is now {new}; rename it")
 
     @property
     def matching(self) -> Matching:

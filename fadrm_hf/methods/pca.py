@@ -37,7 +37,7 @@ class PCA(Method):
     name = "pca"
     title = "PCA (prune, combine)"
     paper = PAPER
-    starts_from = "pca"
+    init = "pca"
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:

@@ -11,4 +11,4 @@ class RandomReal(Method):
 
     name = "random_real"
     title = "Random real images"
-    starts_from = "random_images"
+    init = "random_images"

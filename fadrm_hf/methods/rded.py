@@ -35,7 +35,7 @@ class RDED(Method):
     name = "rded"
     title = "RDED"
     paper = PAPER
-    starts_from = "patches"
+    init = "patches"
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:

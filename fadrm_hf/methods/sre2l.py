@@ -15,7 +15,7 @@ of each BatchNorm layer l's running statistics.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fadrm_hf.config import Start, require
+from fadrm_hf.config import Init, require
 from fadrm_hf.config.citation import Paper
 from fadrm_hf.methods.method import Method, Settings, Table, merged, pool
 
@@ -40,7 +40,7 @@ PAPER = Paper(
 # The released scripts: those for ImageNet-1k, and what differs from them for other datasets.
 _PUBLISHED: Settings = {
     "method": {"iterations": 4000},
-    "recover": {"lr": 0.25, "bn_weight": 0.01},
+    "recover": {"lr": 0.25, "statistics_weight": 0.01},
     "relabel": {"epochs": 300, "batch_size": 1024, "batch_statistics": False},  # in two micro-batches
     "student": {"name": "sre2l"},
 }
@@ -55,7 +55,7 @@ _BY_DATASET: Table = {
     },
     "tiny_imagenet": {
         "squeeze": TINY_TEACHER,
-        "recover": {"lr": 0.1, "bn_weight": 1.0, "symmetric_roll": True},
+        "recover": {"lr": 0.1, "statistics_weight": 1.0, "symmetric_roll": True},
         "relabel": {"epochs": 100},
     },
 }
@@ -67,7 +67,7 @@ class SRe2L(Method):
 
     Args:
         iterations: Steps per image.
-        starts_from: What is optimised; anything but noise is another method's beginning.
+        init: What is optimised; anything but noise is another method's beginning.
     """
 
     name = "sre2l"
@@ -75,7 +75,7 @@ class SRe2L(Method):
     paper = PAPER
 
     iterations: int = 4000
-    starts_from: Start = "noise"
+    init: Init = "noise"
 
     def __post_init__(self) -> None:
         require(self.iterations >= 1, "method.iterations", self.iterations, "at least 1")

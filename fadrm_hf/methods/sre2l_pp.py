@@ -9,7 +9,7 @@ student will see, and the student trains in batches of 16 with a slower cosine. 
 
 from dataclasses import dataclass
 
-from fadrm_hf.config import Start
+from fadrm_hf.config import Init
 from fadrm_hf.config.citation import Paper
 from fadrm_hf.methods.method import Settings, Table, merged, pool
 from fadrm_hf.methods.sre2l import SRe2L
@@ -46,7 +46,7 @@ class SRe2LPlusPlus(SRe2L):
     title = "SRe2L++"
     paper = PAPER
 
-    starts_from: Start = "patches"
+    init: Init = "patches"
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:

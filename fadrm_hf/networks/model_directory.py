@@ -21,7 +21,6 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 def model_config(network: Any, architecture: str, classes: ClassMap, images: SourceConfig) -> dict[str, Any]:
     """Return the `config.json` of a network of timm, of its classes and of images of that size and normalisation."""
-    assert images.size is not None
     default = network.pretrained_cfg
     config = {
         "architecture": architecture,

@@ -20,6 +20,7 @@ from jsonargparse import ArgumentParser, Namespace
 from fadrm_hf.config import RunConfig, read_settings, values_before
 from fadrm_hf.config.file import read_texts
 from fadrm_hf.config.layers import COMMAND_LINE, Layer, dotted
+from fadrm_hf.config.renamed import current_name, earlier_names, with_current_names
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.methods import find_method, import_methods
 from fadrm_hf.methods.method import Method, setting_names
@@ -87,6 +88,7 @@ def add_run_options(parser: ArgumentParser, method: type[Method]) -> None:
     parser.add_argument("--settings", type=Literal["paper", "released"], default="paper", help=about)
     parser.add_class_arguments(method, "method", as_group=False)
     _add_settings(parser)
+    _add_earlier_names(parser)
 
 
 def add_shared_options(parser: ArgumentParser, methods: Sequence[type[Method]]) -> None:
@@ -99,6 +101,7 @@ def add_shared_options(parser: ArgumentParser, methods: Sequence[type[Method]]) 
         for name in OF_ONE_METHOD:
             parser.add_class_arguments(SECTIONS[name], f"settings.{method.name}.{name}", as_group=False)
     _add_settings(parser)
+    _add_earlier_names(parser)
 
 
 def _add_settings(parser: ArgumentParser) -> None:
@@ -118,6 +121,13 @@ def _add_settings(parser: ArgumentParser) -> None:
     add_alias(parser, "--labels", "relabel.codec", {"online": "none"}, help=online)
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
+
+
+def _add_earlier_names(parser: ArgumentParser) -> None:
+    """Let a parser understand the names that its settings had before."""
+    for option in list(_options(parser)):
+        for old in earlier_names(option):
+            add_alias(parser, f"--{old}", option, is_renamed=True)
 
 
 def add_alias(
@@ -148,10 +158,12 @@ class _Alias(argparse.Action):
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Set the option that is meant."""
+        option = f"--{self._stands_for}"
         if self._is_renamed:
-            progress.print(f"{option_string} is now --{self._stands_for}", highlight=False, markup=False)
+            progress.print(f"{option_string} is now {option}", highlight=False, markup=False, soft_wrap=True)
         given = values if self._value is None else self._value
-        namespace[self._stands_for] = given[values] if isinstance(given, Mapping) else given
+        value = given[values] if isinstance(given, Mapping) else given
+        parser._option_string_actions[option](parser, namespace, value, option)
 
 
 def read_layers(parser: ArgumentParser, arguments: Sequence[str]) -> list[Layer]:
@@ -164,7 +176,8 @@ def read_layers(parser: ArgumentParser, arguments: Sequence[str]) -> list[Layer]
     _refuse_section_files(parser, arguments)
     words = (word.removeprefix("--").partition("=")[0] for word in arguments if word.startswith("--method."))
     _require_known(parser, words)
-    typed = _parsed(parser, parser.parse_args, list(_with_names_of_classes(arguments)), "")
+    parsed = _parsed(parser, parser.parse_args, list(_with_names_of_classes(arguments)), "")
+    typed = named_as_today(parsed, "--")  # `--recover '{NAME: VALUE}'`, whose names are no options
     is_read = isinstance(typed.get("config"), list)  # a sweep's is a file of its own
     files = [read_file(parser, file) for file in typed.pop("config")] if is_read else []
     return [*files, Layer(COMMAND_LINE, dotted(typed))]
@@ -198,11 +211,21 @@ def read_file(parser: ArgumentParser, file: str, option: str = "--config", secti
         option: The option that names it, for messages.
         section: The section whose settings the file holds, if not those of the parser itself.
     """
-    document = {section: _document(file, option)} if section else _for_method(parser, _document(file, option), file)
     where = f"{option} {file}: "
+    document = named_as_today(_document(file, option), where)
+    document = {section: document} if section else _for_method(parser, document, file)
     values = _parsed(parser, parser.parse_object, document, where)
     _require_known(parser, [f"method.{name}" for name in values.get("method") or ()], where)
     return Layer(Path(file).name, dotted(values))
+
+
+def named_as_today(document: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return settings with today's names, and say which of them have earlier ones there."""
+
+    def say(old: str, new: str) -> None:
+        progress.print(f"{where}{old} is now {new}", highlight=False, markup=False, soft_wrap=True)
+
+    return with_current_names(document, say)
 
 
 def _for_method(parser: ArgumentParser, document: dict[str, Any], file: str) -> dict[str, Any]:
@@ -249,7 +272,7 @@ def _document(file: str, option: str = "--config") -> dict[str, Any]:
     from fadrm_hf.hub import open_artifact  # it imports torch
 
     location = open_artifact(file.removesuffix("/recipe.yaml"))
-    document, manifest = read_settings(location.local(RECIPE), option), location.manifest
+    document, manifest = with_current_names(read_settings(location.local(RECIPE), option)), location.manifest
     document["output"] = f"runs/{Path(str(manifest.config.get('output'))).name}"
     for name in ("squeeze", "student"):
         document[name] = values_before(SECTIONS[name]) | document.get(name, {})
@@ -300,7 +323,7 @@ def _of_another_type(reason: str) -> str | None:
 
 
 def _unknown_option(parser: ArgumentParser, name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    near = list(dict.fromkeys(map(current_name, difflib.get_close_matches(name, known, n=3, cutoff=0.6))))
     near = near or [option for option in known if option.rpartition(".")[2] == name.rpartition(".")[2]][:3]
     if (
         name.startswith("settings.")

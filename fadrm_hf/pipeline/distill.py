@@ -89,10 +89,9 @@ def check_run(run: RunConfig, votes: Sequence[float] | None = None) -> tuple[Run
     """Resolve a run and load its source, refusing what cannot work; see `distill`."""
     run = resolve(replace(run, source=with_own_preset(run.source)))
     size = run.source.size
-    assert size is not None
     run = replace(run, method=run.method.resolve(size))
     run.method.check(run)
-    if run.recover.form == "plain" and run.method.iterations > 0 and run.recover.bn_weight > 0:
+    if run.recover.form == "plain" and run.method.iterations > 0 and run.recover.statistics_weight > 0:
         require_plain(run.method.matching)
     check_names(run.teachers.names, size)
     _check_protocol(run)
@@ -100,7 +99,7 @@ def check_run(run: RunConfig, votes: Sequence[float] | None = None) -> tuple[Run
     codec = find_codec(run.relabel.codec)
     _check_folder(run)
     source = load_source(run.source)
-    check_source(source, run.ipc, images_needed(run.method.starts_from, run.ipc, run.patches))
+    check_source(source, run.ipc, images_needed(run.method.init, run.ipc, run.patches))
     if needs_votes(run) and votes is None:
         check_votes(run, source)
     codec.features(len(source.class_map))  # refuses a number of classes that it cannot store
@@ -118,7 +117,6 @@ def _vote_of(run: RunConfig, votes: Sequence[float] | None) -> Vote | None:
 def _check_protocol(run: RunConfig) -> None:
     """Refuse a protocol that trains for longer than the labels are meant for, stored or read again."""
     wanted, labelled = run.student.epochs, run.relabel.epochs
-    assert wanted is not None and labelled is not None, "resolve the run first"
     if wanted > labelled:
         raise ConfigError(
             f"student.epochs is {wanted}, but relabel.epochs gives labels for {labelled}; set --student.epochs "

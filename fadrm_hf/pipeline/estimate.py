@@ -184,7 +184,7 @@ class _Case:
     @property
     def label_bytes(self) -> int:
         config = self.run.relabel
-        return self.num_images * (config.num_stored or 0) * row_bytes(label_features(config.codec, self.num_classes))
+        return self.num_images * config.num_stored * row_bytes(label_features(config.codec, self.num_classes))
 
     def time(self, step: Step, units: int) -> Timing:
         return time_units(step, units, self.device, self.budget)
@@ -248,7 +248,6 @@ def estimate(
 def _train_teachers(case: _Case) -> StageEstimate:
     """Estimate the training of the teachers that are missing, one after the other."""
     run, num_train = case.run, len(case.source.train)
-    assert run.squeeze.batch_size is not None and run.squeeze.epochs is not None, "resolve the run first"
     batch = min(run.squeeze.batch_size, num_train)
     seconds, memory, disk, timed = 0.0, 0, 0, "nothing: all are there"
     for name in untrained_names(run, case.source):
@@ -276,7 +275,7 @@ def _train(case: _Case, network: nn.Module, optimiser: torch.optim.Optimizer, ba
 def _is_measured(case: _Case, teachers: list[Teacher]) -> bool:
     """Return whether recovery needs statistics that teachers do not keep themselves."""
     run = case.run
-    matches = run.method.iterations > 0 and run.recover.bn_weight > 0
+    matches = run.method.iterations > 0 and run.recover.statistics_weight > 0
     return matches and any(needs_measuring(run.method.matching, teacher.module) for teacher in teachers)
 
 
@@ -298,7 +297,7 @@ def _gather(case: _Case, teachers: list[Teacher]) -> tuple[StageEstimate, Measur
 
 def _select(case: _Case, scorer: Teacher) -> StageEstimate:
     """Estimate the choice of starting images from those of one class, with as large a pool as time allows."""
-    run, kind = case.run, case.run.method.starts_from
+    run, kind = case.run, case.run.method.init
     least = images_needed(kind, 1, run.patches)
     in_class = len(case.source.rows_by_class[0])
     pool = min(max(run.patches.pool, images_needed(kind, run.ipc, run.patches)), in_class)
@@ -343,7 +342,6 @@ def _relabel(case: _Case, teachers: list[Teacher]) -> StageEstimate:
     """Estimate the labels from a part of an epoch."""
     run, config = case.run, case.run.relabel
     mean, std, epochs = case.source.config.mean, case.source.config.std, config.num_stored
-    assert mean is not None and std is not None and epochs is not None, "resolve the run first"
     codec = find_codec(config.codec)
     labeller = Labeller(teachers, config, mean, std, case.device) if codec.has_logits else None
 
@@ -361,7 +359,6 @@ def _relabel(case: _Case, teachers: list[Teacher]) -> StageEstimate:
 def _train_students(case: _Case) -> StageEstimate:
     """Estimate the training and the evaluations of every seed, without drawing views."""
     run, config = case.run, case.run.student
-    assert config.epochs is not None, "resolve the run first"
     labels = replace(run.relabel, batch_size=config.batch_size or run.relabel.batch_size)
     batch = micro_batches(min(labels.batch_size, case.num_images), labels)[0]
     shape = (case.num_classes, case.source.size)

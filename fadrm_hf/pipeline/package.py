@@ -56,7 +56,7 @@ def write_artifact(
     preset, method = preset_of(source.config), METHODS.get(recipe["method"]["name"])
     manifest = Manifest(
         method=recipe["method"]["name"],
-        method_record=MethodRecord(method.title, method.paper, method.starts_from) if method else None,
+        method_record=MethodRecord(method.title, method.paper, method.init) if method else None,
         ipc=recipe["ipc"],
         label_epochs=epochs,
         label_codec=codec,

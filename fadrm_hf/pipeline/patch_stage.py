@@ -38,7 +38,7 @@ def select_patches(job: Job, scorer: Teacher) -> None:
     """Select the starting images of all classes that the job's share has images of."""
     wanted = {shard.classes for shard in job.own_shards}
     ranges = {range_name(labels): labels for labels in job.ranges if labels in wanted}
-    run, kind = job.run, job.run.method.starts_from
+    run, kind = job.run, job.run.method.init
     there = job.is_there("patches")
     for labels, task in job.units("patches", ranges, there, len, lambda labels: len(labels) * run.ipc):
         patches = starting_images(kind, job.source, scorer, labels, run.ipc, run.patches, run.seed, job.device)

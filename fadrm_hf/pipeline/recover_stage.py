@@ -72,12 +72,12 @@ def _report_to(job: Job, task: Task) -> Callable[[int, dict[str, float]], None]:
 
 def _turns_before(job: Job, shard: Shard) -> int:
     run = job.run
-    return 0 if run.recover.turns == "shard" else job.shards.index(shard) * run.method.iterations
+    return 0 if run.recover.teacher_order == "shard" else job.shards.index(shard) * run.method.iterations
 
 
 def _start_of(job: Job, patches: Patches) -> torch.Tensor:
     """Return the images to optimise, (B, 3, S, S) float32, normalised."""
-    if job.run.method.starts_from != "noise":
+    if job.run.method.init != "noise":
         return job.source.normalise(patches.images).to(job.device)
     places = zip(patches.label.tolist(), patches.ipc_index.tolist(), strict=True)
     size, seed = job.source.size, job.run.seed

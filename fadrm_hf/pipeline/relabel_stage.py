@@ -12,7 +12,6 @@ def label_images(job: Job, teachers: list[Teacher]) -> None:
     """Label all stored epochs, as the run's codec stores them."""
     run = job.run
     epochs, mean, std = run.relabel.num_stored, run.source.mean, run.source.std
-    assert epochs is not None and mean is not None and std is not None
     codec = find_codec(run.relabel.codec)
     numbers = {_epoch_name(epoch): epoch for epoch in range(epochs)}
     images, there = _recovered_images(job).to(job.device), job.is_there("soft_labels")

@@ -178,7 +178,7 @@ class Pipeline:
     def _gather_statistics(self, teachers: list[Teacher]) -> Measured:
         """Gather the statistics that are matched of each teacher's layers and that it does not keep itself."""
         job, run, wanted = self._job, self._job.run, self._job.run.method.matching
-        matches = run.method.iterations > 0 and run.recover.bn_weight > 0
+        matches = run.method.iterations > 0 and run.recover.statistics_weight > 0
         if not matches or not any(needs_measuring(wanted, teacher.module) for teacher in teachers):
             return [{} for _ in teachers]
         passes = [
@@ -199,7 +199,6 @@ class Pipeline:
     def _expected_bytes(self) -> int:
         """Return the bytes of shards and artifact: pixels 3 times, labels twice, pools, and room for the rest."""
         run, num_classes = self._job.run, self._job.num_classes
-        assert run.source.size is not None and run.relabel.num_stored is not None
         num_images = run.ipc * num_classes
         pixels = num_images * 3 * run.source.size**2
         labels = num_images * run.relabel.num_stored * row_bytes(label_features(run.relabel.codec, num_classes))

@@ -28,6 +28,7 @@ from fadrm_hf.config import (
 from fadrm_hf.config.datasets import NO_PRESET, fillings, find_preset, resolve, resolve_source
 from fadrm_hf.config.layers import DEFAULT, Layer, Settings, dotted, section_values
 from fadrm_hf.config.protocols import protocol_section
+from fadrm_hf.config.renamed import with_current_names
 from fadrm_hf.methods import find_method
 from fadrm_hf.methods.method import Method
 
@@ -140,6 +141,7 @@ def run_from_recipe(recipe: dict[str, Any], output: str) -> RunConfig:
     """
     from fadrm_hf.artifact.manifest import parse_settings  # it imports torch
 
+    recipe = with_current_names(recipe)
     given = recipe.get("method")
     method = find_method(str(given.get("name")) if isinstance(given, dict) else "")
     sections: dict[str, Any] = {
@@ -174,7 +176,7 @@ def _published(method: type[Method], asked: Settings) -> list[Layer]:
     ipc = asked.values.get("ipc", 10)
     require(isinstance(ipc, int), "ipc", ipc, "a number of images per class")
     dataset = None if source.preset == NO_PRESET else source.preset
-    cell = (dataset, source.size or 0, ipc)
+    cell = (dataset, source.size, ipc)
     layers = [Layer(f"{method.title}, published settings", dotted(method.published(*cell)))]
     if asked.values.get("settings") == "released":
         layers.append(Layer(f"{method.title}, released scripts", dotted(method.released(*cell))))

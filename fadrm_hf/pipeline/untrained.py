@@ -52,7 +52,6 @@ def teachers_like(run: RunConfig, source: Source, device: torch.device) -> tuple
             continue
         replaced.append(name)
         mean, std = source.config.mean, source.config.std
-        assert mean is not None and std is not None  # a Source's config is resolved
         frozen = module.to(device).eval().requires_grad_(False)
         known[name] = Teacher(name, frozen, None, mean, std, sha256="untrained", vote=1.0)
     return [known[name] for name in run.teachers.names], replaced

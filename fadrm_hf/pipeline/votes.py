@@ -164,7 +164,6 @@ class _Trial:
 
 def _trial_run(run: RunConfig, teacher: Teacher, config: VoteConfig) -> RunConfig:
     """Build a run of SRe2L++ with one teacher: patches and optimiser of the run, labels and student of SRe2L++."""
-    assert run.source.size is not None
     student = StudentConfig(
         "cv_dd", config.vote_student, epochs=config.vote_epochs, num_seeds=1, num_workers=run.student.num_workers
     )

@@ -77,8 +77,8 @@ class FrozenMatcher(Matcher):
                 layer.float()
         self.module = freeze(module, compiles=config.form == "compiled" and can_compile(device.type))
         targets = {name: target.mapped(lambda value: value.to(device)) for name, target in (measured or {}).items()}
-        matched = self.module if config.bn_weight > 0 else nn.Identity()
-        self.statistics = MatchedStatistics(matched, matching, config.first_bn_weight, targets, block_side)
+        matched = self.module if config.statistics_weight > 0 else nn.Identity()
+        self.statistics = MatchedStatistics(matched, matching, config.first_bn_multiplier, targets, block_side)
 
     def logits(self, views: Tensor) -> Tensor:
         """(B, C) float32 of (B, 3, S, S) normalised; with gradients on, statistics are gathered for `distance`."""
@@ -94,8 +94,8 @@ class PlainMatcher(Matcher):
         self.module = copy.deepcopy(teacher.module).to(device).eval()
         dtype = DTYPES[config.precision]
         self._autocast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
-        matched = self.module if config.bn_weight > 0 else nn.Identity()
-        self.statistics = PlainStatistics(matched, config.first_bn_weight)
+        matched = self.module if config.statistics_weight > 0 else nn.Identity()
+        self.statistics = PlainStatistics(matched, config.first_bn_multiplier)
 
     def logits(self, views: Tensor) -> Tensor:
         """(B, C) float32 of (B, 3, S, S) normalised; with gradients on, statistics are gathered for `distance`."""
@@ -114,7 +114,7 @@ class MatchableCheck:
     """
 
     def __init__(self, num_teachers: int, config: RecoverConfig, sizes: Sequence[int] = ()) -> None:
-        self._expected = num_teachers if config.bn_weight > 0 else 0
+        self._expected = num_teachers if config.statistics_weight > 0 else 0
         self._sizes = sorted(set(sizes))
         self._bare: list[str] = []
 
@@ -133,7 +133,7 @@ class MatchableCheck:
         if len(self._bare) == self._expected:
             raise TeacherError(
                 f"no teacher of {self._bare} has a layer whose statistics could be matched (BatchNorm, convolution, "
-                "or another normalisation); choose another teacher, or set --recover.bn_weight 0"
+                "or another normalisation); choose another teacher, or set --recover.statistics_weight 0"
             )
 
 
@@ -161,7 +161,7 @@ def open_matchers(
     """
     matchers: list[Matcher]
     if config.form == "plain":
-        if config.bn_weight > 0:
+        if config.statistics_weight > 0:
             require_plain(matching or Matching(), [teacher.module for teacher in teachers])
         matchers = [PlainMatcher(teacher, config, device) for teacher in teachers]
     else:

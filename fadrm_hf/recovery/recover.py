@@ -155,7 +155,6 @@ class Recovery:
 
     def _draw_views(self, num: int, size: int, crop_area: Areas | None) -> Iterator[ViewFunction]:
         config = self._config
-        assert config.flip_probability is not None and config.max_roll is not None, "resolve the configuration first"
         areas: Interval | Tensor = config.crop_area
         if crop_area is not None:
             steps = range(self._done, self._done + num)
@@ -187,7 +186,7 @@ class Recovery:
         weights = [weight for _, weight in members]
         entropy = _weighted(weights, [F.cross_entropy(logits, self.labels) for logits in every_logits])
         distance = _weighted(weights, [self._matchers[index].distance() for index, _ in members])
-        loss = entropy + self._config.bn_weight * distance
+        loss = entropy + self._config.statistics_weight * distance
         if terms:
             first = self._matchers[members[0][0]]
             step = Step(pixels, view, self.labels, every_logits[0], make_view, first.predict)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from fadrm_hf.config import with_defaults
 from fadrm_hf.config.plain_data import flatten
+from fadrm_hf.config.renamed import with_current_names
 from fadrm_hf.errors import ArtifactError, RunFolderError
 from fadrm_hf.runtime import files
 
@@ -294,7 +295,7 @@ def _read_recipe(path: Path) -> dict[str, Any]:
         recipe = None
     if not isinstance(recipe, dict):
         raise RunFolderError(f"{path} is damaged: it is no JSON object; remove {path.parent} to start the run again")
-    return recipe
+    return with_current_names(recipe)
 
 
 def _completed(held: dict[str, Any], sections: Mapping[str, Any]) -> dict[str, Any]:

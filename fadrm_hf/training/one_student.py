@@ -107,7 +107,6 @@ class StudentTraining:
         group: StudentGroup = ALONE,
         phase: SlimmingPhase = NO_SLIMMING,
     ) -> None:
-        assert config.epochs is not None
         self._distilled, self._test, self._config, self._seed = distilled, test, config, seed
         self._epochs, self._device, self._group = config.epochs, device, group
         torch.manual_seed(derive_seed(seed, "student", config.student))

@@ -87,7 +87,7 @@ def _holds_mosaics(manifest: Manifest) -> bool:
     patches, settings = (manifest.config.get(section) for section in ("patches", "method"))
     if not isinstance(patches, dict) or patches.get("grid") != 2 or not isinstance(settings, dict):
         return False
-    return manifest.method_setting("starts_from") in ("patches", "pca")
+    return manifest.method_setting("init") in ("patches", "pca")
 
 
 def apply_protocol(config: StudentConfig, distilled: Distilled) -> Distilled:
@@ -105,7 +105,6 @@ def check_protocol(config: StudentConfig, distilled: Distilled) -> None:
         StudentError: If there is no teacher to label views, the stored labels lack what the loss needs, or there are
             fewer epochs of labels than the protocol has.
     """
-    assert config.epochs is not None
     distilled.require_epochs(config.epochs)
     if config.labels == "hard":
         return
@@ -148,15 +147,12 @@ def is_hard_epoch(config: StudentConfig, epoch: int) -> bool:
     """Return whether an epoch (from 0) of a resolved protocol trains on hard labels."""
     if config.hard_phase is None:
         return config.labels == "hard"
-    assert config.epochs is not None
     first, end = (round(fraction * config.epochs) for fraction in config.hard_phase)
     return first <= epoch < end
 
 
 def epoch_learning_rate(config: StudentConfig, epoch: int) -> float:
     """Return the learning rate of an epoch (from 0) of a resolved protocol."""
-    assert config.epochs is not None and config.lr is not None and config.eta is not None
-    assert config.schedule is not None and config.warmup_epochs is not None
     return learning_rate(config.schedule, config.lr, epoch, config.epochs, config.eta, config.warmup_epochs)
 
 
@@ -167,7 +163,6 @@ def soft_loss(
     labels: Tensor,  # (n,) int64, the class of each view's own image
 ) -> Tensor:
     """Return the loss of a resolved protocol on soft labels, averaged over the batch."""
-    assert config.temperature is not None
     if config.loss == "mse":
         loss = F.mse_loss(student_logits, teacher_logits)
     else:
@@ -202,8 +197,7 @@ def create_optimiser(config: StudentConfig, student: nn.Module) -> torch.optim.O
 
     On a GPU it can be captured: all values that change from step to step, such as the learning rate, are tensors.
     """
-    assert config.lr is not None and config.weight_decay is not None and config.momentum is not None
-    groups = parameter_groups(student, config.weight_decay, bool(config.decay_everything))
+    groups = parameter_groups(student, config.weight_decay, config.decay_everything)
     device = next(student.parameters()).device
     on_gpu = device.type == "cuda"
     lr = torch.tensor(config.lr, device=device) if on_gpu else config.lr

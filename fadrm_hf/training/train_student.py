@@ -110,7 +110,6 @@ def _train_seeds(
     on_trained: Callback | None,
 ) -> dict[int, Outcome]:
     """Train the students of a group of processes; return the outcomes, by seed, to its leader."""
-    assert config.epochs is not None
     seeds = range(config.num_seeds)[group.index :: group.count]
     outcomes: dict[int, Outcome] = {}
     num_epochs = len(seeds) * config.epochs

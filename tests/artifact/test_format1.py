@@ -51,7 +51,7 @@ def test_it_says_what_made_it(early):
     manifest = read_manifest(early)
     assert "method_record" not in json.loads((early / "fadrm.json").read_text())
     assert manifest.method_title == "FADRM" and manifest.paper is not None and manifest.paper.arxiv == "2506.24125"
-    assert manifest.method_setting("starts_from") == "patches" and manifest.method_setting("iterations") == 40
+    assert manifest.method_setting("init") == "patches" and manifest.method_setting("iterations") == 40
     assert card_title(manifest) == "FADRM digits, 1 image per class"
 
 
@@ -65,7 +65,7 @@ def test_a_method_that_is_unknown_here_has_a_title_and_a_paper(early):
     assert read_manifest(early) == manifest and card_title(manifest).startswith("Views | All")
     card = write_card(early, manifest).read_text()
     assert "https://arxiv.org/abs/2999.00001" in card and "note = {'''<b>}" in card and r"Views \| All" in card
-    assert manifest.method_setting("starts_from") == "noise" and manifest.method_setting("absent", 3) == 3
+    assert manifest.method_setting("init") == "noise" and manifest.method_setting("absent", 3) == 3
 
 
 def test_a_paper_that_is_none_is_refused(early):

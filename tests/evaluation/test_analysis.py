@@ -193,7 +193,7 @@ def change(artifact, **method) -> None:
 def test_what_lacks_is_named_with_what_gives_it(analysed, tmp_path, capsys, situation, lacks, said):
     run = (copy_artifact if situation == "no work" else copy_run)(analysed, tmp_path)
     if situation == "from noise":
-        change(run, starts_from="noise")
+        change(run, init="noise")
     elif situation == "retrieved":
         change(run, retrieval=0.1)
     elif situation == "no source":

@@ -120,4 +120,4 @@ def test_how_many_teachers_label_is_said_of_the_published_ones():
 
 def test_what_is_given_wins_over_what_is_published():
     run = parse_run(["--method=sre2l", "--source.name=tiny_imagenet", "--recover.lr=0.3", "--ipc=50"])
-    assert (run.recover.lr, run.recover.bn_weight, run.recover.symmetric_roll) == (0.3, 1.0, True)
+    assert (run.recover.lr, run.recover.statistics_weight, run.recover.symmetric_roll) == (0.3, 1.0, True)

@@ -86,7 +86,7 @@ def plainly_recovered(method, config, source, teachers, real, extra):
         module, matcher = modules[t % 2], plain[t % 2]
         shown = apply_view(images, rows, columns)
         logits, maps = seen(module, shown)
-        loss = F.cross_entropy(logits, LABELS) + config.bn_weight * matcher.loss(maps, LABELS)
+        loss = F.cross_entropy(logits, LABELS) + config.statistics_weight * matcher.loss(maps, LABELS)
         loss = loss + extra(images, shown, logits, lambda x, m=module, r=rows, c=columns: m(apply_view(x, r, c)))
         (gradient,) = torch.autograd.grad(loss, images)
         lr = config.lr * 0.5 * (1 + math.cos(math.pi * t / method.iterations))
@@ -147,8 +147,7 @@ LARGE = (
     "torchvision/shufflenet_v2_x0_5",
 )
 SMALL = tuple(
-    f"squeeze/{name}"
-    for name in ("resnet18", "convnet3", "mobilenetv2_050", "wrn16_2", "shufflenet_v2_x0_5_1x1_stem")
+    f"squeeze/{name}" for name in ("resnet18", "convnet3", "mobilenetv2_050", "wrn16_2", "shufflenet_v2_x0_5_1x1_stem")
 )
 
 
@@ -167,9 +166,9 @@ def test_published_settings_of_g_vbsm(dataset, teachers, lr, momentum, drop, tog
     method, recover, relabel = run.method, run.recover, run.relabel
     assert run.teachers.names == teachers
     assert (method.iterations, method.momentum, method.drop, method.densification) == (4000, momentum, drop, 1.0)
-    assert (recover.lr, recover.bn_weight, recover.first_bn_weight) == (lr, 0.01, 10.0)
+    assert (recover.lr, recover.statistics_weight, recover.first_bn_multiplier) == (lr, 0.01, 10.0)
     assert (recover.batch_size, recover.crop, recover.padding) == (together, crop, padding)
-    assert (recover.layout, recover.turns) == ("class_major", "run")
+    assert (recover.layout, recover.teacher_order) == ("class_major", "run")
     assert (relabel.epochs, relabel.batch_size, relabel.ensemble) == labels and not relabel.batch_statistics
     assert (run.student.name, run.student.loss) == ("g_vbsm", "mse")
     assert run.student.ce_weight == (0.15 if dataset.startswith("cifar") else 0.1)
@@ -192,10 +191,11 @@ def test_published_settings_of_edc(
     run = run_of("edc", dataset, ipc)
     check_names(run.teachers.names, run.source.size)
     method, recover, relabel = run.method, run.recover, run.relabel
-    assert (method.starts_from, method.iterations, method.momentum) == (starts, iterations, momentum)
+    assert (method.init, method.iterations, method.momentum) == (starts, iterations, momentum)
     assert (method.category, method.flatness, method.flatness_decay) == (0.5, 0.25, 0.99)
-    assert (recover.lr, recover.bn_weight, recover.batch_size) == (0.05, weight, together)
-    assert (recover.crop_area, recover.max_roll, recover.layout, recover.turns) == (area, 0, "class_major", "run")
+    assert (recover.lr, recover.statistics_weight, recover.batch_size) == (0.05, weight, together)
+    assert (recover.crop_area, recover.max_roll) == (area, 0)
+    assert (recover.layout, recover.teacher_order) == ("class_major", "run")
     assert (len(run.teachers.names), relabel.num_teachers) == labelling
     assert not any("efficientnet" in name for name in run.teachers.names[:3])
     assert (relabel.epochs, relabel.batch_size, relabel.batch_statistics) == (*labels, False)

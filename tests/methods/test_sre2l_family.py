@@ -99,9 +99,9 @@ def test_cda_recovers_under_its_curriculum_and_sre2l_under_the_same_crops_throug
 )
 def test_published_recovery(method, dataset, iterations, lr, weight):
     run = run_of(method, dataset)
-    assert (run.method.iterations, run.recover.lr, run.recover.bn_weight) == (iterations, lr, weight)
+    assert (run.method.iterations, run.recover.lr, run.recover.statistics_weight) == (iterations, lr, weight)
     assert run.recover.layout == "ipc_major" and run.recover.batch_size == 100
-    assert run.method.starts_from == ("patches" if method == "sre2l_pp" else "noise")
+    assert run.method.init == ("patches" if method == "sre2l_pp" else "noise")
 
 
 def test_published_views_and_labels():
@@ -134,12 +134,12 @@ def test_published_settings_of_rded(dataset, grid, sizes):
         assert (patches.difficulty, patches.grid, patches.pool, patches.crops_per_image) == ("easy", grid, 300, 5)
         assert (labels.crop_area, labels.shuffle_tiles) == ((1.0 / grid, 1.0), grid)
         assert not labels.batch_statistics and labels.epochs == 300
-    assert RDED().iterations == 0 and RDED.starts_from == "patches"
+    assert RDED().iterations == 0 and RDED.init == "patches"
 
 
 def test_any_start_is_a_setting():
-    run = parse_run(["--method=sre2l", "--source.name=cifar10", "--method.starts_from=patches"])
-    assert run.method == SRe2L(starts_from="patches")
+    run = parse_run(["--method=sre2l", "--source.name=cifar10", "--method.init=patches"])
+    assert run.method == SRe2L(init="patches")
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ class Mine(Method):
 
     name = "mine"
     title = "Mine"
-    starts_from = "random_images"
+    init = "random_images"
     strength: float = 0.5
 '''
 

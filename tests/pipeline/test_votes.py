@@ -160,7 +160,7 @@ def plain_committee(source, pair, start, labels, iterations, config):
                 for layer, x in zip(layers, seen, strict=True)
             ]
             distance = 10.0 * gaps[0] + sum(gaps[1:])
-            loss = loss + weight * (F.cross_entropy(logits, labels) + config.bn_weight * distance)
+            loss = loss + weight * (F.cross_entropy(logits, labels) + config.statistics_weight * distance)
         (grad,) = torch.autograd.grad(loss, images)
         lr = config.lr * 0.5 * (1 + math.cos(math.pi * t / iterations))
         momentum, square = 0.5 * momentum + 0.5 * grad, 0.9 * square + 0.1 * grad**2

@@ -14,7 +14,7 @@ from fadrm_hf.methods.el2n import EL2N
 from fadrm_hf.methods.pca import PCA
 from fadrm_hf.recovery.patches.coresets import easy_images, el2n
 from fadrm_hf.recovery.patches.patches import random_images
-from fadrm_hf.recovery.patches.starting import STARTS, images_needed, starting_images
+from fadrm_hf.recovery.patches.starting import INITS, images_needed, starting_images
 
 pytestmark = pytest.mark.numerical
 
@@ -126,7 +126,7 @@ def test_odd_sizes_are_filled_at_the_border(source, teacher):
 @pytest.mark.parametrize("method", [EL2N(), PCA()])
 def test_methods_leave_their_coreset_as_it_is(method, source):
     images = source.normalise(random_images(source, range(2), 1, 0).images)
-    assert method.starts_from in STARTS and method.resolve(16) == method and method.iterations == 0
+    assert method.init in INITS and method.resolve(16) == method and method.iterations == 0
     assert method.recover(images, None) is images
 
 

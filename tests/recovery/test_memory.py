@@ -119,7 +119,7 @@ def test_a_recovery_takes_what_two_small_batches_foretell(source, teacher):
 
 def test_a_recovery_of_whole_classes_is_measured_too(source, teacher):
     method = GVBSM(iterations=10, drop=0.0, momentum=0.0)
-    run = a_run(method, batch_size=20, layout="class_major", bn_weight=0.0)
+    run = a_run(method, batch_size=20, layout="class_major", statistics_weight=0.0)
     with open_matchers([teacher], run.recover, CPU) as matchers:
         law = measure_recovery(run, matchers, source, CPU)
         shard = largest_shard(run, 10)  # five classes of four images

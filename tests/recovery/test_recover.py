@@ -59,7 +59,7 @@ def plain_loss(module, shown, labels, config):
     for index, (layer, x) in enumerate(zip(layers, inputs, strict=True)):
         gap = (x.mean((0, 2, 3)) - layer.running_mean).norm()
         gap = gap + (x.var((0, 2, 3), correction=0) - layer.running_var).norm()
-        loss = loss + config.bn_weight * (10.0 if index == 0 else 1.0) * gap
+        loss = loss + config.statistics_weight * (10.0 if index == 0 else 1.0) * gap
     return loss
 
 
@@ -203,19 +203,19 @@ def test_a_pool_in_which_no_member_has_anything_to_match_is_refused():
     bare = nn.Sequential(nn.Flatten(), nn.Linear(768, 10))
     check = MatchableCheck(2, CONFIG)
     check("a", bare)
-    with pytest.raises(TeacherError, match=r"no teacher of \['a', 'b'\] has a layer.*--recover\.bn_weight 0"):
+    with pytest.raises(TeacherError, match=r"no teacher of \['a', 'b'\] has a layer.*--recover\.statistics_weight 0"):
         check("b", bare)
     mixed = MatchableCheck(2, CONFIG)
     for name, network in (("a", bare), ("b", nn.Conv2d(3, 10, 3)), ("a", bare)):
         mixed(name, network)
-    MatchableCheck(1, replace(CONFIG, bn_weight=0.0))("a", bare)
+    MatchableCheck(1, replace(CONFIG, statistics_weight=0.0))("a", bare)
 
 
 def test_unmeasured_layers_are_refused_and_not_skipped(source):
     plain = small_teacher(source, 0, 1, nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     with pytest.raises(TeacherError, match="layer '0' keeps no statistics and none were measured"):
         FrozenMatcher(plain, CONFIG, CPU)
-    assert FrozenMatcher(plain, replace(CONFIG, bn_weight=0.0), CPU).statistics.num_layers == 0
+    assert FrozenMatcher(plain, replace(CONFIG, statistics_weight=0.0), CPU).statistics.num_layers == 0
 
 
 def test_a_committee_sees_the_same_views_and_its_losses_are_weighted(source, teachers):
@@ -281,4 +281,4 @@ def test_padded_windows_equal_torchvision(source):
 
 def test_divergence_is_refused_with_a_remedy(source, teachers):
     with pytest.raises(ConfigError, match=r"diverged before iteration 2.*--recover\.lr"):
-        run(source, teachers[:1], 2, config=replace(CONFIG, bn_weight=math.inf))
+        run(source, teachers[:1], 2, config=replace(CONFIG, statistics_weight=math.inf))

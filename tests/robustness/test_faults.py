@@ -369,7 +369,7 @@ def test_a_teacher_that_overflows_is_named_when_recovery_has_hardly_begun(overfl
 def test_gradients_beyond_fp16_at_every_scale_end_the_recovery(iterations, most):
     """The weight of the statistics makes gradients that no scale of the loss brings into the range of fp16."""
     source = digits()
-    config = replace(RECOVER, precision="fp16", bn_weight=1e30)
+    config = replace(RECOVER, precision="fp16", statistics_weight=1e30)
     told, error = recover(source, [small_teacher(source)], iterations, config)
     assert told <= most
     assert isinstance(error, ConfigError) and "beyond the range of fp16" in str(error)

@@ -102,7 +102,7 @@ def result_of(artifact):
 
 
 def assert_same_student(artifact, reference):
-    """In fp32, within a tenth of AdamW's step, which is a thousandth; a weight whose gradient is next to 0, within one."""
+    """In fp32, within a tenth of AdamW's step of a thousandth; where a gradient is next to 0, within a step."""
     found, expected = weights_of(artifact), weights_of(reference)
     assert found.keys() == expected.keys()
     for name, value in expected.items():

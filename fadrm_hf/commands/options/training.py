@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from fadrm_hf.commands.options.base import ArtifactOptions, Options, SourcePlace
-from fadrm_hf.config import SourceConfig, SqueezeConfig
+from fadrm_hf.config import OPEN, SourceConfig, SqueezeConfig
 from fadrm_hf.config.datasets import WHOLE_DATASET
 
 TABLE_1 = ("resnet18", "resnet50", "resnet101")  # FADRM's students
@@ -24,7 +24,7 @@ SMALL_ARCHITECTURES = (
     "timm/test_efficientnet",
 )
 # Training on the whole source; whether images are mirrored is the dataset's: digits are not.
-_WHOLE = replace(WHOLE_DATASET, flip_probability=None)
+_WHOLE = replace(WHOLE_DATASET, flip_probability=OPEN)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fadrm_hf.config import SourceConfig
+from fadrm_hf.config import OPEN, SourceConfig
 from fadrm_hf.config.datasets import find_preset, preset_of
 
 
@@ -127,7 +127,7 @@ def suggestions(
     """
     found = []
     fitting = next((size for size in (224, 128, 64, 32, 16) if shorter_side >= size * 0.75), 16)
-    if asked.size is None and preset_of(config) is None and config.size is not None and fitting < config.size:
+    if asked.size is OPEN and preset_of(config) is None and fitting < config.size:
         found.append(f"--source.size {fitting}")
     if not has_test and counts and min(counts.values()) > 1:
         found.append("--source.test_fraction 0.2")

@@ -134,7 +134,6 @@ class Source:
         pixels: Tensor,  # (..., 3, H, W) uint8
     ) -> Tensor:  # (..., 3, H, W) float32, normalised
         """Return what networks see: pixels in [0, 1], less the mean, over the standard deviation."""
-        assert self.config.mean is not None and self.config.std is not None
         return normalise(pixels, self.config.mean, self.config.std)
 
     def to_pixels(
@@ -142,7 +141,6 @@ class Source:
         normalised: Tensor,  # (..., 3, H, W) float, normalised
     ) -> Tensor:  # (..., 3, H, W) uint8
         """Return the pixels of what networks see, rounded to the nearest; what lies outside them is clamped."""
-        assert self.config.mean is not None and self.config.std is not None
         return to_pixels(normalised, self.config.mean, self.config.std)
 
     def hold_out(self, fraction: float, seed: int) -> "Source":
@@ -185,7 +183,6 @@ class Source:
     @property
     def size(self) -> int:
         """Side of the square images in pixels."""
-        assert self.config.size is not None, "the config of a source is resolved"
         return self.config.size
 
     def _split_name(self, split: Split) -> str:

@@ -196,7 +196,7 @@ def _train(
     reporter: Reporter,
 ) -> None:
     """Train the epochs that `checkpoint` does not hold yet, under one cosine; the loss is logged as `name`."""
-    epochs, peak = config.epochs or 1, config.lr or 0.1
+    epochs, peak = config.epochs, config.lr
     optimizer = new_optimizer(network, config)
     done = load_checkpoint(checkpoint, network, optimizer, fingerprint)
     pixels = pixels_in_memory(source, config)
@@ -222,7 +222,7 @@ def _train(
 
 def new_optimizer(network: nn.Module, config: SqueezeConfig) -> torch.optim.Optimizer:
     """Create the optimiser of a training at its peak rate."""
-    parameters, lr, decay = network.parameters(), config.lr or 0.1, config.weight_decay
+    parameters, lr, decay = network.parameters(), config.lr, config.weight_decay
     if config.optimiser == "adam":
         return torch.optim.Adam(parameters, lr=lr, weight_decay=decay)
     return torch.optim.SGD(parameters, lr=lr, momentum=config.momentum, weight_decay=decay)

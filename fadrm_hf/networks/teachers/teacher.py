@@ -230,7 +230,6 @@ def align_teacher(teacher: Teacher, source: SourceDescription, class_order: str 
     num_logits = _require_size(teacher.name, teacher.module, source)
     selection = class_selection(teacher.name, teacher.class_map, num_logits, source, class_order)
     mean, std = source.config.mean, source.config.std
-    assert mean is not None and std is not None  # a Source's config is resolved
     if selection is None and (mean, std) == (teacher.mean, teacher.std):
         return teacher
     scale, shift = renormalisation(mean, std, teacher.mean, teacher.std)
@@ -253,7 +252,6 @@ def require_size(name: str, module: nn.Module, size: int, remedy: str) -> int:
 
 
 def _require_size(name: str, module: nn.Module, source: SourceDescription) -> int:
-    assert source.config.size is not None  # the config is resolved
     remedy = "; set --source.size to the size it was trained with, or choose another teacher"
     return require_size(name, module, source.config.size, remedy)
 

@@ -37,7 +37,7 @@ class TrainingViews(Dataset[tuple[Tensor, Tensor]]):
         self._key = (seed, "squeeze", epoch)
         self._labels = torch.from_numpy(source.labels("train"))
         order = torch.randperm(len(self._labels), generator=generator(*self._key, "order"))
-        batches = order.split(config.batch_size or 128)
+        batches = order.split(config.batch_size)
         self._batches = batches[:-1] if len(batches[-1]) == 1 < len(batches) else batches  # BatchNorm needs two images
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ class TrainingViews(Dataset[tuple[Tensor, Tensor]]):
         """(B, 3, S, S) float32 normalised views, and their classes: (B,) int64, or (B, C) float32 shares if mixed."""
         indices, rng = self._batches[step], generator(*self._key, "views", step)
         crops = self._pad_crops(indices, rng) if self._config.crop == "pad" else self._resized_crops(indices, rng)
-        flipped = torch.rand(len(indices), generator=rng) < (self._config.flip_probability or 0.0)
+        flipped = torch.rand(len(indices), generator=rng) < self._config.flip_probability
         views = torch.where(flipped[:, None, None, None], crops.flip(-1), crops)
         labels = self._labels[indices]
         if self._config.cutmix:

@@ -172,7 +172,6 @@ def _is_finished(folder: Path, work: WorkFolder, recipe: dict[str, Any], section
 
 def _expected_bytes(release: Release, source: Source, relabel: RelabelConfig) -> int:
     """Return the bytes of shards and artifact together."""
-    assert relabel.epochs is not None
     pixels = 3 * source.size**2
     labels = relabel.epochs * row_bytes(label_features(relabel.codec, len(source.class_map)))
     return 2 * release.num_images * (pixels + labels) + (16 << 20)
@@ -188,7 +187,6 @@ def _check_order(
     squeeze, beside = resolve_squeeze(SqueezeConfig(), source.config), RunFolder(config.output).trained_teachers
     device, (mean, std) = join_world().device, (source.config.mean, source.config.std)
     teachers = prepare_teachers(config.teachers, squeeze, source, beside, 0, reporter, device)
-    assert mean is not None and std is not None
     compare_with_teachers(release, Labeller(teachers, relabel, mean, std, device))
     return teachers
 

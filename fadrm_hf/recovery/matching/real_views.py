@@ -76,4 +76,4 @@ class ClassViews(Dataset[tuple[Tensor, Tensor]]):
             crop = resized_crop(pil_to_tensor(self._source.image("train", row)), self._source.size, rng)
         else:
             crop = pad_crop(whole[None], self._squeeze.padding, rng)[0]
-        return crop.flip(-1) if torch.rand((), generator=rng) < (self._squeeze.flip_probability or 0.0) else crop
+        return crop.flip(-1) if torch.rand((), generator=rng) < self._squeeze.flip_probability else crop

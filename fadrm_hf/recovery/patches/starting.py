@@ -4,7 +4,7 @@ from typing import get_args
 
 import torch
 
-from fadrm_hf.config import PatchConfig, Start
+from fadrm_hf.config import Init, PatchConfig
 from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import ConfigError, unknown
 from fadrm_hf.networks.teachers import Teacher
@@ -13,11 +13,11 @@ from fadrm_hf.recovery.patches.crops import select_patches
 from fadrm_hf.recovery.patches.noise import noise_images
 from fadrm_hf.recovery.patches.patches import Patches, mirror, random_images
 
-STARTS: tuple[Start, ...] = get_args(Start)
+INITS: tuple[Init, ...] = get_args(Init)
 
 
 def starting_images(
-    kind: Start,
+    kind: Init,
     source: Source,
     scorer: Teacher,
     classes: range,
@@ -54,14 +54,14 @@ def starting_images(
     elif kind in ("el2n", "pca"):
         patches = easy_images(source, scorer, classes, ipc, _grid(kind, config), device)
     else:
-        raise ConfigError(unknown("starting images", kind, STARTS) + "; set starts_from of the method")
+        raise ConfigError(unknown("starting images", kind, INITS) + "; set method.init")
     return mirror(patches, config.flip_probability, seed)
 
 
-def images_needed(kind: Start, ipc: int, config: PatchConfig) -> int:
+def images_needed(kind: Init, ipc: int, config: PatchConfig) -> int:
     """Return how many training images each class must have for `ipc` starting images of a kind."""
     return 0 if kind == "noise" else ipc * _grid(kind, config) ** 2
 
 
-def _grid(kind: Start, config: PatchConfig) -> int:
+def _grid(kind: Init, config: PatchConfig) -> int:
     return config.grid if kind in ("patches", "pca") else 1

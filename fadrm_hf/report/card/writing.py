@@ -160,7 +160,7 @@ def published_name(card: Path) -> str | None:
 
 def _settings(manifest: Manifest) -> list[tuple[str, str, Any]]:
     """Return the settings that had an effect: none of patches for noise, none of recovery without iterations."""
-    idle = {"patches"} if manifest.method_setting("starts_from") == "noise" else set()
+    idle = {"patches"} if manifest.method_setting("init") == "noise" else set()
     idle |= {"recover"} if manifest.method_setting("iterations") == 0 else set()
     shown = [section for section in _SECTIONS if section not in idle]
     return [(section, key, value) for section in shown for key, value in manifest.config.get(section, {}).items()]

@@ -78,7 +78,7 @@ def draw_pictures(artifact: Path, manifest: Manifest, output: Path, work: Path |
     stages = []
     with reporter.stage("gallery", pictures.ipc * (1 + has_start)) as task:
         if has_start:
-            stages.append(pictures.whole_stage(START, _STARTS.get(_starts_from(manifest), "real image"), 0))
+            stages.append(pictures.whole_stage(START, _STARTS.get(_init_of(manifest), "real image"), 0))
             draw_whole(output, pictures, stages[0], task.counting(_patches(shards, manifest), pictures.num_classes))
         for snapshot in snapshots:
             name = snapshot_name(len(stages))
@@ -160,5 +160,5 @@ def _rows_of_first_shard(work: Path, manifest: Manifest) -> tuple[int, ...]:
     return tuple((start["ipc_index"] * num_classes + start["label"])[is_there].tolist())
 
 
-def _starts_from(manifest: Manifest) -> str:
-    return str(manifest.method_setting("starts_from", ""))
+def _init_of(manifest: Manifest) -> str:
+    return str(manifest.method_setting("init", ""))
