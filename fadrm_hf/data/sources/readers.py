@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import datasets
-from datasets import DatasetDict
-from huggingface_hub import HfApi, snapshot_download
+from datasets import ClassLabel, Dataset, DatasetDict
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     HFValidationError,
     OfflineModeIsEnabled,
@@ -26,6 +26,7 @@ from fadrm_hf.config.datasets import PRESETS
 from fadrm_hf.data.sources.digits import read_digits
 from fadrm_hf.data.sources.layouts import FILE_SUFFIXES, Tables, read_file, read_folder
 from fadrm_hf.data.sources.layouts.folder import IMAGE_SUFFIXES
+from fadrm_hf.data.sources.layouts.parquet_tables import read_card
 from fadrm_hf.errors import SourceError, unknown
 
 _ACCEPTED = "a Hub dataset id, a local image folder, a parquet, csv or json file, a folder of them, or 'digits'"
@@ -69,7 +70,32 @@ def _hub_tables(config: SourceConfig) -> Tables:
     loaded: DatasetDict = _reading(
         config, lambda: datasets.load_dataset(config.name, config.config_name, revision=revision)
     )
-    return Tables(dict(loaded), "a Hub dataset", revision=revision or _cached_commit(loaded, config))
+    splits = _with_written_names(dict(loaded), config, revision)
+    return Tables(splits, "a Hub dataset", revision=revision or _cached_commit(loaded, config))
+
+
+def _with_written_names(splits: dict[str, Dataset], config: SourceConfig, revision: str | None) -> dict[str, Dataset]:
+    """Give classes their names as the card writes them, where YAML reads no text: `no`, `1.0`."""
+    misread = {
+        column: feature
+        for table in splits.values()
+        for column, feature in table.features.items()
+        if isinstance(feature, ClassLabel) and not all(isinstance(name, str) for name in feature.names)
+    }
+    for column, feature in misread.items():
+        card: str = _reading(config, lambda: hf_hub_download(
+            config.name, "README.md", repo_type="dataset", revision=revision
+        ))  # fmt: skip
+        names = read_card(Path(card)).class_names(column, config.config_name)
+        if names is None or len(names) != feature.num_classes or len(set(names)) < len(names):
+            odd = next(name for name in feature.names if not isinstance(name, str))
+            raise SourceError(
+                f"README.md of Hub dataset {config.name!r} names a class of column {column!r} in dataset_info that "
+                f"YAML reads as {odd!r}, expected text; put the names in quotes there, as in 'no', or in a copy of it "
+                "that --source.name is set to"
+            )
+        splits = {split: table.cast_column(column, ClassLabel(names=names)) for split, table in splits.items()}
+    return splits
 
 
 def _is_image_folder(info: DatasetInfo) -> bool:
