@@ -1,4 +1,4 @@
-"""PNG files as Pillow does not give them: colours with all of their 16 bits, and pixels beside text that is too long."""
+"""PNG files as Pillow does not give them: colours with all of their 16 bits, and pixels beside text too long for it."""
 
 from io import BytesIO
 from typing import Any

@@ -5,6 +5,7 @@ Hub datasets go through `datasets` with no remote code; local ones are read by `
 
 import csv
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +26,7 @@ from fadrm_hf.config import SourceConfig
 from fadrm_hf.config.datasets import PRESETS
 from fadrm_hf.data.sources.digits import read_digits
 from fadrm_hf.data.sources.layouts import FILE_SUFFIXES, Tables, read_file, read_folder
+from fadrm_hf.data.sources.layouts.archives import ARCHIVE_SUFFIXES, unpack_command, unpacked_name
 from fadrm_hf.data.sources.layouts.folder import IMAGE_SUFFIXES
 from fadrm_hf.data.sources.layouts.parquet_tables import read_card
 from fadrm_hf.errors import SourceError, unknown
@@ -48,6 +50,11 @@ def read_tables(config: SourceConfig) -> Tables:
     if path.is_dir():
         return _reading(config, lambda: read_folder(path, config))
     if path.exists():
+        if path.suffix.lower() in ARCHIVE_SUFFIXES:
+            raise SourceError(
+                f"source {config.name!r} is an archive, which is not read as it is; unpack it: "
+                f"{unpack_command(str(path))}; then set --source.name {shlex.quote(unpacked_name(str(path)))}"
+            )
         if path.suffix.lower() not in FILE_SUFFIXES or not path.is_file():
             raise SourceError(
                 f"source {config.name!r} is a {path.suffix or 'nameless'} file, expected one of "

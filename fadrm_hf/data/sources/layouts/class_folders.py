@@ -5,8 +5,10 @@ two levels could be the classes, neither is taken: `--source.label_column folder
 """
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import datasets
@@ -15,6 +17,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from fadrm_hf.config import SourceConfig
+from fadrm_hf.data.sources.layouts.file_names import FILE_NAME, read_named_images
 from fadrm_hf.data.sources.layouts.folder import Folder
 from fadrm_hf.data.sources.layouts.split_names import find_split, is_general_name, is_split_name, read_split_name
 from fadrm_hf.data.sources.layouts.tables import Tables, image_table, some
@@ -40,14 +43,24 @@ def read_class_folders(folder: Folder, config: SourceConfig) -> Tables | None:
         return None
     root, images = unwrapped(folder.images)
     splits, left_out = split_folders(root, images, config)
+    if config.label_column == FILE_NAME:
+        tables = read_named_images({name: _paths(folder, found) for name, found in splits.items()}, config.name)
+        return replace(tables, left_out=(*left_out, *tables.left_out))
     _refuse_masks(splits, config)
     levels = {name: _levels(found.images) for name, found in splits.items()}
     levels = _without_wrappers(levels)
     chosen = _class_level(levels, splits, config)
+    levels, respelled = _in_one_spelling(levels, chosen)
     tables, stray = _tables(folder, splits, levels, chosen, config)
     has_splits = set(splits) != {"train"} or splits["train"].place != root
     layout = f"a folder for each {'split and class' if has_splits else 'class'}"
-    return Tables(tables, layout, _described(levels, chosen), (*left_out, *stray))
+    return Tables(tables, layout, "; ".join([_described(levels, chosen), *respelled]), (*left_out, *stray))
+
+
+def _paths(folder: Folder, found: Found) -> list[str]:
+    base = str(folder.root / found.place)
+    return [f"{base}/{place}/{name}" if place else f"{base}/{name}"
+            for place, names in found.images.items() for name in names]  # fmt: skip
 
 
 def split_folders(root: str, images: Images, config: SourceConfig) -> tuple[dict[str, Found], list[str]]:
@@ -171,6 +184,33 @@ def _class_level(
         f"folder1 is {some(first)}; {seen}; set --source.label_column folder1 or folder{depth}, or --source.name to "
         f"{meant}"
     )
+
+
+def _in_one_spelling(
+    levels: Mapping[str, dict[str, tuple[str, ...]]], level: int
+) -> tuple[dict[str, dict[str, tuple[str, ...]]], list[str]]:
+    """Call classes as training images do where splits differ in case alone (`Cat`, `cat`); also say which."""
+    first = sorted(levels, key=lambda split: (said := read_split_name(split)) is None or said.kind != "train")
+    used = {split: {parts[level] for parts in levels[split].values() if len(parts) > level} for split in first}
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for split in first:
+        for name in sorted(used[split]):
+            spellings[_folded(name)].append(name)
+    one = {name: names[0] for names in spellings.values() for name in names
+           if not any(len(set(names) & own) > 1 for own in used.values())}  # fmt: skip
+    renamed = {
+        split: {
+            place: (*parts[:level], *(one.get(name, name) for name in parts[level : level + 1]), *parts[level + 1 :])
+            for place, parts in places.items()
+        }
+        for split, places in levels.items()
+    }
+    return renamed, [f"{name} is taken for {other}" for name, other in one.items() if name != other]
+
+
+def _folded(name: str) -> str:
+    """Return a name without what file systems do not tell apart: case, and how accents are composed."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _with_splits(every: Sequence[tuple[str, ...]]) -> Iterator[str]:

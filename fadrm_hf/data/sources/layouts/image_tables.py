@@ -6,6 +6,7 @@ in, or of the folder that the images are in.
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from datasets import Dataset
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.data.sources import labels
 from fadrm_hf.data.sources.layouts.class_folders import unwrapped
-from fadrm_hf.data.sources.layouts.folder import Folder, scan
+from fadrm_hf.data.sources.layouts.folder import IMAGE_SUFFIXES, Folder, scan
 from fadrm_hf.data.sources.layouts.split_names import is_general_name, is_split_name, read_split_name
 from fadrm_hf.data.sources.layouts.tables import Tables, image_table, some
 from fadrm_hf.data.sources.layouts.text_tables import Columns, read_table
@@ -32,6 +33,7 @@ _PATH_NAMES = (
     "imageid imgid id images photo picture"
 )
 PATH_COLUMNS = frozenset(_PATH_NAMES.split())
+_ADDRESS = re.compile("https?://")
 _SAMPLED = 60  # cells that are looked for
 _MOST_BASES = 300
 _INVENTED = ("submission",)  # a sample of an answer, whose labels mean nothing
@@ -132,9 +134,9 @@ def read_image_rows(
         columns = _columns(path) if columns is None else columns
     except SourceError:
         raise
-    except (ValueError, KeyError, RecursionError):
+    except (ValueError, KeyError, RecursionError) as error:
         if path.suffix.lower() in (".csv", ".tsv"):
-            raise
+            raise ValueError(f"{name}: {error}") from None  # what is said of it is the innermost cause
         return None
     place = os.path.dirname(name)
     texts = [key for key, cells in columns.items() if any(isinstance(cell, str) for cell in cells[:_SAMPLED])]
@@ -148,6 +150,12 @@ def read_image_rows(
     by_name = [key for key in by_name if labels.folded(key) in PATH_COLUMNS or key == config.image_column]
     if len(by_name) != 1 or not finder.by_name:
         return None
+    address = next((cell for cell in columns[by_name[0]] if cell and _ADDRESS.match(cell)), None)
+    if address is not None:
+        raise SourceError(
+            f"{name} names images by their addresses ({address}), which are not downloaded here; download them, and "
+            f"put the names of the files into its column {by_name[0]!r}"
+        )
     base = finder.root / place
     paths = [str(base / cell) if cell else None for cell in columns[by_name[0]]]
     return ImageRows(name, {k: cells for k, cells in columns.items() if k != by_name[0]}, paths, by_name[0])
@@ -205,7 +213,7 @@ class Finder:
             for suffix in self._suffixes:
                 count = sum(os.path.isfile(f"{base}/{cell}{suffix}") for cell in sample)
                 best, most = ((base, suffix), count) if count > most else (best, most)
-        by_name = sum(bool(self._by_name.get(cell.rpartition("/")[2])) for cell in sample) if most < len(sample) else 0
+        by_name = sum(bool(self._find(cell)) for cell in sample) if most < len(sample) else 0
         if by_name > most:
             return lambda cell: self._named(cell, place)
         if best is None:
@@ -214,8 +222,14 @@ class Finder:
         return lambda cell: f"{base}/{_tidied(cell)}{suffix}"
 
     def _named(self, cell: str, place: str) -> str:
-        found = self._by_name.get(_tidied(cell).rpartition("/")[2])
-        return str(self.root / (found or f"{place}/{cell}"))
+        return str(self.root / (self._find(_tidied(cell)) or f"{place}/{cell}"))
+
+    def _find(self, cell: str) -> str | None:
+        """Return the one image of a name in any folder; `a.jpg` also finds `a.JPG` and `a.png`."""
+        name = cell.rpartition("/")[2]
+        stem, suffix = os.path.splitext(name)
+        found = self._by_name.get(name)
+        return self._by_name.get(stem) if found is None and suffix.lower() in IMAGE_SUFFIXES else found
 
     def _folders(self) -> Iterable[str]:
         """Yield the folders of images and those above them, if there are not too many."""

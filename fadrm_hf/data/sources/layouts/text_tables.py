@@ -1,5 +1,9 @@
-"""Tables in text files: csv, tsv, json, json lines and lists. Cells stay the text they are, `None` and `007` too."""
+"""Tables in text files: csv, tsv, json, json lines and lists.
 
+Cells stay the text they are, `None` and `007` too, without the blanks around it.
+"""
+
+import codecs
 import csv
 import json
 from collections.abc import Sequence
@@ -7,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from fadrm_hf.data.sources.layouts.folder import IMAGE_SUFFIXES
@@ -16,6 +21,7 @@ Columns = dict[str, list[Any]]
 
 _DELIMITERS = ",;\t|"
 _NO_VALUE = ("", None)
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_table(path: Path) -> Columns:
@@ -48,11 +54,12 @@ def _read_csv(path: Path) -> Columns:
             column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True
         ),
     )
-    return {name: table.column(place).to_pylist() for place, name in enumerate(names)}
+    columns = [pc.utf8_trim_whitespace(table.column(place)).to_pylist() for place in range(len(names))]
+    return {name: [cell or None for cell in cells] for name, cells in zip(names, columns, strict=True)}
 
 
 def _text_of(path: Path) -> str:
-    """Return the text of a file in UTF-8, or else as spreadsheets of Western languages write it.
+    """Return the text of a file in UTF-8, or else as spreadsheets write it: in UTF-16, or for Western languages.
 
     Raises:
         UnicodeDecodeError: It is neither.
@@ -61,9 +68,12 @@ def _text_of(path: Path) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        if b"\0" in content:
+        if b"\0" not in content:
+            text = content.decode("cp1252", errors="replace")
+        elif content.startswith(_UTF_16) and len(content) % 2 == 0:
+            text = content.decode("utf-16")
+        else:
             raise
-        text = content.decode("cp1252", errors="replace")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
