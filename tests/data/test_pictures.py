@@ -203,6 +203,22 @@ def test_an_exif_tag_of_another_kind_keeps_the_orientation():
         assert images.decode(broken).size in ((2, 4), (4, 2))
 
 
+def test_a_single_pixel_is_an_image():
+    assert images.decode(saved(Image.new("RGB", (1, 1), (9, 8, 7)), "PNG")).getpixel((0, 0)) == (9, 8, 7)
+
+
+def test_printers_colours_are_read():
+    content = saved(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG")
+    assert images.decode(content).getpixel((4, 4)) == pytest.approx((255, 0, 0), abs=3)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG"])
+def test_of_several_pictures_in_a_file_the_first_is_read(kind):
+    pictures = [Image.new("RGB", (4, 4), colour) for colour in ((9, 8, 7), (255, 0, 0))]
+    content = saved(pictures[0], kind, save_all=True, append_images=pictures[1:])
+    assert images.decode(content).getpixel((0, 0)) == pytest.approx((9, 8, 7), abs=3)
+
+
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
 def test_avif_is_read():
     assert images.decode(saved(Image.new("RGB", (8, 8), (255, 0, 0)), "AVIF")).getpixel((4, 4)) == pytest.approx(

@@ -41,6 +41,7 @@ def with_columns(config: SourceConfig, table: Dataset) -> SourceConfig:
     """Return `config` with the columns of images and labels: those it names, or the only ones there can be."""
     features = table.features
     image_columns = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    image_columns = image_columns or [name for name, feature in features.items() if _holds_bytes(feature)]
     described = ", ".join(f"{name} ({_kind(table, name)})" for name in features)
     image = _one("image", config.image_column, image_columns, config.name, described)
     _refuse_boxes(table, config)

@@ -1,4 +1,4 @@
-"""PNG files as Pillow does not give them: colours with all of their 16 bits, and pixels beside text too long for it."""
+"""PNG files as Pillow does not give them: all 16 bits of their colours, and pixels beside text too long for it."""
 
 from io import BytesIO
 from typing import Any

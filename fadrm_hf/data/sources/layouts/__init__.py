@@ -17,7 +17,7 @@ from fadrm_hf.data.sources.layouts.ground_truth import with_ground_truth
 from fadrm_hf.data.sources.layouts.image_tables import read_image_tables, read_table_file
 from fadrm_hf.data.sources.layouts.parquet_tables import holds_images, read_files, read_parquet_tables
 from fadrm_hf.data.sources.layouts.refusals import no_classes, nothing_found, refuse_detection
-from fadrm_hf.data.sources.layouts.tables import Tables
+from fadrm_hf.data.sources.layouts.tables import Tables, some
 from fadrm_hf.errors import SourceError
 
 __all__ = ["FILE_SUFFIXES", "Tables", "read_file", "read_folder"]
@@ -41,7 +41,11 @@ def read_folder(path: Path, config: SourceConfig) -> Tables:
     if tables is None:
         raise SourceError(nothing_found(folder, config))
     left_out = [f"{count} {kind}" for kind, count in sorted(folder.left_out.items()) if count]
-    return _with_left_out(tables, left_out + [f"{name}: an archive" for name in folder.archives])
+    left_out += [f"{name}: an archive" for name in folder.archives]
+    said = "\n".join([tables.labels_from, *tables.left_out])
+    if unused := [name for name in folder.tables if name not in said]:
+        left_out.append(f"{len(unused)} text files that say no class of an image ({some(unused)})")
+    return _with_left_out(tables, left_out)
 
 
 def read_file(path: Path, config: SourceConfig) -> Tables:

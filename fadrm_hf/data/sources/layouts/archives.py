@@ -35,4 +35,4 @@ def unpack_commands(folder: str, archives: Sequence[str]) -> str:
     """Return the commands that unpack the archives in a folder, as they can be typed; of many, of the first."""
     commands = " && ".join([f"cd {shlex.quote(folder)}", *map(unpack_command, archives[:_SHOWN])])
     more = len(archives) - _SHOWN
-    return commands + (f" and so on for the other {more}" if more > 0 else "")
+    return commands + (f"; the other {more} likewise" if more > 0 else "")

@@ -19,7 +19,13 @@ from datasets import Dataset
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.data.sources.layouts.file_names import FILE_NAME, read_named_images
 from fadrm_hf.data.sources.layouts.folder import Folder
-from fadrm_hf.data.sources.layouts.split_names import find_split, is_general_name, is_split_name, read_split_name
+from fadrm_hf.data.sources.layouts.split_names import (
+    find_split,
+    is_general_name,
+    is_split_name,
+    read_split_name,
+    without_split,
+)
 from fadrm_hf.data.sources.layouts.tables import Tables, image_table, some
 from fadrm_hf.errors import SourceError
 
@@ -43,10 +49,10 @@ def read_class_folders(folder: Folder, config: SourceConfig) -> Tables | None:
         return None
     root, images = unwrapped(folder.images)
     splits, left_out = split_folders(root, images, config)
-    if config.label_column == FILE_NAME:
-        tables = read_named_images({name: _paths(folder, found) for name, found in splits.items()}, config.name)
-        return replace(tables, left_out=(*left_out, *tables.left_out))
     _refuse_masks(splits, config)
+    if config.label_column == FILE_NAME:
+        named = read_named_images({name: _paths(folder, found) for name, found in splits.items()}, config.name)
+        return replace(named, left_out=(*left_out, *named.left_out))
     levels = {name: _levels(found.images) for name, found in splits.items()}
     levels = _without_wrappers(levels)
     chosen = _class_level(levels, splits, config)
@@ -93,10 +99,26 @@ def split_folders(root: str, images: Images, config: SourceConfig) -> tuple[dict
         and len(folders) > 1
     )
     if not (with_classes or everywhere or are_flat):
+        _refuse_joined(folders, config)
         return {"train": Found(root, images)}, []
     names = [top for top in folders if said[top] is not None or top == config.train_split or are_flat]
     left_out = [f"{_count(tops[top])} images in {top or 'no folder'}" for top in tops if top not in names]
     return {name: Found(f"{root}/{name}" if root else name, tops[name]) for name in names}, left_out
+
+
+def _refuse_joined(folders: Sequence[str], config: SourceConfig) -> None:
+    """Refuse folders that are split and class at once: `train_bus`, `test_bus`."""
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for name in folders:
+        said, rest = read_split_name(name), without_split(name)
+        if said is None or not rest:
+            return
+        kinds[rest].add(said.kind)
+    if any(len(found) > 1 for found in kinds.values()):
+        raise SourceError(
+            f"source {config.name!r} has folders that are split and class at once ({some(folders)}), expected a "
+            "folder for each split, with those of the classes in it: rename them, such as train_bus to train/bus"
+        )
 
 
 def unwrapped(images: Images) -> tuple[str, Images]:
@@ -249,7 +271,8 @@ def _refuse_masks(splits: Mapping[str, Found], config: SourceConfig) -> None:
         if len(stems[0] & stems[1]) > min(map(len, stems)) / 2:
             raise SourceError(
                 f"source {config.name!r} is a segmentation set: {masks[0]} holds a mask for each image, not a class; "
-                "expected images by class"
+                "expected images by class; if something else says the classes, set --source.name to the folder of the "
+                "images alone"
             )
 
 

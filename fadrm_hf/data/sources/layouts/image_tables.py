@@ -7,6 +7,7 @@ in, or of the folder that the images are in.
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def read_image_tables(
         os.path.dirname(path) or "." for path in folder.image_paths() if str(folder.root / path) not in named
     )
     ignored += [f"{count} images in {place}: in no table" for place, count in unnamed.most_common(10)]
-    origin = f"COLUMN of {some([rows.name for rows in splits.values()])}"
+    origin = f"COLUMN of {some([rows.name for rows in splits.values()], 10)}"
     return Tables(tables, "images and a table of their classes", origin, tuple(ignored))
 
 
@@ -193,7 +194,7 @@ class Finder:
         """Every image by its name with and without extension; "" for a name that several have."""
         found: dict[str, str] = {}
         for path in self._folder.image_paths():
-            name = path.rpartition("/")[2]
+            name = _composed(path.rpartition("/")[2])
             for key in {name, os.path.splitext(name)[0]}:
                 found[key] = "" if key in found else path
         return found
@@ -226,7 +227,7 @@ class Finder:
 
     def _find(self, cell: str) -> str | None:
         """Return the one image of a name in any folder; `a.jpg` also finds `a.JPG` and `a.png`."""
-        name = cell.rpartition("/")[2]
+        name = _composed(cell.rpartition("/")[2])
         stem, suffix = os.path.splitext(name)
         found = self._by_name.get(name)
         return self._by_name.get(stem) if found is None and suffix.lower() in IMAGE_SUFFIXES else found
@@ -236,6 +237,11 @@ class Finder:
         places = {"/".join(parts[:depth]) for name in self._folder.images for parts in [name.split("/")]
                   for depth in (1, 2, len(parts))}  # fmt: skip
         return [str(self.root / place) for place in sorted(places)[:_MOST_BASES]]
+
+
+def _composed(name: str) -> str:
+    """Return a name with its accents as most systems write them; macOS takes them apart."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _tidied(cell: str) -> str:

@@ -88,7 +88,8 @@ def _read_list(path: Path) -> Columns:
     if not lines:
         return {}
     delimiter = next((mark for mark in "\t,;" if mark in lines[0]), None)
-    rows = [line.split(delimiter) if delimiter else line.rsplit(maxsplit=1) for line in lines]
+    rows = [[cell.strip() for cell in line.split(delimiter)] if delimiter else line.rsplit(maxsplit=1)
+            for line in lines]  # fmt: skip
     width = len(rows[0])
     if any(len(row) != width for row in rows):
         return {}
