@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures.layouts import LAYOUTS, REFUSED, SIDE, TEST, TRAIN, Layout, make, splits
+from fixtures.layouts import LAYOUTS, REFUSED, SIDE, TEST, TRAIN, Layout, lines, make, splits
 
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.data.sources import Source, Split, check_source, load_source
@@ -103,3 +103,10 @@ def test_masks_beside_images_are_no_classes_by_name(tmp_path: Path):
     with pytest.raises(SourceError, match=r"segmentation set.*--source.name"):
         load(make(tmp_path, files), label_column="file_name")
     assert dict(read(load(tmp_path / "images", label_column="file_name"), "train")) == TRAIN
+
+
+def test_a_table_by_its_name_is_of_no_images_that_several_folders_have(tmp_path: Path):
+    files = {f"data/part{part}/{place}.png": 1 for part in (1, 2) for place in (0, 1)}
+    make(tmp_path, files | {"data/labels.csv": lines("file,label", "0.png,bus", "1.png,car")})
+    with pytest.raises(SourceError, match=r"labels.csv names images .*several of the same name"):
+        load(tmp_path / "data/labels.csv")

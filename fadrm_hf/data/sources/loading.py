@@ -173,9 +173,11 @@ def _numbered(
     if (labels < 0).any():
         rows = rows.select(np.flatnonzero(labels >= 0))  # last: a column added to chosen rows copies their images
     paths = encoded.paths(rows)
-    if paths is not None:
-        columns.refuse_repeated(paths, labels[labels >= 0], used, config)
-    return rows
+    once = None if paths is None else columns.first_of_repeated(paths, labels[labels >= 0], used, config)
+    if once is None:
+        return rows
+    logger.warning("left out: split %r, %d rows of images that are in a row before", split.name, len(rows) - len(once))
+    return rows.select(once)
 
 
 def _without_damaged(table: Dataset, split: str, rule: images.PixelRule, config: SourceConfig) -> Dataset:

@@ -79,6 +79,8 @@ def read_image_tables(
         elif _counts(rows, config, need):
             found.append(rows)
     found = [rows for rows in found if config.label_column in rows.columns] or found
+    if not found and finder.doubt:
+        raise SourceError(finder.doubt)
     if not found:
         return None
     splits = {split: _one_of(tables, config) for split, tables in _by_split(found).items()}
@@ -110,11 +112,14 @@ def read_table_file(path: Path, config: SourceConfig) -> Tables:
         ValueError: It cannot be read.
     """
     columns = _columns(path)
-    finders = (Finder(folder, by_name=False) for folder in _folders_near(path))
-    for finder in chain(finders, [Finder(Folder(path.parent))]):
+    for finder in chain(
+        (Finder(folder, by_name=False) for folder in _folders_near(path)), [Finder(Folder(path.parent))]
+    ):
         rows = read_image_rows(path, os.path.relpath(path, finder.root), finder, config, columns)
         if rows is not None:
             return Tables({config.train_split or "train": _table(rows)}, "a table that names images")
+        if finder.doubt:
+            raise SourceError(finder.doubt)
     table = Dataset.from_dict({name: list(cells) for name, cells in columns.items()})
     return Tables({config.train_split or "train": table}, "a table that names no images")
 
@@ -145,7 +150,7 @@ def read_image_rows(
         texts = [key for key in texts if key == config.image_column]
     by_name = sorted(texts, key=lambda key: labels.folded(key) not in PATH_COLUMNS)
     for key in by_name:
-        if locate := finder.locate(columns[key], place):
+        if locate := finder.locate(columns[key], name):
             paths = [locate(cell) if cell else None for cell in columns[key]]
             return ImageRows(name, {k: cells for k, cells in columns.items() if k != key}, paths, key)
     by_name = [key for key in by_name if labels.folded(key) in PATH_COLUMNS or key == config.image_column]
@@ -181,6 +186,7 @@ class Finder:
     def __init__(self, folder: Folder, by_name: bool = True) -> None:
         self.root, self._folder = folder.root, folder
         self.by_name = by_name and not folder.images
+        self.doubt: str | None = None  # why a table's images could not be told from others
 
     @cached_property
     def _suffixes(self) -> list[str]:
@@ -199,28 +205,53 @@ class Finder:
                 found[key] = "" if key in found else path
         return found
 
-    def locate(self, cells: Sequence[Any], place: str) -> Callable[[str], str] | None:
-        """Return what gives the file of each cell, or `None` if the cells are no files.
+    def locate(self, cells: Sequence[Any], name: str) -> Callable[[str], str] | None:
+        """Return what gives the file of each cell, or `None` if the cells are no files, or may be several.
 
         Args:
             cells: A column.
-            place: The folder of the table, relative to the root.
+            name: The table, relative to the root: paths begin in its folder, in the root, or in any that has them.
+
         """
+        place = os.path.dirname(name)
         texts = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
         sample = [_tidied(texts[at * len(texts) // _SAMPLED]) for at in range(_SAMPLED)] if texts else []
-        bases = dict.fromkeys([str(self.root / place), str(self.root), str(self.root.parent), *self._folders()])
-        best, most = None, 0
-        for base in bases:
-            for suffix in self._suffixes:
-                count = sum(os.path.isfile(f"{base}/{cell}{suffix}") for cell in sample)
-                best, most = ((base, suffix), count) if count > most else (best, most)
+        stated = [str(self.root / place), str(self.root), str(self.root.parent)]
+        counts = {
+            (base, suffix): sum(os.path.isfile(f"{base}/{cell}{suffix}") for cell in sample)
+            for base in dict.fromkeys([*stated, *self._folders()])
+            for suffix in self._suffixes
+        }
+        most = max(counts.values())
         by_name = sum(bool(self._find(cell)) for cell in sample) if most < len(sample) else 0
         if by_name > most:
             return lambda cell: self._named(cell, place)
-        if best is None:
+        if not most:
             return None
-        base, suffix = best
-        return lambda cell: f"{base}/{_tidied(cell)}{suffix}"
+        base, suffix = next(found for found, count in counts.items() if count == most)
+        if base not in stated:
+            alike = list(dict.fromkeys(other for other, _ in counts if counts[other, suffix] == most))
+            base = self._of_its_split(alike, name)
+        if not base:
+            return None
+        return lambda cell: _normal(f"{base}/{_tidied(cell)}{suffix}")
+
+    def _of_its_split(self, bases: Sequence[str], name: str) -> str:
+        """Return the one folder with the images of a table: of several, that of the table's split; "" for no one."""
+        parts = os.path.splitext(name)[0].split("/")
+        said = next((found for part in reversed(parts) if (found := read_split_name(part))), None)
+        inner = [os.path.relpath(base, self.root) for base in bases]
+        kinds = [{found.kind for part in place.split("/") if (found := read_split_name(part))} for place in inner]
+        chosen = [
+            base for base, own in zip(bases, kinds, strict=True) if len(bases) == 1 or (said and said.kind in own)
+        ]
+        if len(chosen) == 1:
+            return chosen[0]
+        self.doubt = (
+            f"{name} names images of which there are several of the same name (in {some(inner)}); write the folder "
+            "before each name, or set --source.name to a folder with one of them and the table"
+        )
+        return ""
 
     def _named(self, cell: str, place: str) -> str:
         return str(self.root / (self._find(_tidied(cell)) or f"{place}/{cell}"))
@@ -237,6 +268,10 @@ class Finder:
         places = {"/".join(parts[:depth]) for name in self._folder.images for parts in [name.split("/")]
                   for depth in (1, 2, len(parts))}  # fmt: skip
         return [str(self.root / place) for place in sorted(places)[:_MOST_BASES]]
+
+
+def _normal(path: str) -> str:
+    return os.path.normpath(path) if "/../" in path else path
 
 
 def _composed(name: str) -> str:

@@ -1,9 +1,11 @@
 """Folders that cannot be read as classes: what they are, and what would help."""
 
+from pathlib import Path
+
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.data.sources.layouts.archives import unpack_commands
 from fadrm_hf.data.sources.layouts.file_names import FILE_NAME, classes_in_names
-from fadrm_hf.data.sources.layouts.folder import Folder
+from fadrm_hf.data.sources.layouts.folder import IMAGE_SUFFIXES, Folder
 from fadrm_hf.data.sources.layouts.ground_truth import columns_near
 from fadrm_hf.data.sources.layouts.tables import some
 from fadrm_hf.errors import SourceError
@@ -25,6 +27,7 @@ def no_classes(folder: Folder, config: SourceConfig) -> str:
     """Return what is missing where there are images and nothing that says their classes."""
     places = some([place or "the folder itself" for place in folder.images])
     seen = f"{folder.num_images} images in {places}, and no table of their classes"
+    seen += f" ({some(folder.tables)}: not of that form)" if folder.tables else ""
     return (
         f"source {config.name!r} has no label column, only image (Image): {seen}; expected several folders, one for "
         f"each class, or a table (csv, json) of images and classes{_hint(folder)}"
@@ -41,7 +44,9 @@ def _hint(folder: Folder) -> str:
             )
     counts = {folder.num_images, *map(len, folder.images.values())}
     for name, columns in columns_near(folder):
-        if len(columns) == 1 and all(len(cells) in counts for cells in columns.values()):
+        cells = next(iter(columns.values()), [])
+        is_of_files = any(Path(str(cell)).suffix.lower() in IMAGE_SUFFIXES for cell in cells[:9])
+        if len(columns) == 1 and len(cells) in counts and not is_of_files:
             return (
                 f"; {name} has a line for each image, but in which order is not said: write the name of the image "
                 "before the class in each line"
@@ -62,6 +67,12 @@ def nothing_found(folder: Folder, config: SourceConfig) -> str:
             f"source {config.name!r} holds no images but archives ({some(folder.archives)}), which are not read as "
             f"they are; unpack them, then try again: {unpack_commands(str(folder.root), folder.archives)}"
         )
+    for name, columns in columns_near(folder):
+        if any(column.casefold().startswith("pixel") for column in columns):
+            return (
+                f"source {config.name!r} cannot be read: {name} has the pixels of its images as numbers; write each "
+                "image to a file in a folder for its class, and set --source.name to the folder around those"
+            )
     seen = some([*folder.tables, *(f"{n} {kind}" for kind, n in folder.left_out.items())], 6)
     return (
         f"source {config.name!r} cannot be read: it holds no images and no table of them ({seen or 'it is empty'}); "

@@ -6,6 +6,7 @@ Cells stay the text they are, `None` and `007` too, without the blanks around it
 import codecs
 import csv
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def read_table(path: Path) -> Columns:
 
     Raises:
         SourceError: It is a detection set, which has no one class for each image.
-        ValueError: It is damaged, or no UTF-8.
+        ValueError: It is damaged, in an unknown encoding, or has two columns of one name.
     """
     readers = {".csv": _read_csv, ".tsv": _read_csv, ".txt": _read_list}
     suffix = path.suffix.lower()
@@ -46,6 +47,8 @@ def _read_csv(path: Path) -> Columns:
     has_header = not any(Path(cell).suffix.lower() in IMAGE_SUFFIXES for cell in header)
     names = header if has_header else _numbered(len(header))
     names = [name.strip() or f"column {place}" for place, name in enumerate(names)]
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"several columns are called {repeated[0]!r}, expected each name once")
     table = pacsv.read_csv(
         pa.py_buffer(text.encode()),
         pacsv.ReadOptions(column_names=names, skip_rows=int(has_header)),
@@ -97,10 +100,13 @@ def _read_list(path: Path) -> Columns:
 
 
 def _read_json(path: Path) -> Columns:
+    text = path.read_text(encoding="utf-8-sig")
     if path.suffix.lower() in (".jsonl", ".ndjson"):
-        with open(path, encoding="utf-8-sig") as file:
-            return _columns_of([json.loads(line) for line in file if line.strip()])
-    document = json.loads(path.read_text(encoding="utf-8-sig"))
+        return _read_json_lines(text)
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError:
+        return _read_json_lines(text)  # `datasets` takes a file of lines by this name, too
     if isinstance(document, list):
         return _columns_of(document)
     if not isinstance(document, dict):
@@ -115,6 +121,10 @@ def _read_json(path: Path) -> Columns:
     if document and all(isinstance(value, dict) for value in document.values()):
         return _columns_of([{"file": name} | value for name, value in document.items()])  # {FILE: {…}}
     return {}
+
+
+def _read_json_lines(text: str) -> Columns:
+    return _columns_of([json.loads(line) for line in text.splitlines() if line.strip()])
 
 
 def _read_coco(document: dict[str, Any], path: Path) -> Columns:
