@@ -26,7 +26,8 @@ class SourceConfig:
         test_fraction: Share of each class's training images that is held out to test on, always the same ones; for
             sources without a test split.
         image_column: Column of images; found from the features when not named.
-        label_column: Column of class labels; found from the features when not named.
+        label_column: Column of class labels; found from the features when not named. Of image folders, folder2 is the
+            second level of folders, and file_name what the names of the images begin with.
         classes: Names of the classes that are used, in the order in which they are numbered here; images of others are
             left out. All classes, as the source orders them, when not given.
         preset: Name of the preset whose values fill what is left open, or "none"; found from `name` when not given.

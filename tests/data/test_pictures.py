@@ -55,6 +55,17 @@ def tiff(values: np.ndarray, photometric: int = 1, extra: tuple[int, ...] = (), 
     return head + b"".join(packed) + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0) + data
 
 
+def deep_png(values: np.ndarray) -> bytes:
+    """A PNG of (H, W, bands) with 16 bits in each band, which Pillow does not write."""
+    height, width, bands = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[bands], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    parts = [struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part))
+             for kind, part in chunks]  # fmt: skip
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
 def of_images(root: Path, contents: list[bytes], **settings: object) -> Source:
     """A source of these images, in two classes."""
     files = {f"train/{'ab'[at % 2]}/{at}.tif": content for at, content in enumerate(contents)}
@@ -153,6 +164,28 @@ def test_deep_colours_of_a_tiff_keep_their_bits(tmp_path):
     assert np.array_equal(np.asarray(source.image("train", 0)), scaled(values, 0, 4095))
 
 
+@pytest.mark.parametrize("bands", [2, 3, 4])
+def test_deep_colours_of_a_png_keep_their_bits(bands, tmp_path):
+    values = RNG.integers(0, 4096, (8, 8, bands)).astype(np.uint16)
+    values[0, 0] = 4095
+    if bands != 3:
+        values[:, :, -1] = 65535
+        values[1, 1, -1] = 0
+    source = of_images(tmp_path, [deep_png(values)] * 2)
+    assert source.report.value_range == (0, 4095)
+    expected = scaled(values[:, :, :1].repeat(3, 2) if bands == 2 else values[:, :, :3], 0, 4095)
+    expected[1, 1] = expected[1, 1] if bands == 3 else 255
+    assert np.array_equal(np.asarray(source.image("train", 0)), expected)
+
+
+def test_a_png_of_whole_sixteen_bits_is_as_pillow_reads_it(tmp_path):
+    values = RNG.integers(0, 65536, (8, 8, 3)).astype(np.uint16)
+    values[0, 0] = 65535
+    source = of_images(tmp_path, [deep_png(values)] * 2)
+    assert source.report.value_range is None
+    assert np.array_equal(np.asarray(source.image("train", 0)), (values >> 8).astype(np.uint8))
+
+
 def test_text_in_a_png_is_passed_over():
     text = PngImagePlugin.PngInfo()
     text.add_text("comment", "x" * 3_000_000, zip=True)
@@ -168,6 +201,22 @@ def test_an_exif_tag_of_another_kind_keeps_the_orientation():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own, of a tag that leads nowhere
         assert images.decode(broken).size in ((2, 4), (4, 2))
+
+
+def test_a_single_pixel_is_an_image():
+    assert images.decode(saved(Image.new("RGB", (1, 1), (9, 8, 7)), "PNG")).getpixel((0, 0)) == (9, 8, 7)
+
+
+def test_printers_colours_are_read():
+    content = saved(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG")
+    assert images.decode(content).getpixel((4, 4)) == pytest.approx((255, 0, 0), abs=3)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG"])
+def test_of_several_pictures_in_a_file_the_first_is_read(kind):
+    pictures = [Image.new("RGB", (4, 4), colour) for colour in ((9, 8, 7), (255, 0, 0))]
+    content = saved(pictures[0], kind, save_all=True, append_images=pictures[1:])
+    assert images.decode(content).getpixel((0, 0)) == pytest.approx((9, 8, 7), abs=3)
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")

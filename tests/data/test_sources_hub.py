@@ -63,6 +63,29 @@ def test_a_revision_is_read_as_it_was(hub):
     assert load(revision="v1").fingerprint != load().fingerprint
 
 
+def named_in_card(*names: str) -> bytes:
+    """A card that states the classes, written as these words are."""
+    classes = "".join(f"          '{number}': {name}\n" for number, name in enumerate(names))
+    features = "  - name: image\n    dtype: image\n  - name: label\n    dtype:\n      class_label:\n        names:\n"
+    return f"---\ndataset_info:\n  features:\n{features}{classes}---\n".encode()
+
+
+@pytest.mark.parametrize("names", [("no", "yes"), ("1.0", "007"), ("off", "on"), ("ash", "null")])
+def test_classes_are_called_as_the_card_writes_them(hub, names):
+    files = {"data/train-0.parquet": table(6, 10), "data/test-0.parquet": table(4, 200)}
+    hub.put("alice/trees", files | {"README.md": named_in_card(*names)})
+    source = load()
+    assert source.class_map.names == names
+    assert source.labels("train").tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_a_card_that_can_be_read_in_two_ways_is_named(hub):
+    files = {"data/train-0.parquet": table(6, 10), "README.md": named_in_card("no", "no")}
+    hub.put("alice/trees", files)
+    with pytest.raises(SourceError, match=r"README.md of .*alice/trees.*'label'.*dataset_info.*quotes"):
+        load()
+
+
 @pytest.mark.parametrize("changes", [{"name": "alice/shrubs"}, {"revision": "v9"}])
 def test_what_is_not_there_is_named(hub, changes):
     publish(hub, 6, 10)

@@ -41,6 +41,7 @@ def with_columns(config: SourceConfig, table: Dataset) -> SourceConfig:
     """Return `config` with the columns of images and labels: those it names, or the only ones there can be."""
     features = table.features
     image_columns = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    image_columns = image_columns or [name for name, feature in features.items() if _holds_bytes(feature)]
     described = ", ".join(f"{name} ({_kind(table, name)})" for name in features)
     image = _one("image", config.image_column, image_columns, config.name, described)
     _refuse_boxes(table, config)
@@ -244,18 +245,18 @@ def class_indices(
     return indices
 
 
-def refuse_repeated(
+def first_of_repeated(
     paths: Sequence[str | None], indices: np.ndarray, names: Sequence[str], config: SourceConfig
-) -> None:
-    """Refuse a file that is in several rows with different classes.
+) -> np.ndarray | None:
+    """Return the rows, (n,) int64, without those of a file that is in a row before; `None` if there are no such.
 
     Raises:
-        SourceError: It is a detection or multi-label set.
+        SourceError: A file is in several rows with different classes: it is a detection or multi-label set.
     """
     files = pa.array(paths, pa.string())
     codes = files.dictionary_encode().indices.to_numpy(zero_copy_only=False)
     if len(files.unique()) == len(files):
-        return
+        return None
     order = np.lexsort((indices, codes))
     same = (codes[order][1:] == codes[order][:-1]) & (indices[order][1:] != indices[order][:-1])
     if same.any():
@@ -266,3 +267,4 @@ def refuse_repeated(
             f"{first} as {names[indices[first]]} and in row {second} as {names[indices[second]]}, expected one "
             "class for each image; keep one row for each, or set --source.label_column"
         )
+    return np.sort(np.unique(codes, return_index=True)[1])

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fadrm_hf.config.checks import Interval
+from fadrm_hf.data.sources.png import PNG_SIGNATURE, read_deep_colours, without_text
 from fadrm_hf.data.sources.tiff import TIFF_SIGNATURES, bits_per_band, num_bands, read_tiff, rgb_bands, tiff_size
 from fadrm_hf.errors import SourceError
 
@@ -35,8 +36,6 @@ _UNREAD = "unread"
 _ORIENTATION = 0x0112
 _TRANSPOSED = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270",
                7: "TRANSVERSE", 8: "ROTATE_90"}  # fmt: skip
-_PNG = b"\x89PNG\r\n\x1a\n"
-_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 _HEIF = (b"heic", b"heix", b"mif1", b"msf1")
 # What Pillow raises for damaged files, by format: only what is none of these is a mistake of ours.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, KeyError, struct.error, zlib.error)
@@ -124,7 +123,7 @@ def _open(content: bytes) -> Image.Image:
         stand_in.info[_UNREAD] = True
         return stand_in
     except ValueError:
-        if not content.startswith(_PNG) or (bare := _without_text(content)) == content:
+        if not content.startswith(PNG_SIGNATURE) or (bare := without_text(content)) == content:
             raise
         return Image.open(BytesIO(bare), formats=_formats())
 
@@ -138,28 +137,24 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _without_text(content: bytes) -> bytes:
-    """Return a PNG without its text chunks, of which Pillow reads only so much."""
-    kept, at = [content[:8]], 8
-    while at + 8 <= len(content):
-        end = at + 12 + int.from_bytes(content[at : at + 4], "big")
-        if content[at + 4 : at + 8] not in _TEXT_CHUNKS:
-            kept.append(content[at:end])
-        at = end
-    return b"".join(kept)
-
-
 def _to_rgb(image: Image.Image, content: bytes, rule: PixelRule) -> Image.Image:
     values = deep_values(image, content, rule)
     if values is not None:
-        return _upright(Image.fromarray(_to_bytes(values, rule.value_range)), image).convert("RGB")
+        pixels = Image.fromarray(_to_bytes(values, rule.value_range)).convert("RGB")
+        if image.format == "PNG" and image.mode == "RGBA":
+            pixels.putalpha(image.getchannel("A"))
+        return _on_white(_upright(pixels, image))
     upright = _upright(image, image)
     if rule.bands is not None and len(image.getbands()) > 3:
         return Image.fromarray(np.ascontiguousarray(np.asarray(upright)[:, :, list(rule.bands)]))
-    if upright.has_transparency_data:
-        foreground = upright.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", upright.size, _WHITE), foreground).convert("RGB")
-    return upright.convert("RGB")
+    return _on_white(upright)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    background = Image.new("RGBA", image.size, _WHITE)
+    return Image.alpha_composite(background, image.convert("RGBA")).convert("RGB")
 
 
 def deep_values(image: Image.Image, content: bytes, rule: PixelRule, in_full: bool = False) -> np.ndarray | None:
@@ -174,8 +169,11 @@ def deep_values(image: Image.Image, content: bytes, rule: PixelRule, in_full: bo
     Raises:
         SourceError: It has more than four bands, and none are chosen.
     """
+    in_full = in_full or rule.value_range is not None
     if not content.startswith(TIFF_SIGNATURES):
-        return np.asarray(image) if image.mode in DEEP_MODES else None
+        if image.mode in DEEP_MODES:
+            return np.asarray(image)
+        return read_deep_colours(content) if in_full else None
     num = num_bands(content)
     bands = rule.bands if num > 3 and rule.bands else rgb_bands(content)
     if bands is None and num > 4:
@@ -185,7 +183,7 @@ def deep_values(image: Image.Image, content: bytes, rule: PixelRule, in_full: bo
         )
     if bands is not None and max(bands) >= num:
         raise SourceError(f"has {num} bands, counted from 0, expected {list(bands)} among them; set --source.bands")
-    is_deep = num == 3 and bits_per_band(content) > 8 and (in_full or rule.value_range is not None)
+    is_deep = num == 3 and bits_per_band(content) > 8 and in_full
     if bands is not None and (num > 3 or is_deep):
         return np.ascontiguousarray(read_tiff(content)[:, :, list(bands)])
     if image.info.get(_UNREAD):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fadrm_hf.config import SourceConfig
-from fadrm_hf.data.sources.layouts.split_names import is_split_name, read_split_name
+from fadrm_hf.data.sources.layouts.split_names import read_split_name
 
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "class_id", "category", "target", "fine_label", "cls", "y",
                  "classes", "class_label", "category_name", "category_id", "label_name", "image_label")  # fmt: skip
@@ -33,9 +33,19 @@ def named_columns(columns: Mapping[str, Any], config: SourceConfig) -> list[str]
 def is_split_column(name: str, cells: Iterable[Any]) -> bool:
     """Return whether a column says of which split a row is: by its values, or as `is_train` with 0 and 1."""
     values = {str(cell) for cell in cells if cell is not None}
-    if 1 <= len(values) <= 10 and all(map(is_split_name, values)):
+    if 1 <= len(values) <= 10 and _are_splits(values):
         return not is_label_name(name)
     return name_of_flag(name) is not None and values <= {"0", "1", "0.0", "1.0", "true", "false", "True", "False"}
+
+
+def _are_splits(values: Iterable[str]) -> bool:
+    """Return whether values are names of splits, or `Training` beside others that say more, such as `PublicTest`."""
+    said = [read_split_name(value) for value in values]
+    kinds = {name.kind for name in said if name}
+    return None not in said and (
+        all(name and name.is_exact for name in said)
+        or (len(kinds) > 1 and any(name and name.is_exact and name.kind == "train" for name in said))
+    )
 
 
 def name_of_flag(name: str) -> str | None:

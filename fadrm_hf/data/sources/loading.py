@@ -173,9 +173,11 @@ def _numbered(
     if (labels < 0).any():
         rows = rows.select(np.flatnonzero(labels >= 0))  # last: a column added to chosen rows copies their images
     paths = encoded.paths(rows)
-    if paths is not None:
-        columns.refuse_repeated(paths, labels[labels >= 0], used, config)
-    return rows
+    once = None if paths is None else columns.first_of_repeated(paths, labels[labels >= 0], used, config)
+    if once is None:
+        return rows
+    logger.warning("left out: split %r, %d rows of images that are in a row before", split.name, len(rows) - len(once))
+    return rows.select(once)
 
 
 def _without_damaged(table: Dataset, split: str, rule: images.PixelRule, config: SourceConfig) -> Dataset:
@@ -231,12 +233,22 @@ def _report(asked: SourceConfig, source: Source, tables: Tables, num_classes: in
         num_measured=measured.num_images,
         value_range=source.rule.value_range,
         bands=source.rule.bands,
-        left_out=tables.left_out,
+        left_out=(*tables.left_out, *_unlabelled(tables, str(config.label_column))),
         preset=None if preset_of(config) is None else config.preset,
         preset_from=preset_origin(asked, config, num_classes),
         size=source.size,
-        suggested=suggestions(asked, config, shorter, source.test is not None, classes),
+        suggested=suggestions(
+            asked, config, shorter, source.test is not None, dict(zip(source.class_map.ids, counts, strict=True))
+        ),
     )
+
+
+def _unlabelled(tables: Tables, label: str) -> list[str]:
+    return [
+        f"split {name}: {len(table)} images without labels in column {label!r}"
+        for name, table in tables.splits.items()
+        if not columns.has_labels(table, label)
+    ]
 
 
 def check_source(source: Source, ipc: int, images_per_class_needed: int) -> int:
@@ -258,6 +270,12 @@ def check_source(source: Source, ipc: int, images_per_class_needed: int) -> int:
         )
     counts = source.images_per_class
     least = int(counts.argmin())
+    if counts[least] == 0:
+        raise SourceError(
+            f"class {source.class_map.names[least]!r} has 0 training images ({int((counts == 0).sum())} of "
+            f"{len(counts)} classes have none), expected some of each class; add images, or name the other classes: "
+            "--source.classes"
+        )
     if counts[least] < images_per_class_needed:
         short = int((counts < images_per_class_needed).sum())
         raise SourceError(

@@ -5,13 +5,14 @@ Hub datasets go through `datasets` with no remote code; local ones are read by `
 
 import csv
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import datasets
-from datasets import DatasetDict
-from huggingface_hub import HfApi, snapshot_download
+from datasets import ClassLabel, Dataset, DatasetDict
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     HFValidationError,
     OfflineModeIsEnabled,
@@ -25,7 +26,9 @@ from fadrm_hf.config import SourceConfig
 from fadrm_hf.config.datasets import PRESETS
 from fadrm_hf.data.sources.digits import read_digits
 from fadrm_hf.data.sources.layouts import FILE_SUFFIXES, Tables, read_file, read_folder
+from fadrm_hf.data.sources.layouts.archives import ARCHIVE_SUFFIXES, unpack_command, unpacked_name
 from fadrm_hf.data.sources.layouts.folder import IMAGE_SUFFIXES
+from fadrm_hf.data.sources.layouts.parquet_tables import read_card
 from fadrm_hf.errors import SourceError, unknown
 
 _ACCEPTED = "a Hub dataset id, a local image folder, a parquet, csv or json file, a folder of them, or 'digits'"
@@ -47,6 +50,11 @@ def read_tables(config: SourceConfig) -> Tables:
     if path.is_dir():
         return _reading(config, lambda: read_folder(path, config))
     if path.exists():
+        if path.suffix.lower() in ARCHIVE_SUFFIXES:
+            raise SourceError(
+                f"source {config.name!r} is an archive, which is not read as it is; unpack it: "
+                f"{unpack_command(str(path))}; then set --source.name {shlex.quote(unpacked_name(str(path)))}"
+            )
         if path.suffix.lower() not in FILE_SUFFIXES or not path.is_file():
             raise SourceError(
                 f"source {config.name!r} is a {path.suffix or 'nameless'} file, expected one of "
@@ -69,7 +77,32 @@ def _hub_tables(config: SourceConfig) -> Tables:
     loaded: DatasetDict = _reading(
         config, lambda: datasets.load_dataset(config.name, config.config_name, revision=revision)
     )
-    return Tables(dict(loaded), "a Hub dataset", revision=revision or _cached_commit(loaded, config))
+    splits = _with_written_names(dict(loaded), config, revision)
+    return Tables(splits, "a Hub dataset", revision=revision or _cached_commit(loaded, config))
+
+
+def _with_written_names(splits: dict[str, Dataset], config: SourceConfig, revision: str | None) -> dict[str, Dataset]:
+    """Give classes their names as the card writes them, where YAML reads no text: `no`, `1.0`."""
+    misread = {
+        column: feature
+        for table in splits.values()
+        for column, feature in table.features.items()
+        if isinstance(feature, ClassLabel) and not all(isinstance(name, str) for name in feature.names)
+    }
+    for column, feature in misread.items():
+        card: str = _reading(config, lambda: hf_hub_download(
+            config.name, "README.md", repo_type="dataset", revision=revision
+        ))  # fmt: skip
+        names = read_card(Path(card)).class_names(column, config.config_name)
+        if names is None or len(names) != feature.num_classes or len(set(names)) < len(names):
+            odd = next(name for name in feature.names if not isinstance(name, str))
+            raise SourceError(
+                f"README.md of Hub dataset {config.name!r} names a class of column {column!r} in dataset_info that "
+                f"YAML reads as {odd!r}, expected text; put the names in quotes there, as in 'no', or in a copy of it "
+                "that --source.name is set to"
+            )
+        splits = {split: table.cast_column(column, ClassLabel(names=names)) for split, table in splits.items()}
+    return splits
 
 
 def _is_image_folder(info: DatasetInfo) -> bool:

@@ -1,11 +1,17 @@
 """What was read of a source: splits, classes, pictures, and where each came from, so that a wrong guess is seen."""
 
+import json
+import shlex
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fadrm_hf.config import OPEN, SourceConfig
 from fadrm_hf.config.datasets import find_preset, preset_of
+from fadrm_hf.data.sources.layouts.tables import some
+
+_MOST_NAMED = 20  # classes that a suggestion lists
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class SourceReport:
     @property
     def suggested_options(self) -> list[str]:
         """The suggested settings as single words of a command line."""
-        return [option.replace(" ", "=", 1) for option in self.suggested]
+        return ["=".join(shlex.split(option)) for option in self.suggested]
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Yield a heading and what is said under it, for people."""
@@ -75,6 +81,8 @@ class SourceReport:
         yield "splits", f"{splits}; train on {self.num_train:,} of {self.train_split}, {test}"
         if self.tests_on_training:
             yield "warning", "the test images are training images: no accuracy says how well new images are classified"
+        if alike := list(self._alike()):
+            yield "warning", f"classes that differ in case alone: {some(alike)}"
         counts = sorted(self.classes.items(), key=lambda item: item[1])
         (least, fewest), (most, highest) = counts[0], counts[-1]
         named = ", ".join(list(self.classes)[:6]) + (", …" if len(self.classes) > 6 else "")
@@ -87,11 +95,20 @@ class SourceReport:
         for line in self.suggested:
             yield "suggested", line
 
+    def _alike(self) -> Iterator[str]:
+        """Yield the spellings of classes that may be one."""
+        spellings: dict[str, list[str]] = defaultdict(list)
+        for name in self.classes:
+            spellings[name.casefold()].append(name)
+        yield from (" and ".join(names) for names in spellings.values() if len(names) > 1)
+
     def _pictures(self) -> str:
         small, large = ("x".join(map(str, size)) for size in (self.smallest_image, self.largest_image))
         modes = ", ".join(f"{mode} {count:,}" for mode, count in self.modes.items())
         sizes = small if small == large else f"{small} to {large}"
         said = f"{sizes} pixels, {modes} (of {self.num_measured:,} looked at)"
+        if unread := self.num_measured - sum(self.modes.values()):
+            said += f"; {unread:,} cannot be read"
         if self.value_range:
             said += f"; {self.value_range[0]:g} is black and {self.value_range[1]:g} white (--source.value_range)"
         return said + (f"; bands {list(self.bands)} are red, green and blue" if self.bands else "")
@@ -123,12 +140,15 @@ def suggestions(
         config: The same, resolved.
         shorter_side: Of the middle image.
         has_test: Whether there are test images.
-        counts: Training images of each class.
+        counts: Training images of each class, by what identifies it.
     """
     found = []
     fitting = next((size for size in (224, 128, 64, 32, 16) if shorter_side >= size * 0.75), 16)
     if asked.size is OPEN and preset_of(config) is None and fitting < config.size:
         found.append(f"--source.size {fitting}")
-    if not has_test and counts and min(counts.values()) > 1:
+    used = [name for name, count in counts.items() if count]
+    if 2 <= len(used) < len(counts) and len(used) <= _MOST_NAMED and not asked.classes:
+        found.append(f"--source.classes {shlex.quote(json.dumps(used, ensure_ascii=False))}")
+    if not has_test and used and min(counts[name] for name in used) > 1:
         found.append("--source.test_fraction 0.2")
     return tuple(found)

@@ -163,7 +163,8 @@ class Source:
         if counts.min() < 2:
             few = self.class_map.names[int(counts.argmin())]
             raise SourceError(
-                f"class {few!r} has {counts.min()} training images, expected at least 2 to hold some out; add images"
+                f"class {few!r} has {counts.min()} training images, expected at least 2 to hold some out; add images, "
+                "or name the other classes: --source.classes"
             )
         held = np.zeros(len(self.train), dtype=bool)
         for label, rows in enumerate(self.rows_by_class):

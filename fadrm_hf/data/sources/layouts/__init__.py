@@ -11,10 +11,12 @@ from datasets import DatasetDict
 
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.data.sources.layouts.class_folders import read_class_folders
+from fadrm_hf.data.sources.layouts.file_names import FILE_NAME
 from fadrm_hf.data.sources.layouts.folder import Folder, scan
 from fadrm_hf.data.sources.layouts.ground_truth import with_ground_truth
 from fadrm_hf.data.sources.layouts.image_tables import read_image_tables, read_table_file
 from fadrm_hf.data.sources.layouts.parquet_tables import holds_images, read_files, read_parquet_tables
+from fadrm_hf.data.sources.layouts.refusals import no_classes, nothing_found, refuse_detection
 from fadrm_hf.data.sources.layouts.tables import Tables, some
 from fadrm_hf.errors import SourceError
 
@@ -37,9 +39,13 @@ def read_folder(path: Path, config: SourceConfig) -> Tables:
     folder = scan(path)
     tables = read_parquet_tables(folder, config) or _images(folder, config)
     if tables is None:
-        raise SourceError(_nothing_found(folder, config))
+        raise SourceError(nothing_found(folder, config))
     left_out = [f"{count} {kind}" for kind, count in sorted(folder.left_out.items()) if count]
-    return _with_left_out(tables, left_out + [f"{name}: an archive" for name in folder.archives])
+    left_out += [f"{name}: an archive" for name in folder.archives]
+    said = "\n".join([tables.labels_from, *tables.left_out])
+    if unused := [name for name in folder.tables if name not in said]:
+        left_out.append(f"{len(unused)} text files that say no class of an image ({some(unused)})")
+    return _with_left_out(tables, left_out)
 
 
 def read_file(path: Path, config: SourceConfig) -> Tables:
@@ -52,6 +58,8 @@ def read_file(path: Path, config: SourceConfig) -> Tables:
 def _images(folder: Folder, config: SourceConfig) -> Tables | None:
     """Read images whose class a table or their folder says; a table of few images is not about them all."""
     refused, table = None, None
+    if config.label_column == FILE_NAME and (named := read_class_folders(folder, config)):
+        return _with_left_out(named, [])
     try:
         table = read_image_tables(folder, config, "labels")
     except ValueError as error:
@@ -71,8 +79,9 @@ def _images(folder: Folder, config: SourceConfig) -> Tables | None:
         raise refused
     table = table or read_image_tables(folder, config, "anything")
     if table is None and folders is not None:
-        _refuse_detection(folder, config)
-    return table or folders
+        refuse_detection(folder, config)
+        raise SourceError(no_classes(folder, config))
+    return table
 
 
 def _covers(tables: Tables, folder: Folder) -> bool:
@@ -104,39 +113,4 @@ def _with_left_out(tables: Tables, more: list[str]) -> Tables:
         (*known, *(line for line in flat if line not in known)),
         tables.class_names,
         tables.revision,
-    )
-
-
-def _refuse_detection(folder: Folder, config: SourceConfig) -> None:
-    """Refuse images with a file of boxes for each, in the form of YOLO or VOC."""
-    boxes = folder.left_out.get(".xml files", 0)
-    texts = sum(name.endswith(".txt") and "labels/" in f"/{name}" for name in folder.tables)
-    if max(boxes, texts) >= max(2, folder.num_images / 2):
-        raise SourceError(
-            f"source {config.name!r} is a detection set: {max(boxes, texts)} files of boxes lie with "
-            f"{folder.num_images} images, expected one class for each image; cut the boxes out, one folder for each "
-            "class, and set --source.name to it"
-        )
-
-
-def _nothing_found(folder: Folder, config: SourceConfig) -> str:
-    """Return why a folder cannot be read, and what would help."""
-    scripts = [name for name in (f"{folder.root.name}.py",) if (folder.root / name).is_file()]
-    if scripts:
-        return (
-            f"source {config.name!r} is a dataset script, which is never run ({scripts[0]}); the Hub's own parquet "
-            "copy of it is often there: set --source.revision refs/convert/parquet"
-        )
-    if folder.archives:
-        commands = [f"unzip {name} -d {Path(name).with_suffix('')}" if name.endswith(".zip") else f"tar -xf {name}"
-                    for name in folder.archives[:3]]  # fmt: skip
-        return (
-            f"source {config.name!r} holds archives ({some(folder.archives)}), which are not read as they are; unpack "
-            f"them in {folder.root}: {'; '.join(commands)}"
-        )
-    seen = some([*folder.tables, *(f"{n} {kind}" for kind, n in folder.left_out.items())], 6)
-    return (
-        f"source {config.name!r} cannot be read: it holds no images and no table of them ({seen or 'it is empty'}); "
-        "expected a Hub dataset id, a local image folder, a parquet, csv or json file, a folder of them, or 'digits'; "
-        "set --source.name"
     )

@@ -5,8 +5,10 @@ two levels could be the classes, neither is taken: `--source.label_column folder
 """
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import datasets
@@ -15,8 +17,15 @@ import pyarrow as pa
 from datasets import Dataset
 
 from fadrm_hf.config import SourceConfig
+from fadrm_hf.data.sources.layouts.file_names import FILE_NAME, read_named_images
 from fadrm_hf.data.sources.layouts.folder import Folder
-from fadrm_hf.data.sources.layouts.split_names import find_split, is_general_name, is_split_name, read_split_name
+from fadrm_hf.data.sources.layouts.split_names import (
+    find_split,
+    is_general_name,
+    is_split_name,
+    read_split_name,
+    without_split,
+)
 from fadrm_hf.data.sources.layouts.tables import Tables, image_table, some
 from fadrm_hf.errors import SourceError
 
@@ -41,13 +50,23 @@ def read_class_folders(folder: Folder, config: SourceConfig) -> Tables | None:
     root, images = unwrapped(folder.images)
     splits, left_out = split_folders(root, images, config)
     _refuse_masks(splits, config)
+    if config.label_column == FILE_NAME:
+        named = read_named_images({name: _paths(folder, found) for name, found in splits.items()}, config.name)
+        return replace(named, left_out=(*left_out, *named.left_out))
     levels = {name: _levels(found.images) for name, found in splits.items()}
     levels = _without_wrappers(levels)
     chosen = _class_level(levels, splits, config)
+    levels, respelled = _in_one_spelling(levels, chosen)
     tables, stray = _tables(folder, splits, levels, chosen, config)
     has_splits = set(splits) != {"train"} or splits["train"].place != root
     layout = f"a folder for each {'split and class' if has_splits else 'class'}"
-    return Tables(tables, layout, _described(levels, chosen), (*left_out, *stray))
+    return Tables(tables, layout, "; ".join([_described(levels, chosen), *respelled]), (*left_out, *stray))
+
+
+def _paths(folder: Folder, found: Found) -> list[str]:
+    base = str(folder.root / found.place)
+    return [f"{base}/{place}/{name}" if place else f"{base}/{name}"
+            for place, names in found.images.items() for name in names]  # fmt: skip
 
 
 def split_folders(root: str, images: Images, config: SourceConfig) -> tuple[dict[str, Found], list[str]]:
@@ -80,10 +99,26 @@ def split_folders(root: str, images: Images, config: SourceConfig) -> tuple[dict
         and len(folders) > 1
     )
     if not (with_classes or everywhere or are_flat):
+        _refuse_joined(folders, config)
         return {"train": Found(root, images)}, []
     names = [top for top in folders if said[top] is not None or top == config.train_split or are_flat]
     left_out = [f"{_count(tops[top])} images in {top or 'no folder'}" for top in tops if top not in names]
     return {name: Found(f"{root}/{name}" if root else name, tops[name]) for name in names}, left_out
+
+
+def _refuse_joined(folders: Sequence[str], config: SourceConfig) -> None:
+    """Refuse folders that are split and class at once: `train_bus`, `test_bus`."""
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for name in folders:
+        said, rest = read_split_name(name), without_split(name)
+        if said is None or not rest:
+            return
+        kinds[rest].add(said.kind)
+    if any(len(found) > 1 for found in kinds.values()):
+        raise SourceError(
+            f"source {config.name!r} has folders that are split and class at once ({some(folders)}), expected a "
+            "folder for each split, with those of the classes in it: rename them, such as train_bus to train/bus"
+        )
 
 
 def unwrapped(images: Images) -> tuple[str, Images]:
@@ -173,6 +208,33 @@ def _class_level(
     )
 
 
+def _in_one_spelling(
+    levels: Mapping[str, dict[str, tuple[str, ...]]], level: int
+) -> tuple[dict[str, dict[str, tuple[str, ...]]], list[str]]:
+    """Call classes as training images do where splits differ in case alone (`Cat`, `cat`); also say which."""
+    first = sorted(levels, key=lambda split: (said := read_split_name(split)) is None or said.kind != "train")
+    used = {split: {parts[level] for parts in levels[split].values() if len(parts) > level} for split in first}
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for split in first:
+        for name in sorted(used[split]):
+            spellings[_folded(name)].append(name)
+    one = {name: names[0] for names in spellings.values() for name in names
+           if not any(len(set(names) & own) > 1 for own in used.values())}  # fmt: skip
+    renamed = {
+        split: {
+            place: (*parts[:level], *(one.get(name, name) for name in parts[level : level + 1]), *parts[level + 1 :])
+            for place, parts in places.items()
+        }
+        for split, places in levels.items()
+    }
+    return renamed, [f"{name} is taken for {other}" for name, other in one.items() if name != other]
+
+
+def _folded(name: str) -> str:
+    """Return a name without what file systems do not tell apart: case, and how accents are composed."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def _with_splits(every: Sequence[tuple[str, ...]]) -> Iterator[str]:
     """Yield the folders that hold several splits, further in than splits are looked for."""
     inside: dict[str, set[str]] = defaultdict(set)
@@ -209,7 +271,8 @@ def _refuse_masks(splits: Mapping[str, Found], config: SourceConfig) -> None:
         if len(stems[0] & stems[1]) > min(map(len, stems)) / 2:
             raise SourceError(
                 f"source {config.name!r} is a segmentation set: {masks[0]} holds a mask for each image, not a class; "
-                "expected images by class"
+                "expected images by class; if something else says the classes, set --source.name to the folder of the "
+                "images alone"
             )
 
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fadrm_hf.data.sources.layouts.archives import ARCHIVE_SUFFIXES
+
 _IMAGES = "jpg jpeg jpe jfif png bmp dib gif tif tiff webp ppm pgm pbm pnm jp2 j2k avif heic heif"
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in _IMAGES.split())
 TABLE_SUFFIXES = frozenset([".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt"])
-ARCHIVE_SUFFIXES = frozenset([".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".bz2", ".xz"])
 # Never images; files of other unknown suffixes, or without one, are recognised by their first bytes.
 _OTHERS = (
     "xml md html pdf mat npy npz py ipynb arrow yaml yml db ini log mp4 avi mov wav mp3 pkl pt pth h5 hdf5 svg "
@@ -18,7 +19,7 @@ _OTHERS = (
 _OTHER_SUFFIXES = frozenset(f".{name}" for name in _OTHERS.split())
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP")
 _LFS = b"version https://git-lfs"
-_HIDDEN = ("__MACOSX", "__pycache__", "Thumbs.db", "desktop.ini")
+_HIDDEN = ("__MACOSX", "__pycache__", "@eaDir", "Thumbs.db", "desktop.ini")
 
 
 @dataclass

@@ -32,7 +32,7 @@ def with_ground_truth(tables: Tables, folder: Folder) -> Tables:
         if "label" in table.features:
             continue
         paths = table.data.column("image").combine_chunks().field("path").to_pylist()
-        for file, columns in _columns_near(folder):
+        for file, columns in columns_near(folder):
             stated = _stated(columns, paths, Finder(folder), file) or _in_order(columns, paths, file, name)
             found = _as_classes(stated, classes, order, file) if stated else None
             if found is not None:
@@ -62,7 +62,8 @@ def _words(folder: Folder, classes: Sequence[str]) -> tuple[list[str], dict[str,
     return order, words, source
 
 
-def _columns_near(folder: Folder) -> list[tuple[str, Columns]]:
+def columns_near(folder: Folder) -> list[tuple[str, Columns]]:
+    """Return the tables at the top of the source, and those in folders there, with what they hold."""
     found = []
     for name in tables_near(folder):
         try:

@@ -6,6 +6,8 @@ in, or of the folder that the images are in.
 """
 
 import os
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from datasets import Dataset
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.data.sources import labels
 from fadrm_hf.data.sources.layouts.class_folders import unwrapped
-from fadrm_hf.data.sources.layouts.folder import Folder, scan
+from fadrm_hf.data.sources.layouts.folder import IMAGE_SUFFIXES, Folder, scan
 from fadrm_hf.data.sources.layouts.split_names import is_general_name, is_split_name, read_split_name
 from fadrm_hf.data.sources.layouts.tables import Tables, image_table, some
 from fadrm_hf.data.sources.layouts.text_tables import Columns, read_table
@@ -32,6 +34,7 @@ _PATH_NAMES = (
     "imageid imgid id images photo picture"
 )
 PATH_COLUMNS = frozenset(_PATH_NAMES.split())
+_ADDRESS = re.compile("https?://")
 _SAMPLED = 60  # cells that are looked for
 _MOST_BASES = 300
 _INVENTED = ("submission",)  # a sample of an answer, whose labels mean nothing
@@ -76,6 +79,8 @@ def read_image_tables(
         elif _counts(rows, config, need):
             found.append(rows)
     found = [rows for rows in found if config.label_column in rows.columns] or found
+    if not found and finder.doubt:
+        raise SourceError(finder.doubt)
     if not found:
         return None
     splits = {split: _one_of(tables, config) for split, tables in _by_split(found).items()}
@@ -86,7 +91,7 @@ def read_image_tables(
         os.path.dirname(path) or "." for path in folder.image_paths() if str(folder.root / path) not in named
     )
     ignored += [f"{count} images in {place}: in no table" for place, count in unnamed.most_common(10)]
-    origin = f"COLUMN of {some([rows.name for rows in splits.values()])}"
+    origin = f"COLUMN of {some([rows.name for rows in splits.values()], 10)}"
     return Tables(tables, "images and a table of their classes", origin, tuple(ignored))
 
 
@@ -107,11 +112,14 @@ def read_table_file(path: Path, config: SourceConfig) -> Tables:
         ValueError: It cannot be read.
     """
     columns = _columns(path)
-    finders = (Finder(folder, by_name=False) for folder in _folders_near(path))
-    for finder in chain(finders, [Finder(Folder(path.parent))]):
+    for finder in chain(
+        (Finder(folder, by_name=False) for folder in _folders_near(path)), [Finder(Folder(path.parent))]
+    ):
         rows = read_image_rows(path, os.path.relpath(path, finder.root), finder, config, columns)
         if rows is not None:
             return Tables({config.train_split or "train": _table(rows)}, "a table that names images")
+        if finder.doubt:
+            raise SourceError(finder.doubt)
     table = Dataset.from_dict({name: list(cells) for name, cells in columns.items()})
     return Tables({config.train_split or "train": table}, "a table that names no images")
 
@@ -132,9 +140,9 @@ def read_image_rows(
         columns = _columns(path) if columns is None else columns
     except SourceError:
         raise
-    except (ValueError, KeyError, RecursionError):
+    except (ValueError, KeyError, RecursionError) as error:
         if path.suffix.lower() in (".csv", ".tsv"):
-            raise
+            raise ValueError(f"{name}: {error}") from None  # what is said of it is the innermost cause
         return None
     place = os.path.dirname(name)
     texts = [key for key, cells in columns.items() if any(isinstance(cell, str) for cell in cells[:_SAMPLED])]
@@ -142,12 +150,18 @@ def read_image_rows(
         texts = [key for key in texts if key == config.image_column]
     by_name = sorted(texts, key=lambda key: labels.folded(key) not in PATH_COLUMNS)
     for key in by_name:
-        if locate := finder.locate(columns[key], place):
+        if locate := finder.locate(columns[key], name):
             paths = [locate(cell) if cell else None for cell in columns[key]]
             return ImageRows(name, {k: cells for k, cells in columns.items() if k != key}, paths, key)
     by_name = [key for key in by_name if labels.folded(key) in PATH_COLUMNS or key == config.image_column]
     if len(by_name) != 1 or not finder.by_name:
         return None
+    address = next((cell for cell in columns[by_name[0]] if cell and _ADDRESS.match(cell)), None)
+    if address is not None:
+        raise SourceError(
+            f"{name} names images by their addresses ({address}), which are not downloaded here; download them, and "
+            f"put the names of the files into its column {by_name[0]!r}"
+        )
     base = finder.root / place
     paths = [str(base / cell) if cell else None for cell in columns[by_name[0]]]
     return ImageRows(name, {k: cells for k, cells in columns.items() if k != by_name[0]}, paths, by_name[0])
@@ -172,6 +186,7 @@ class Finder:
     def __init__(self, folder: Folder, by_name: bool = True) -> None:
         self.root, self._folder = folder.root, folder
         self.by_name = by_name and not folder.images
+        self.doubt: str | None = None  # why a table's images could not be told from others
 
     @cached_property
     def _suffixes(self) -> list[str]:
@@ -185,43 +200,83 @@ class Finder:
         """Every image by its name with and without extension; "" for a name that several have."""
         found: dict[str, str] = {}
         for path in self._folder.image_paths():
-            name = path.rpartition("/")[2]
+            name = _composed(path.rpartition("/")[2])
             for key in {name, os.path.splitext(name)[0]}:
                 found[key] = "" if key in found else path
         return found
 
-    def locate(self, cells: Sequence[Any], place: str) -> Callable[[str], str] | None:
-        """Return what gives the file of each cell, or `None` if the cells are no files.
+    def locate(self, cells: Sequence[Any], name: str) -> Callable[[str], str] | None:
+        """Return what gives the file of each cell, or `None` if the cells are no files, or may be several.
 
         Args:
             cells: A column.
-            place: The folder of the table, relative to the root.
+            name: The table, relative to the root: paths begin in its folder, in the root, or in any that has them.
+
         """
+        place = os.path.dirname(name)
         texts = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
         sample = [_tidied(texts[at * len(texts) // _SAMPLED]) for at in range(_SAMPLED)] if texts else []
-        bases = dict.fromkeys([str(self.root / place), str(self.root), str(self.root.parent), *self._folders()])
-        best, most = None, 0
-        for base in bases:
-            for suffix in self._suffixes:
-                count = sum(os.path.isfile(f"{base}/{cell}{suffix}") for cell in sample)
-                best, most = ((base, suffix), count) if count > most else (best, most)
-        by_name = sum(bool(self._by_name.get(cell.rpartition("/")[2])) for cell in sample) if most < len(sample) else 0
+        stated = [str(self.root / place), str(self.root), str(self.root.parent)]
+        counts = {
+            (base, suffix): sum(os.path.isfile(f"{base}/{cell}{suffix}") for cell in sample)
+            for base in dict.fromkeys([*stated, *self._folders()])
+            for suffix in self._suffixes
+        }
+        most = max(counts.values())
+        by_name = sum(bool(self._find(cell)) for cell in sample) if most < len(sample) else 0
         if by_name > most:
             return lambda cell: self._named(cell, place)
-        if best is None:
+        if not most:
             return None
-        base, suffix = best
-        return lambda cell: f"{base}/{_tidied(cell)}{suffix}"
+        base, suffix = next(found for found, count in counts.items() if count == most)
+        if base not in stated:
+            alike = list(dict.fromkeys(other for other, _ in counts if counts[other, suffix] == most))
+            base = self._of_its_split(alike, name)
+        if not base:
+            return None
+        return lambda cell: _normal(f"{base}/{_tidied(cell)}{suffix}")
+
+    def _of_its_split(self, bases: Sequence[str], name: str) -> str:
+        """Return the one folder with the images of a table: of several, that of the table's split; "" for no one."""
+        parts = os.path.splitext(name)[0].split("/")
+        said = next((found for part in reversed(parts) if (found := read_split_name(part))), None)
+        inner = [os.path.relpath(base, self.root) for base in bases]
+        kinds = [{found.kind for part in place.split("/") if (found := read_split_name(part))} for place in inner]
+        chosen = [
+            base for base, own in zip(bases, kinds, strict=True) if len(bases) == 1 or (said and said.kind in own)
+        ]
+        if len(chosen) == 1:
+            return chosen[0]
+        self.doubt = (
+            f"{name} names images of which there are several of the same name (in {some(inner)}); write the folder "
+            "before each name, or set --source.name to a folder with one of them and the table"
+        )
+        return ""
 
     def _named(self, cell: str, place: str) -> str:
-        found = self._by_name.get(_tidied(cell).rpartition("/")[2])
-        return str(self.root / (found or f"{place}/{cell}"))
+        return str(self.root / (self._find(_tidied(cell)) or f"{place}/{cell}"))
+
+    def _find(self, cell: str) -> str | None:
+        """Return the one image of a name in any folder; `a.jpg` also finds `a.JPG` and `a.png`."""
+        name = _composed(cell.rpartition("/")[2])
+        stem, suffix = os.path.splitext(name)
+        found = self._by_name.get(name)
+        return self._by_name.get(stem) if found is None and suffix.lower() in IMAGE_SUFFIXES else found
 
     def _folders(self) -> Iterable[str]:
         """Yield the folders of images and those above them, if there are not too many."""
         places = {"/".join(parts[:depth]) for name in self._folder.images for parts in [name.split("/")]
                   for depth in (1, 2, len(parts))}  # fmt: skip
         return [str(self.root / place) for place in sorted(places)[:_MOST_BASES]]
+
+
+def _normal(path: str) -> str:
+    return os.path.normpath(path) if "/../" in path else path
+
+
+def _composed(name: str) -> str:
+    """Return a name with its accents as most systems write them; macOS takes them apart."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _tidied(cell: str) -> str:

@@ -39,7 +39,10 @@ def read_parquet_tables(folder: Folder, config: SourceConfig) -> Tables | None:
     splits = stated or _by_name(files, config)
     read = {name for names in splits.values() for name in names}
     left_out = tuple(f"{name}: in no split" for name in files if name not in read)
-    tables = {split: read_files([folder.root / name for name in names], card) for split, names in splits.items()}
+    tables = {
+        split: card.named(read_files([folder.root / name for name in names]), config.config_name)
+        for split, names in splits.items()
+    }
     said = "the card" if stated else "the names of the files"
     return Tables(tables, f"parquet files, splits by {said}", left_out=left_out)
 
@@ -56,15 +59,14 @@ def _is_image(kind: pa.DataType) -> bool:
     return is_struct or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def read_files(files: Sequence[Path], card: "Card | None" = None) -> Dataset:
+def read_files(files: Sequence[Path]) -> Dataset:
     """Read the parquet files of one split, whose classes are matched by name."""
     groups: dict[str, list[Path]] = defaultdict(list)
     for file in files:
         groups[str(sorted(_class_names(file).items()))].append(file)
     first, *others = [(_load(group), group[0]) for group in groups.values()]
     alike = [_as_numbered_in(first[0], table, file) for table, file in others]
-    whole = datasets.concatenate_datasets([first[0], *alike]) if alike else first[0]
-    return whole if card is None else card.named(whole)
+    return datasets.concatenate_datasets([first[0], *alike]) if alike else first[0]
 
 
 def _class_names(file: Path) -> dict[str, list[str]]:
@@ -157,19 +159,24 @@ class Card:
         )
         return {split: _matching(root, pattern) for split, pattern in patterns.items() if _matching(root, pattern)}
 
-    def named(self, table: Dataset) -> Dataset:
-        """Give a column of numbers the class names that the card states for it."""
+    def class_names(self, column: str, config_name: str | None) -> list[str] | None:
+        """Return the class names that the card states for a column, in order."""
         info = self.head.get("dataset_info") or {}
-        infos = info if isinstance(info, list) else [info]
-        for feature in (one for each in infos if isinstance(each, dict) for one in each.get("features") or []):
-            kind = feature.get("dtype") if isinstance(feature, dict) else None
+        infos = [one for one in (info if isinstance(info, list) else [info]) if isinstance(one, dict)]
+        infos = [one for one in infos if one.get("config_name") == (config_name or "default")] or infos
+        for feature in (one for each in infos for one in each.get("features") or []):
+            kind = feature.get("dtype") if isinstance(feature, dict) and feature.get("name") == column else None
             names = kind.get("class_label", {}).get("names") if isinstance(kind, dict) else None
-            column = feature.get("name") if names else None
-            if isinstance(names, dict):
-                names = [names[key] for key in sorted(names, key=int)]
-            if column in table.features and "int" in str(getattr(table.features[column], "dtype", "")):
-                is_named = isinstance(table.features[column], ClassLabel)
-                table = table if is_named else table.cast_column(column, ClassLabel(names=names))
+            if names:
+                return [names[key] for key in sorted(names, key=int)] if isinstance(names, dict) else list(names)
+        return None
+
+    def named(self, table: Dataset, config_name: str | None) -> Dataset:
+        """Give columns of numbers the class names that the card states for them."""
+        for column, feature in table.features.items():
+            is_number = not isinstance(feature, ClassLabel) and "int" in str(getattr(feature, "dtype", ""))
+            if is_number and (names := self.class_names(column, config_name)):
+                table = table.cast_column(column, ClassLabel(names=names))
         return table
 
 

@@ -43,6 +43,12 @@ def read_split_name(name: str) -> SplitName | None:
     return SplitName(kinds[0], len(kinds) == 1 and not said_more)
 
 
+def without_split(name: str) -> str:
+    """Return a name without its words for splits: `bus` for `train_bus`."""
+    tokens = [token.casefold() for token in _TOKENS.findall(name)]
+    return " ".join(part for token in tokens for part in _parts(token) if part not in _KINDS)
+
+
 def _parts(token: str) -> tuple[str, ...]:
     """Return `train` and `set` for `trainset`."""
     glued = _GLUED.fullmatch(token)

@@ -1,12 +1,18 @@
-"""Tables in text files: csv, tsv, json, json lines and lists. Cells stay the text they are, `None` and `007` too."""
+"""Tables in text files: csv, tsv, json, json lines and lists.
 
+Cells stay the text they are, `None` and `007` too, without the blanks around it.
+"""
+
+import codecs
 import csv
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from fadrm_hf.data.sources.layouts.folder import IMAGE_SUFFIXES
@@ -16,6 +22,7 @@ Columns = dict[str, list[Any]]
 
 _DELIMITERS = ",;\t|"
 _NO_VALUE = ("", None)
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_table(path: Path) -> Columns:
@@ -23,7 +30,7 @@ def read_table(path: Path) -> Columns:
 
     Raises:
         SourceError: It is a detection set, which has no one class for each image.
-        ValueError: It is damaged, or no UTF-8.
+        ValueError: It is damaged, in an unknown encoding, or has two columns of one name.
     """
     readers = {".csv": _read_csv, ".tsv": _read_csv, ".txt": _read_list}
     suffix = path.suffix.lower()
@@ -40,6 +47,8 @@ def _read_csv(path: Path) -> Columns:
     has_header = not any(Path(cell).suffix.lower() in IMAGE_SUFFIXES for cell in header)
     names = header if has_header else _numbered(len(header))
     names = [name.strip() or f"column {place}" for place, name in enumerate(names)]
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"several columns are called {repeated[0]!r}, expected each name once")
     table = pacsv.read_csv(
         pa.py_buffer(text.encode()),
         pacsv.ReadOptions(column_names=names, skip_rows=int(has_header)),
@@ -48,11 +57,12 @@ def _read_csv(path: Path) -> Columns:
             column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True
         ),
     )
-    return {name: table.column(place).to_pylist() for place, name in enumerate(names)}
+    columns = [pc.utf8_trim_whitespace(table.column(place)).to_pylist() for place in range(len(names))]
+    return {name: [cell or None for cell in cells] for name, cells in zip(names, columns, strict=True)}
 
 
 def _text_of(path: Path) -> str:
-    """Return the text of a file in UTF-8, or else as spreadsheets of Western languages write it.
+    """Return the text of a file in UTF-8, or else as spreadsheets write it: in UTF-16, or for Western languages.
 
     Raises:
         UnicodeDecodeError: It is neither.
@@ -61,9 +71,12 @@ def _text_of(path: Path) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        if b"\0" in content:
+        if b"\0" not in content:
+            text = content.decode("cp1252", errors="replace")
+        elif content.startswith(_UTF_16) and len(content) % 2 == 0:
+            text = content.decode("utf-16")
+        else:
             raise
-        text = content.decode("cp1252", errors="replace")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -78,7 +91,8 @@ def _read_list(path: Path) -> Columns:
     if not lines:
         return {}
     delimiter = next((mark for mark in "\t,;" if mark in lines[0]), None)
-    rows = [line.split(delimiter) if delimiter else line.rsplit(maxsplit=1) for line in lines]
+    rows = [[cell.strip() for cell in line.split(delimiter)] if delimiter else line.rsplit(maxsplit=1)
+            for line in lines]  # fmt: skip
     width = len(rows[0])
     if any(len(row) != width for row in rows):
         return {}
@@ -86,10 +100,13 @@ def _read_list(path: Path) -> Columns:
 
 
 def _read_json(path: Path) -> Columns:
+    text = path.read_text(encoding="utf-8-sig")
     if path.suffix.lower() in (".jsonl", ".ndjson"):
-        with open(path, encoding="utf-8-sig") as file:
-            return _columns_of([json.loads(line) for line in file if line.strip()])
-    document = json.loads(path.read_text(encoding="utf-8-sig"))
+        return _read_json_lines(text)
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError:
+        return _read_json_lines(text)  # `datasets` takes a file of lines by this name, too
     if isinstance(document, list):
         return _columns_of(document)
     if not isinstance(document, dict):
@@ -104,6 +121,10 @@ def _read_json(path: Path) -> Columns:
     if document and all(isinstance(value, dict) for value in document.values()):
         return _columns_of([{"file": name} | value for name, value in document.items()])  # {FILE: {…}}
     return {}
+
+
+def _read_json_lines(text: str) -> Columns:
+    return _columns_of([json.loads(line) for line in text.splitlines() if line.strip()])
 
 
 def _read_coco(document: dict[str, Any], path: Path) -> Columns:
