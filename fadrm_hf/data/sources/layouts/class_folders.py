@@ -114,7 +114,7 @@ def _refuse_joined(folders: Sequence[str], config: SourceConfig) -> None:
         if said is None or not rest:
             return
         kinds[rest].add(said.kind)
-    if any(len(found) > 1 for found in kinds.values()):
+    if any(len(found) > 1 and "train" in found for found in kinds.values()):
         raise SourceError(
             f"source {config.name!r} has folders that are split and class at once ({some(folders)}), expected a "
             "folder for each split, with those of the classes in it: rename them, such as train_bus to train/bus"
