@@ -40,7 +40,6 @@ class Preset:
         label_column: The label that is meant where the Hub's copy has several.
         max_roll: Largest shift of a view during recovery.
         flip_probability: Probability that a view is mirrored.
-        recover_batch_size: Images that FADRM optimises together.
     """
 
     name: str
@@ -59,7 +58,6 @@ class Preset:
     label_column: str | None = None
     max_roll: int = 32  # released code at 224 px; in no table
     flip_probability: float = 0.5  # T8 "Horizontal Flip"; torchvision's default
-    recover_batch_size: int = 100  # T8 "100 or 10 (if C < 100)"
 
 
 def _sgd(epochs: int, batch_size: int, lr: float, crop: Literal["pad", "resized"]) -> SqueezeConfig:
@@ -82,7 +80,6 @@ _CATALOGUE = (
         squeeze=replace(_sgd(30, 64, 0.1, "pad"), padding=1, flip_probability=0.0),  # ours: for a narrow network
         max_roll=2,  # the released code's 4 px at 32 px, in proportion
         flip_probability=0.0,  # a mirrored digit is no digit
-        recover_batch_size=10,  # T8
     ),
     Preset(
         "cifar10",
@@ -97,7 +94,6 @@ _CATALOGUE = (
         class_order="airplane to truck, alphabetical but for truck after ship",
         squeeze=_sgd(50, 128, 0.1, "pad"),  # not in the paper: T10, as CIFAR-100
         max_roll=4,  # released code at 32 px
-        recover_batch_size=10,  # T8
     ),
     Preset(
         "cifar100",
@@ -143,7 +139,6 @@ _CATALOGUE = (
         class_order="WNIDs, ascending; the released teachers use another order",
         squeeze=_sgd(300, 128, 0.01, "resized"),  # T14
         config_name="full_size",
-        recover_batch_size=10,  # T8
     ),
     Preset(
         "imagewoof",
@@ -158,7 +153,6 @@ _CATALOGUE = (
         class_order="WNIDs, ascending; the released teachers use another order",
         squeeze=_sgd(50, 128, 0.1, "resized"),  # T16
         config_name="full_size",
-        recover_batch_size=10,  # T8
     ),
     Preset(
         "imagenet100",
@@ -271,10 +265,17 @@ def fillings(run: RunConfig) -> Iterator[Layer]:
     epochs = nearest(preset.label_epochs, run.ipc) if preset else 300  # T15, T17, T18
     yield Layer(origin, {"recover.max_roll": max_roll, "recover.flip_probability": flip_probability})
     yield Layer(origin, {"relabel.epochs": epochs, "relabel.flip_probability": flip_probability})
+    yield Layer("number of classes", {"recover.batch_size": _batch_size(run, preset)})
     yield Layer("iterations and size", {"recover.form": _form(getattr(run.method, "iterations", 0), size)})
     dataset = preset.name if preset else None
     yield from student_fillings(run.student.name, dataset, run.student.student, run.ipc)
     yield Layer("relabel.epochs", {"student.epochs": run.relabel.epochs or epochs})
+
+
+def _batch_size(run: RunConfig, preset: Preset | None) -> int | None:
+    """Return how many images a run optimises together; `None` while the number of classes is not known."""
+    num_classes = len(run.source.classes or ()) or (preset.num_classes if preset else 0)
+    return run.method.batch_size(num_classes) if num_classes else None
 
 
 def _source_filling(source: SourceConfig) -> Layer:

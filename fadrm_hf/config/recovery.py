@@ -57,7 +57,8 @@ class RecoverConfig:
         max_roll: Largest circular shift of this view, in pixels, drawn from 0 to this number for each axis.
         symmetric_roll: Whether shifts are drawn from -`max_roll` on (SRe2L's code for Tiny-ImageNet).
         layout: Which images are optimised together: "ipc_major" one of each class, "class_major" all of some classes.
-        batch_size: How many images are optimised together, so that their joint statistics are matched.
+        batch_size: How many images are optimised together, so that their joint statistics are matched; the method's
+            own number for so many classes if not given.
         teacher_order: Where teachers that take turns begin: with the first in every batch of images ("shard", as
             FADRM), or where the batch before ended ("run", as G-VBSM and EDC).
         precision: Number format of the teacher's pass; statistics, images and their gradients are always fp32.
@@ -79,7 +80,7 @@ class RecoverConfig:
     max_roll: Open[int] = OPEN
     symmetric_roll: bool = False
     layout: Literal["ipc_major", "class_major"] = "ipc_major"
-    batch_size: int = 100
+    batch_size: Open[int] = OPEN
     teacher_order: Literal["shard", "run"] = "shard"
     precision: Precision = "fp32"
     form: Open[Literal["compiled", "eager", "plain"]] = OPEN
@@ -91,7 +92,8 @@ class RecoverConfig:
         require(self.l2_weight >= 0, "recover.l2_weight", self.l2_weight, "0 or more")
         require(self.padding >= 0, "recover.padding", self.padding, "0 or more")
         require(self.max_roll is None or self.max_roll >= 0, "recover.max_roll", self.max_roll, "0 or more")
-        require(self.batch_size >= 1, "recover.batch_size", self.batch_size, "at least 1")
+        size = self.batch_size
+        require(size is OPEN or size >= 1, "recover.batch_size", size, "at least 1")
         decay = len(self.betas) == 2 and all(0.0 <= beta < 1.0 for beta in self.betas)
         require(decay, "recover.betas", self.betas, "two numbers in [0, 1)")
         require_area("recover.crop_area", self.crop_area)

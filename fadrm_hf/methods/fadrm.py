@@ -119,6 +119,10 @@ class FADRM(Method):
             )
         return self
 
+    def batch_size(self, num_classes: int) -> int:
+        """Return how many images are optimised together: Table 8, "100 or 10 (if C < 100)"."""
+        return 100 if num_classes >= 100 else 10
+
     def budgets(self) -> list[int]:
         """Return the iterations of each segment: b = floor(B / (k + 1)), the last one takes the rest (Algorithm 1)."""
         each = self.iterations // (self.num_residuals + 1)
@@ -158,13 +162,11 @@ class FADRM(Method):
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
-        """Return the settings of Table 8, and the batches of labels that its released scripts have for ten classes."""
-        batch_size = PRESETS[dataset].recover_batch_size if dataset else 100
+        """Return Table 8's teacher, and the batches of labels that the released scripts have for ten classes."""
         are_ten = dataset is not None and PRESETS[dataset].num_classes * ipc == 10
         together = 10 if are_ten or dataset in cls.ten_labelled_together else None  # else 16, Tables 11-18
         return {
             "teachers": pool(dataset, "resnet18"),
-            "recover": {"batch_size": batch_size},  # Table 8, "Batch Size"
             **({"relabel": {"batch_size": together}} if together else {}),
         }
 

@@ -67,6 +67,10 @@ class Method:
         """Return the settings with everything that depends on the side of the images filled in."""
         return self
 
+    def batch_size(self, num_classes: int) -> int:
+        """Return how many images are optimised together where the run does not say it: one of each of 100 classes."""
+        return 100
+
     def check(self, run: RunConfig) -> None:
         """Refuse a resolved run of this method that cannot work, before anything is read.
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fadrm_hf.artifact.manifest import read_manifest
-from fadrm_hf.config import RunConfig
+from fadrm_hf.config import OPEN, RunConfig, filled
 from fadrm_hf.config.datasets import resolve
 from fadrm_hf.data.sources import Source, check_source, load_source, with_own_preset
 from fadrm_hf.errors import ConfigError, RunFolderError
@@ -97,8 +97,11 @@ def check_run(run: RunConfig, votes: Sequence[float] | None = None) -> tuple[Run
     _check_protocol(run)
     check_labelling(run.relabel, len(run.teachers.names), needs_votes(run), size)
     codec = find_codec(run.relabel.codec)
-    _check_folder(run)
+    if run.recover.batch_size is not OPEN:  # else it takes the number of classes to know the run
+        _check_folder(run)
     source = load_source(run.source)
+    run = replace(run, recover=filled(run.recover, batch_size=run.method.batch_size(len(source.class_map))))
+    _check_folder(run)
     check_source(source, run.ipc, images_needed(run.method.init, run.ipc, run.patches))
     if needs_votes(run) and votes is None:
         check_votes(run, source)

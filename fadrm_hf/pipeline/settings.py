@@ -57,6 +57,7 @@ NONE_MEANS = {
     "teachers.min_accuracy": "no gate",
     "statistics.images_per_class": "all",
     "statistics.patch_side": "4 up to 64 px, 16 above",
+    "recover.batch_size": "by the number of classes",
     "relabel.stored_epochs": "all",
     "relabel.num_teachers": "all",
     "student.ema": "no averaged weights",

@@ -133,7 +133,8 @@ def test_defaults_are_table_8():
     method = FADRM().resolve(224)
     assert (method.alpha, method.iterations, method.num_residuals) == (0.5, 2000, 3)
     config = RecoverConfig()
-    assert (config.lr, config.betas, config.batch_size) == (0.25, (0.5, 0.9), 100)
+    assert (config.lr, config.betas) == (0.25, (0.5, 0.9))
+    assert [FADRM().batch_size(num) for num in (2, 10, 20, 99, 100, 1000)] == [10, 10, 10, 10, 100, 100]
 
 
 def test_unknown_method_gives_near_names():

@@ -131,5 +131,6 @@ def test_methods_leave_their_coreset_as_it_is(method, source):
 
 
 def test_published_settings():
-    assert set(EL2N.published("cifar10", 32, 10)) == {"teachers"}
+    assert set(EL2N.published("cifar10", 32, 10)) == {"teachers", "student"}
+    assert EL2N.published("cifar10", 32, 10)["student"] == PCA.published("cifar10", 32, 10)["student"]
     assert PatchConfig(**PCA.published("imagenet1k", 224, 10)["patches"]).grid == 2

@@ -36,6 +36,8 @@ from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import RunFolder, WorkFolder, refuse_other_run, require_place, require_space
 from fadrm_hf.runtime.shards import join_world, recovery_shards
 
+_TOGETHER = 100  # images that are decoded before they are written
+
 
 @dataclass(frozen=True)
 class ImportConfig:
@@ -195,7 +197,7 @@ def _convert_images(release: Release, source: Source, work: WorkFolder, reporter
     """Decode the images into the shards of a run."""
     positions = release.images.rows.argsort()  # of each row of the image table
     num_classes = len(source.class_map)
-    shards = {s.name: s for s in recovery_shards(num_classes, release.images.ipc, RecoverConfig())}
+    shards = {s.name: s for s in recovery_shards(num_classes, release.images.ipc, RecoverConfig(batch_size=_TOGETHER))}
     todo = [shards[name] for name in work.missing("recovered", list(shards))]
     with reporter.stage("images", len(todo), sum(len(shard.classes) for shard in todo)) as task:
         for shard in todo:
