@@ -11,6 +11,7 @@ from fadrm_hf.methods.el2n import EL2N
 from fadrm_hf.methods.fadrm import FADRM
 from fadrm_hf.methods.fadrm_plus import FADRMPlus
 from fadrm_hf.methods.g_vbsm import GVBSM
+from fadrm_hf.methods.lpld import LPLD
 from fadrm_hf.methods.method import Method
 from fadrm_hf.methods.own import installed_methods, methods_in
 from fadrm_hf.methods.pca import PCA
@@ -26,6 +27,7 @@ _CATALOGUE: tuple[type[Method], ...] = (
     RDED,
     SRe2L,
     CDA,
+    LPLD,
     SRe2LPlusPlus,
     GVBSM,
     CVDD,

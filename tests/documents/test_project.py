@@ -33,6 +33,7 @@ ORDER = (
 )  # fmt: skip
 METHODS_THAT_EXTEND = {
     ("methods.cda", "methods.sre2l"),
+    ("methods.lpld", "methods.sre2l"),
     ("methods.sre2l_pp", "methods.sre2l"),
     ("methods.cv_dd", "methods.sre2l_pp"),
     ("methods.edc", "methods.g_vbsm"),
