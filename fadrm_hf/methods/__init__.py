@@ -6,6 +6,7 @@ from fadrm_hf.config.citation import Paper
 from fadrm_hf.errors import ConfigError, unknown
 from fadrm_hf.methods.cda import CDA
 from fadrm_hf.methods.cv_dd import CVDD
+from fadrm_hf.methods.delt import DELT
 from fadrm_hf.methods.edc import EDC
 from fadrm_hf.methods.el2n import EL2N
 from fadrm_hf.methods.fadrm import FADRM
@@ -28,6 +29,7 @@ _CATALOGUE: tuple[type[Method], ...] = (
     SRe2L,
     CDA,
     LPLD,
+    DELT,
     SRe2LPlusPlus,
     GVBSM,
     CVDD,

@@ -34,6 +34,7 @@ ORDER = (
 METHODS_THAT_EXTEND = {
     ("methods.cda", "methods.sre2l"),
     ("methods.lpld", "methods.sre2l"),
+    ("methods.delt", "methods.cda"),
     ("methods.sre2l_pp", "methods.sre2l"),
     ("methods.cv_dd", "methods.sre2l_pp"),
     ("methods.edc", "methods.g_vbsm"),

@@ -1,13 +1,23 @@
-"""LPLD: what it publishes, and its objective against a direct formula in float64."""
+"""LPLD and DELT: what they publish, and what is new in them against direct formulas in float64."""
+
+import math
+from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from fixtures.plain_matching import channel_statistics, measured, network, seen
+from fixtures.small import digits, small_teacher
 
+from fadrm_hf.config import RecoverConfig
+from fadrm_hf.data.views import BatchViews, apply_view
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.methods.delt import DELT
 from fadrm_hf.methods.lpld import LPLD
 from fadrm_hf.pipeline.arguments import parse_run
+from fadrm_hf.recovery.matcher import open_matchers
 from fadrm_hf.recovery.matching.matching import MatchedStatistics
+from fadrm_hf.recovery.recover import Recovery, ShardContext, valid_range
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.shards import recovery_shards
 
@@ -63,6 +73,121 @@ def test_a_batch_of_lpld_is_a_class():
     assert [(shard.classes, shard.num_images) for shard in shards] == [(range(k, k + 1), 50) for k in range(10)]
 
 
+@pytest.mark.parametrize(
+    ("ipc", "rounds"),
+    [
+        (10, [0, 0, 1, 1, 2, 3, 4, 5, 6, 7]),
+        (50, [0] * 7 + [1] * 7 + [r for r in range(2, 8) for _ in range(6)]),
+        (3, [0, 1, 2]),
+        (1, [0]),
+    ],
+)
+def test_images_of_delt_join_in_groups_that_are_as_equal_as_can_be(ipc, rounds):
+    assert [DELT().first_round(index, ipc) for index in range(ipc)] == rounds
+
+
+def test_recovery_of_delt_is_the_plain_loop_of_joining_images():
+    """Four steps of two images per class, of which the second joins after two: one Adam over all of them."""
+    source, config = digits(), RecoverConfig(flip_probability=0.5, max_roll=0, form="plain", layout="class_major")
+    teacher = small_teacher(source)
+    labels, indices = torch.arange(10).repeat_interleave(2), torch.arange(2).repeat(10)
+    rows = [int(row) for of_class in source.rows_by_class for row in of_class[:2]]
+    start = source.normalise(source.pixels("train", rows)).double()
+    method, module = DELT(iterations=4, round_iterations=2), teacher.module.double()
+    with open_matchers([teacher], config, torch.device("cpu")) as matchers:
+        context = ShardContext(ipc_indices=indices)
+        rng = generator(0, "delt")
+        recovery = Recovery(matchers, labels, source, config, 4, rng, lambda done, losses: None, context)
+        found = method.recover(start, recovery)
+
+    areas = torch.tensor([method.crop_area(step) for step in range(4)], dtype=torch.float64)
+    views = BatchViews.draw(4, 16, areas, 0.5, 0, generator(0, "delt")).matrices(16, torch.float64)
+    low, high = (bound.double() for bound in valid_range(source, torch.device("cpu")))
+    images, first, second = start, torch.zeros_like(start), torch.zeros_like(start)
+    for step in range(4):
+        images = images.detach().requires_grad_()
+        shown = torch.arange(20) if step >= 2 else torch.arange(0, 20, 2)
+        maps, loss = apply_view(images[shown], views[0][step], views[1][step]), 0.0
+        for factor, layer, norm in ((10.0, module.conv1, module.bn1), (1.0, module.conv2, module.bn2)):
+            maps = layer(maps)
+            mean, var = channel_statistics(maps)
+            loss = loss + 0.01 * factor * ((mean - norm.running_mean).norm() + (var - norm.running_var).norm())
+            maps = torch.relu(norm(maps))
+        loss = loss + F.cross_entropy(module.head(maps.mean((2, 3))), labels[shown])
+        (gradient,) = torch.autograd.grad(loss, images)
+        first, second = 0.5 * first + 0.5 * gradient, 0.9 * second + 0.1 * gradient**2
+        rate = 0.25 * 0.5 * (1 + math.cos(math.pi * step / 4))
+        update = first / (1 - 0.5 ** (step + 1)) / ((second / (1 - 0.9 ** (step + 1))).sqrt() + 1e-8)
+        images = (images.detach() - rate * update).maximum(low).minimum(high)
+        if step == 1:
+            assert torch.equal(images[1::2], start[1::2]), "what has not joined rests"
+    module.float()
+    difference = (found - images).abs()
+    assert difference.median() < 1e-6 and (difference > 1e-4).double().mean() < 1e-3
+    assert bool((found != start).flatten(1).any(1).all()), "in the end all have moved"
+
+
+def test_rows_of_the_fast_form_are_those_of_the_plain_one():
+    source, results = digits(), []
+    labels, indices = torch.arange(10).repeat_interleave(2), torch.arange(2).repeat(10)
+    start = torch.randn((20, 3, 16, 16), generator=generator(0, "start"))
+    for form in ("plain", "eager"):
+        config = RecoverConfig(flip_probability=0.5, max_roll=0, form=form)
+        with open_matchers([small_teacher(source)], config, torch.device("cpu")) as matchers:
+            rng, context = generator(0, "rows"), ShardContext(ipc_indices=indices)
+            recovery = Recovery(matchers, labels, source, config, 6, rng, lambda done, losses: None, context)
+            results.append(DELT(iterations=6, round_iterations=3).recover(start, recovery))
+    difference = (results[0] - results[1]).abs()
+    assert difference.median() < 1e-4 and (difference > 0.05).double().mean() < 0.02
+
+
+def test_classes_are_matched_among_the_images_that_are_shown():
+    """The groups of class-wise statistics follow the rows, in the fused layers as well."""
+    source, labels = digits(), torch.arange(5).repeat_interleave(2)
+    teacher, config = small_teacher(source), RecoverConfig(flip_probability=0.0, max_roll=0, form="eager")
+    real = source.normalise(source.pixels("train", range(200)))
+    targets = measured(teacher.module, real, torch.as_tensor(source.labels("train")[:200]), 4)
+    start, shown = 0.1 * torch.randn((10, 3, 16, 16), generator=generator(0, "start")), torch.arange(0, 10, 2)
+    results = []
+    for rows in (shown, None):
+        images, own = (start, labels) if rows is not None else (start[shown], labels[shown])
+        with open_matchers([teacher], config, torch.device("cpu"), LPLD().matching, [targets]) as matchers:
+            recovery = Recovery(matchers, own, source, config, 3, generator(0, "rows"), lambda done, losses: None)
+            results.append(recovery.optimise(images, 3, rows=None if rows is None else lambda step: shown))
+    torch.testing.assert_close(results[0][shown], results[1], rtol=0, atol=1e-5)
+    assert torch.equal(results[0][1::2], start[1::2])
+
+
+def test_published_settings_of_delt():
+    run = run_of("delt", "imagenet1k")
+    assert (run.method.iterations, run.method.round_iterations, run.method.curve, run.method.milestone) == (
+        4000, 500, "cosine", 1.0,
+    )  # fmt: skip
+    assert (run.recover.lr, run.recover.bn_weight, run.recover.max_roll, run.recover.batch_size) == (
+        0.25,
+        0.01,
+        0,
+        100,
+    )
+    assert (run.recover.layout, run_of("delt", "imagenet1k", 200).recover.batch_size) == ("class_major", 200)
+    assert (run.patches.difficulty, run.patches.crop_area, run.patches.crops_per_image) == ("medium", (1.0, 1.0), 1)
+    assert run.relabel.crop_area == run.student.relabel.crop_area == (0.25, 1.0)
+    assert (run.student.name, run.student.eta, run.relabel.epochs) == ("rded", 2.0, 300)
+    sizes = [run_of("delt", name, ipc).relabel.batch_size for name in ("cifar10", "imagenet1k") for ipc in (1, 10, 50)]
+    assert sizes == [10, 50, 100, 20, 100, 200] and run_of("delt", "tiny_imagenet").relabel.batch_size == 100
+
+
+@pytest.mark.parametrize("change", [{"layout": "ipc_major"}, {"batch_size": 9}])
+def test_delt_refuses_batches_without_all_images_of_a_class(change):
+    run = run_of("delt", "cifar10")
+    run.method.check(run)
+    other = replace(run, recover=replace(run.recover, **change))
+    with pytest.raises(ConfigError, match=r"all 10 images of a class in one batch.*--recover\.layout class_major"):
+        other.method.check(other)
+
+
 def test_settings_out_of_range_are_named():
+    with pytest.raises(ConfigError, match=r"method\.round_iterations must be at least 1, got 0"):
+        DELT(round_iterations=0)
     with pytest.raises(ConfigError, match=r"method\.category must be a fraction in \[0, 1\], got 1\.5"):
         LPLD(category=1.5)
