@@ -20,7 +20,7 @@ from fadrm_hf.config import RelabelConfig, RunConfig, Start, require
 from fadrm_hf.config.citation import Paper
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.methods.cda import CDA
-from fadrm_hf.methods.method import Settings, pool
+from fadrm_hf.methods.method import Settings, merged, pool
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +41,14 @@ PAPER = Paper(
 )
 
 _AREA = (0.25, 1.0)  # of the crops of labelled views
+# The released script, which is for ImageNet-1k.
+_PUBLISHED: Settings = {
+    "patches": {"difficulty": "medium", "pool": 5000, "crops_per_image": 1, "crop_area": (1.0, 1.0)},
+    "method": {"iterations": 4000},
+    "recover": {"lr": 0.25, "bn_weight": 0.01, "max_roll": 0, "layout": "class_major"},
+    "relabel": {"epochs": 300, "accumulation": 1, "batch_statistics": False, "crop_area": _AREA},
+    "student": {"name": "rded", "relabel": RelabelConfig(batch_statistics=False, crop_area=_AREA)},
+}
 _MANY_CLASSES = ("cifar100", "imagenet100", "imagenet1k")  # whose batches of labels are twice as large
 
 
@@ -98,17 +106,12 @@ class DELT(CDA):
 
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
-        """Return the settings of the released script, which is for ImageNet-1k; batches of labels for all datasets."""
-        return {
-            "teachers": pool(dataset, "resnet18"),
-            "patches": {"difficulty": "medium", "pool": 5000, "crops_per_image": 1, "crop_area": (1.0, 1.0)},
-            "method": {"iterations": 4000},
-            "recover": {"lr": 0.25, "bn_weight": 0.01, "max_roll": 0}
-            | {"layout": "class_major", "batch_size": max(100, ipc)},
-            "relabel": {"epochs": 300, "batch_size": _batch_size(dataset, ipc), "accumulation": 1}
-            | {"batch_statistics": False, "crop_area": _AREA},
-            "student": {"name": "rded", "relabel": RelabelConfig(batch_statistics=False, crop_area=_AREA)},
+        """Return the settings of the released script, with a class to a batch and batches of labels as in its code."""
+        batches = {
+            "recover": {"batch_size": max(100, ipc)},
+            "relabel": {"batch_size": _batch_size(dataset, ipc)},
         }
+        return merged({"teachers": pool(dataset, "resnet18")}, _PUBLISHED, batches)
 
 
 def _batch_size(dataset: str | None, ipc: int) -> int:

@@ -13,12 +13,11 @@ views of them say enough: of each forty epochs of labels one is stored, and draw
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from fadrm_hf.config import Matching, require
 from fadrm_hf.config.citation import Paper
-from fadrm_hf.methods.method import Settings, pool
-from fadrm_hf.methods.sre2l import SRe2L
+from fadrm_hf.methods.method import Settings, Table, merged, pool
+from fadrm_hf.methods.sre2l import TINY_TEACHER, SRe2L
 
 PAPER = Paper(
     title="Are Large-scale Soft Labels Necessary for Large-scale Dataset Distillation?",
@@ -34,22 +33,25 @@ PAPER = Paper(
 )
 
 _COMPRESSION = 40  # the ratio of the tables that the repository prints
-# The released scripts and configurations; ImageNet-1k's are also those of datasets that they have not.
-_IMAGENET: Settings = {
+# The released scripts and configurations: those for ImageNet-1k, and what differs from them for other datasets.
+_PUBLISHED: Settings = {
     "method": {"iterations": 4000},
-    "recover": {"lr": 0.25, "bn_weight": 0.01},
-    "relabel": {"epochs": 300, "batch_size": 128, "cutmix": True},
+    "recover": {"lr": 0.25, "bn_weight": 0.01, "layout": "class_major"},
+    "relabel": {"epochs": 300, "batch_size": 128, "accumulation": 1, "batch_statistics": False},
+    "student": {"name": "cda"},  # the same values
 }
-_PUBLISHED: dict[str | None, Settings] = {
+_BY_DATASET: Table = {
     "tiny_imagenet": {
-        "method": {"iterations": 4000},
+        "squeeze": TINY_TEACHER,
         "recover": {"lr": 0.1, "bn_weight": 0.05, "symmetric_roll": True},
         "relabel": {"epochs": 100, "batch_size": 64, "cutmix": False},
+        "student": {"name": "sre2l", "batch_size": 64},
     },
     "imagenet21k_p": {
         "method": {"iterations": 2000},
         "recover": {"lr": 0.05, "bn_weight": 0.25},
-        "relabel": {"epochs": 300, "batch_size": 32, "cutmix": False},
+        "relabel": {"batch_size": 32, "cutmix": False},
+        "student": {"name": "sre2l", "lr": 2e-3, "batch_size": 32, "accumulation": 1},
     },
 }
 
@@ -80,13 +82,6 @@ class LPLD(SRe2L):
     @classmethod
     def published(cls, dataset: str | None, size: int, ipc: int) -> Settings:
         """Return the released settings: a class to a batch, running statistics label, one epoch of forty is stored."""
-        settings = _PUBLISHED.get(dataset, _IMAGENET)
-        epochs, batch_size = settings["relabel"]["epochs"], settings["relabel"]["batch_size"]
-        labels: dict[str, Any] = {"accumulation": 1, "batch_statistics": False}
-        return {
-            "teachers": pool(dataset, "resnet18"),
-            "method": settings["method"],
-            "recover": settings["recover"] | {"layout": "class_major", "batch_size": ipc},
-            "relabel": settings["relabel"] | labels | {"stored_epochs": -(-epochs // _COMPRESSION)},
-            "student": {"name": "sre2l", "batch_size": batch_size, "accumulation": 1},
-        }
+        settings = merged({"teachers": pool(dataset, "resnet18")}, _PUBLISHED, _BY_DATASET.get(dataset, {}))
+        stored = -(-settings["relabel"]["epochs"] // _COMPRESSION)
+        return merged(settings, {"recover": {"batch_size": ipc}, "relabel": {"stored_epochs": stored}})
