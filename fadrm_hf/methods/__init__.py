@@ -16,6 +16,7 @@ from fadrm_hf.methods.lpld import LPLD
 from fadrm_hf.methods.method import Method
 from fadrm_hf.methods.own import installed_methods, methods_in
 from fadrm_hf.methods.pca import PCA
+from fadrm_hf.methods.psm import PSM
 from fadrm_hf.methods.random_real import RandomReal
 from fadrm_hf.methods.rded import RDED
 from fadrm_hf.methods.sre2l import SRe2L
@@ -36,6 +37,7 @@ _CATALOGUE: tuple[type[Method], ...] = (
     EDC,
     FADRM,
     FADRMPlus,
+    PSM,
 )
 METHODS: dict[str, type[Method]] = {method.name: method for method in _CATALOGUE}
 

@@ -102,7 +102,7 @@ class Recovery:
         priors = (TotalVariation(config.tv_weight), EuclideanNorm(config.l2_weight))
         self._priors: list[Term] = [prior for prior in priors if prior.weight > 0]
         for matcher in matchers:
-            matcher.statistics.begin(labels, generator)
+            matcher.statistics.begin(labels, generator, self.ipc_indices)
 
     def optimise(
         self,
@@ -161,8 +161,10 @@ class Recovery:
         part = None if rows is None else rows(self._done)
         if part is not self._part:
             self._part = part
+            facts = self.labels, self.ipc_indices
+            labels, indices = facts if part is None else (fact[part.to(fact.device)] for fact in facts)
             for matcher in self._matchers:
-                matcher.statistics.begin(self.labels if part is None else self.labels[part], self.generator)
+                matcher.statistics.begin(labels, self.generator, indices)
         return part
 
     def _take_turns(self, iteration: int) -> list[tuple[int, float]]:

@@ -39,6 +39,7 @@ METHODS_THAT_EXTEND = {
     ("methods.cv_dd", "methods.sre2l_pp"),
     ("methods.edc", "methods.g_vbsm"),
     ("methods.fadrm_plus", "methods.fadrm"),
+    ("methods.psm", "methods.fadrm"),
 }
 
 

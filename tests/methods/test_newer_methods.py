@@ -1,4 +1,4 @@
-"""LPLD and DELT: what they publish, and what is new in them against direct formulas in float64."""
+"""LPLD, DELT and PSM: what they publish, and what is new in them against direct formulas in float64."""
 
 import math
 from dataclasses import replace
@@ -13,7 +13,9 @@ from fadrm_hf.config import RecoverConfig
 from fadrm_hf.data.views import BatchViews, apply_view
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.methods.delt import DELT
+from fadrm_hf.methods.fadrm import FADRM
 from fadrm_hf.methods.lpld import LPLD
+from fadrm_hf.methods.psm import PSM
 from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.recovery.matcher import open_matchers
 from fadrm_hf.recovery.matching.matching import MatchedStatistics
@@ -187,7 +189,33 @@ def test_delt_refuses_batches_without_all_images_of_a_class(change):
         other.method.check(other)
 
 
+def test_published_settings_of_psm_are_those_of_fadrm_by_groups():
+    run, fadrm = run_of("psm", "cifar100", 50), run_of("fadrm", "cifar100", 50)
+    assert (run.method.num_groups, run.method.starts_from, run.patches.difficulty) == (50, "graded", "hard")
+    assert run_of("psm", "imagenette").patches.difficulty == "easy"
+    assert (run.recover, run.relabel, run.student, run.teachers) == (
+        fadrm.recover, fadrm.relabel, fadrm.student, fadrm.teachers,
+    )  # fmt: skip
+    run.method.check(run)
+
+
+def test_psm_refuses_other_groups_than_images_and_batches_of_several_groups():
+    run = run_of("psm", "cifar10")
+    other = replace(run, method=replace(run.method, num_groups=5))
+    with pytest.raises(ConfigError, match=r"method\.num_groups 5 and ipc 10; leave --method\.num_groups out"):
+        other.method.check(other)
+    other = replace(run, recover=replace(run.recover, layout="class_major"))
+    with pytest.raises(ConfigError, match=r"--recover\.layout ipc_major"):
+        other.method.check(other)
+
+
+def test_psm_runs_algorithm_1():
+    assert PSM(num_groups=1).budgets() == FADRM().budgets() and PSM().resolve(224).sizes == (200, 224, 200, 224)
+
+
 def test_settings_out_of_range_are_named():
+    with pytest.raises(ConfigError, match=r"method\.num_groups must be at least 1, got 0"):
+        PSM(num_groups=0)
     with pytest.raises(ConfigError, match=r"method\.round_iterations must be at least 1, got 0"):
         DELT(round_iterations=0)
     with pytest.raises(ConfigError, match=r"method\.category must be a fraction in \[0, 1\], got 1\.5"):
