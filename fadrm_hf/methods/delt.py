@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from fadrm_hf.config import RelabelConfig, RunConfig, Start, require
+from fadrm_hf.config import Init, RelabelConfig, RunConfig, require
 from fadrm_hf.config.citation import Paper
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.methods.cda import CDA
@@ -45,7 +45,7 @@ _AREA = (0.25, 1.0)  # of the crops of labelled views
 _PUBLISHED: Settings = {
     "patches": {"difficulty": "medium", "pool": 5000, "crops_per_image": 1, "crop_area": (1.0, 1.0)},
     "method": {"iterations": 4000},
-    "recover": {"lr": 0.25, "bn_weight": 0.01, "max_roll": 0, "layout": "class_major"},
+    "recover": {"lr": 0.25, "statistics_weight": 0.01, "max_roll": 0, "layout": "class_major"},
     "relabel": {"epochs": 300, "accumulation": 1, "batch_statistics": False, "crop_area": _AREA},
     "student": {"name": "rded", "relabel": RelabelConfig(batch_statistics=False, crop_area=_AREA)},
 }
@@ -64,7 +64,7 @@ class DELT(CDA):
     title = "DELT"
     paper = PAPER
 
-    starts_from: Start = "patches"
+    init: Init = "patches"
     round_iterations: int = 500
 
     def __post_init__(self) -> None:

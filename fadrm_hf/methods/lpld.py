@@ -36,20 +36,20 @@ _COMPRESSION = 40  # the ratio of the tables that the repository prints
 # The released scripts and configurations: those for ImageNet-1k, and what differs from them for other datasets.
 _PUBLISHED: Settings = {
     "method": {"iterations": 4000},
-    "recover": {"lr": 0.25, "bn_weight": 0.01, "layout": "class_major"},
+    "recover": {"lr": 0.25, "statistics_weight": 0.01, "layout": "class_major"},
     "relabel": {"epochs": 300, "batch_size": 128, "accumulation": 1, "batch_statistics": False},
     "student": {"name": "cda"},  # the same values
 }
 _BY_DATASET: Table = {
     "tiny_imagenet": {
         "squeeze": TINY_TEACHER,
-        "recover": {"lr": 0.1, "bn_weight": 0.05, "symmetric_roll": True},
+        "recover": {"lr": 0.1, "statistics_weight": 0.05, "symmetric_roll": True},
         "relabel": {"epochs": 100, "batch_size": 64, "cutmix": False},
         "student": {"name": "sre2l", "batch_size": 64},
     },
     "imagenet21k_p": {
         "method": {"iterations": 2000},
-        "recover": {"lr": 0.05, "bn_weight": 0.25},
+        "recover": {"lr": 0.05, "statistics_weight": 0.25},
         "relabel": {"batch_size": 32, "cutmix": False},
         "student": {"name": "sre2l", "lr": 2e-3, "batch_size": 32, "accumulation": 1},
     },

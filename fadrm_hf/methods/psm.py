@@ -44,7 +44,7 @@ class PSM(FADRM):
     name = "psm"
     title = "PSM"
     paper = PAPER
-    starts_from = "graded"  # type: ignore[assignment]  # FADRM's is inferred as its own value alone
+    init = "graded"  # type: ignore[assignment]  # FADRM's is inferred as its own value alone
 
     num_groups: int = 10
 

@@ -63,8 +63,8 @@ def test_lpld_matches_a_class_to_its_own_statistics_and_to_no_others():
 )
 def test_published_settings_of_lpld(dataset, iterations, lr, weight, batch_size, epochs, stored, cutmix):
     run = run_of("lpld", dataset, 50)
-    assert (run.method.iterations, run.method.starts_from, run.method.category) == (iterations, "noise", 1.0)
-    assert (run.recover.lr, run.recover.bn_weight, run.recover.first_bn_weight) == (lr, weight, 10.0)
+    assert (run.method.iterations, run.method.init, run.method.category) == (iterations, "noise", 1.0)
+    assert (run.recover.lr, run.recover.statistics_weight, run.recover.first_bn_multiplier) == (lr, weight, 10.0)
     assert (run.relabel.batch_size, run.relabel.accumulation, run.relabel.batch_statistics) == (batch_size, 1, False)
     assert (run.relabel.epochs, run.relabel.stored_epochs, run.relabel.cutmix) == (epochs, stored, cutmix)
     assert run.student.batch_size == batch_size
@@ -166,7 +166,7 @@ def test_published_settings_of_delt():
     assert (run.method.iterations, run.method.round_iterations, run.method.curve, run.method.milestone) == (
         4000, 500, "cosine", 1.0,
     )  # fmt: skip
-    assert (run.recover.lr, run.recover.bn_weight, run.recover.max_roll, run.recover.batch_size) == (
+    assert (run.recover.lr, run.recover.statistics_weight, run.recover.max_roll, run.recover.batch_size) == (
         0.25,
         0.01,
         0,
@@ -191,7 +191,7 @@ def test_delt_refuses_batches_without_all_images_of_a_class(change):
 
 def test_published_settings_of_psm_are_those_of_fadrm_by_groups():
     run, fadrm = run_of("psm", "cifar100", 50), run_of("fadrm", "cifar100", 50)
-    assert (run.method.num_groups, run.method.starts_from, run.patches.difficulty) == (50, "graded", "hard")
+    assert (run.method.num_groups, run.method.init, run.patches.difficulty) == (50, "graded", "hard")
     assert run_of("psm", "imagenette").patches.difficulty == "easy"
     assert (run.recover, run.relabel, run.student, run.teachers) == (
         fadrm.recover, fadrm.relabel, fadrm.student, fadrm.teachers,

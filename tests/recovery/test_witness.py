@@ -129,7 +129,7 @@ def test_it_would_notice_what_is_left_out(world, expected):
     """Each part of the algorithm moves the images by far more than the forms differ by."""
     source, teacher, patches = world
     changes = [{"alpha": 0.5}, {"num_residuals": 2, "sizes": (12, 16, 16)}, {"sizes": (16, 16, 16, 16)}]
-    configs = [{"first_bn_weight": 1.0}, {"betas": (0.9, 0.999)}, {"bn_weight": 0.02}]
+    configs = [{"first_bn_multiplier": 1.0}, {"betas": (0.9, 0.999)}, {"statistics_weight": 0.02}]
     for method_change, config_change in [(c, {}) for c in changes] + [({}, c) for c in configs]:
         config = replace(CONFIG, form="plain", **config_change)
         settings = {"alpha": ALPHA, "iterations": BUDGET, "num_residuals": 3, "sizes": SIZES} | method_change
