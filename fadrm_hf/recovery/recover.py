@@ -203,7 +203,7 @@ class Recovery:
         terms: Sequence[Term],
     ) -> Gradient:
         """Return the gradient of the members' and the terms' losses of one view of some images, and the losses."""
-        images, labels = (pixels, self.labels) if part is None else (pixels[part], self.labels[part])
+        images, labels = (pixels, self.labels) if part is None else (pixels.index_select(0, part), self.labels[part])
         view = make_view(images)
         every_logits = [self._matchers[index].logits(view) for index, _ in members]
         weights = [weight for _, weight in members]

@@ -130,18 +130,30 @@ def test_recovery_of_delt_is_the_plain_loop_of_joining_images():
     assert bool((found != start).flatten(1).any(1).all()), "in the end all have moved"
 
 
-def test_rows_of_the_fast_form_are_those_of_the_plain_one():
-    source, results = digits(), []
+def joined(form, iterations, device="cpu"):
+    """Images of DELT after two rounds."""
+    source, config = digits(), RecoverConfig(flip_probability=0.5, max_roll=0, form=form)
     labels, indices = torch.arange(10).repeat_interleave(2), torch.arange(2).repeat(10)
-    start = torch.randn((20, 3, 16, 16), generator=generator(0, "start"))
-    for form in ("plain", "eager"):
-        config = RecoverConfig(flip_probability=0.5, max_roll=0, form=form)
-        with open_matchers([small_teacher(source)], config, torch.device("cpu")) as matchers:
-            rng, context = generator(0, "rows"), ShardContext(ipc_indices=indices)
-            recovery = Recovery(matchers, labels, source, config, 6, rng, lambda done, losses: None, context)
-            results.append(DELT(iterations=6, round_iterations=3).recover(start, recovery))
-    difference = (results[0] - results[1]).abs()
+    start = torch.randn((20, 3, 16, 16), generator=generator(0, "start")).to(device)
+    with open_matchers([small_teacher(source)], config, torch.device(device)) as matchers:
+        recovery = Recovery(
+            matchers, labels.to(device), source, config, iterations, generator(0, "rows"), lambda done, losses: None,
+            ShardContext(ipc_indices=indices),
+        )  # fmt: skip
+        return DELT(iterations=iterations, round_iterations=iterations // 2).recover(start, recovery).cpu()
+
+
+def test_rows_of_the_fast_form_are_those_of_the_plain_one():
+    difference = (joined("plain", 6) - joined("eager", 6)).abs()
     assert difference.median() < 1e-4 and (difference > 0.05).double().mean() < 0.02
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.parametrize("form", ["plain", "eager", "compiled"])
+def test_rows_on_a_gpu_are_those_on_a_cpu(form):
+    """Enough iterations for each round to be captured and replayed."""
+    difference = (joined(form, 120, "cuda") - joined("plain", 120)).abs()
+    assert difference.median() < 1e-2
 
 
 def test_classes_are_matched_among_the_images_that_are_shown():
