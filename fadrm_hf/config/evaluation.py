@@ -108,8 +108,9 @@ class StudentConfig:
         momentum: Momentum of SGD.
         weight_decay: Weight decay, on weights of more than one dimension.
         decay_everything: Decay biases and normalisation too (as released in SRe2L's code for CIFAR).
-        loss: What draws the student to soft labels: "kl", the Kullback-Leibler divergence at `temperature`, or "mse",
-            the mean squared error over all logits.
+        loss: What draws the student to soft labels: "kl", the Kullback-Leibler divergence at `temperature`; "mse", the
+            mean squared error over all logits; or "gift", the angle between its logits and the refined labels of GIFT
+            (arXiv 2405.14736).
         temperature: Softmax temperature of "kl".
         scale_by_temperature: Multiply "kl" by the square of the temperature (as released in SRe2L's code for
             Tiny-ImageNet; no other protocol does).
@@ -146,7 +147,7 @@ class StudentConfig:
     momentum: Open[float] = 0.9
     weight_decay: Open[float] = 0.01
     decay_everything: Open[bool] = False
-    loss: Literal["kl", "mse"] = "kl"
+    loss: Literal["kl", "mse", "gift"] = "kl"
     temperature: Open[float] = 20.0
     scale_by_temperature: Open[bool] = False
     ce_weight: Open[float] = 0.0

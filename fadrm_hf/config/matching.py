@@ -19,6 +19,8 @@ class Matching:
         category_form: What the classes' statistics are compared with: each class's images ("classes"); or the batch's,
             against the mixture of its classes ("mixture"), or against the plain average of their means and of their
             variances, which lacks the spread between classes ("average", as EDC's code does).
+        difficulty_groups: Number of groups of equal difficulty that take the place of classes: all images of a batch
+            are matched to the group of their index (PSM, arXiv 2609.34299). 0: classes are matched.
     """
 
     convolutions: bool = False
@@ -27,3 +29,4 @@ class Matching:
     drop: float = 0.0
     category: float = 0.0
     category_form: Literal["classes", "mixture", "average"] = "classes"
+    difficulty_groups: int = 0

@@ -10,7 +10,7 @@ from fadrm_hf.config.students import Implementation
 LARGEST_SIDE = 4096  # pixels, four times that of the largest images that classifiers are shown
 LARGEST_SMALL_SIZE = 64  # pixels; Tiny-ImageNet is the largest source that papers train with a small-image stem
 
-Init = Literal["patches", "random_images", "noise", "el2n", "pca"]  # what a distilled image begins as
+Init = Literal["patches", "random_images", "noise", "el2n", "pca", "graded"]  # what a distilled image begins as
 
 
 @dataclass(frozen=True)

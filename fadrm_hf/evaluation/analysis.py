@@ -42,7 +42,7 @@ _ALPHA = 0.5  # FADRM's (Table 8), for methods without a residual
 _TEMPERATURE = 20.0  # of the protocols that leave it open
 _READ_AT_ONCE = 500
 _BITS_PER_PIXEL = 24
-_REAL_INITS = ("patches", "random_images", "el2n", "pca")
+_REAL_INITS = ("patches", "random_images", "el2n", "pca", "graded")
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,17 @@ from fadrm_hf.config.citation import Paper
 from fadrm_hf.errors import ConfigError, unknown
 from fadrm_hf.methods.cda import CDA
 from fadrm_hf.methods.cv_dd import CVDD
+from fadrm_hf.methods.delt import DELT
 from fadrm_hf.methods.edc import EDC
 from fadrm_hf.methods.el2n import EL2N
 from fadrm_hf.methods.fadrm import FADRM
 from fadrm_hf.methods.fadrm_plus import FADRMPlus
 from fadrm_hf.methods.g_vbsm import GVBSM
+from fadrm_hf.methods.lpld import LPLD
 from fadrm_hf.methods.method import Method
 from fadrm_hf.methods.own import installed_methods, methods_in
 from fadrm_hf.methods.pca import PCA
+from fadrm_hf.methods.psm import PSM
 from fadrm_hf.methods.random_real import RandomReal
 from fadrm_hf.methods.rded import RDED
 from fadrm_hf.methods.sre2l import SRe2L
@@ -26,12 +29,15 @@ _CATALOGUE: tuple[type[Method], ...] = (
     RDED,
     SRe2L,
     CDA,
+    LPLD,
+    DELT,
     SRe2LPlusPlus,
     GVBSM,
     CVDD,
     EDC,
     FADRM,
     FADRMPlus,
+    PSM,
 )
 METHODS: dict[str, type[Method]] = {method.name: method for method in _CATALOGUE}
 

@@ -38,7 +38,7 @@ class PlainStatistics:
             for place, layer in enumerate(layers)
         ]
 
-    def begin(self, labels: Tensor, generator: torch.Generator) -> None:
+    def begin(self, labels: Tensor, generator: torch.Generator, ipc_indices: Tensor | None = None) -> None:
         """Start with a new batch of images."""
         self._terms = []
 

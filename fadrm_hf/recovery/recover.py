@@ -37,6 +37,7 @@ Report = Callable[[int, dict[str, float]], None]
 Areas = Callable[[int], Interval]  # least and largest area of the crop of an iteration
 Retrieve = Callable[[Tensor], Tensor]  # real patches (B, 3, S, S) for images (B, 3, s, s), all normalised
 Members = Callable[[int], Sequence[tuple[int, float]]]  # which teachers see an iteration, each with its weight
+Rows = Callable[[int], Tensor]  # (n,) int64, which images of the batch an iteration shows; one tensor for each set
 Callback = Callable[[int, Tensor], None]  # given the iterations done, and the images (B, 3, s, s), normalised
 Gradient = tuple[Tensor, dict[str, Tensor]]  # with respect to the images, scaled; and the losses
 
@@ -94,13 +95,14 @@ class Recovery:
         self._turn, self._callback = context.turn, context.callback or (lambda iteration, images: None)
         self._iterations, self._report = iterations, report
         self._done = 0
+        self._part: Tensor | None = None  # the rows that are shown; all if none
         self._lowest, self._highest = valid_range(source, labels.device)
         fp16 = config.precision == "fp16"
         self._scaler = torch.amp.GradScaler(labels.device.type, init_scale=_FIRST_SCALE, enabled=fp16)
         priors = (TotalVariation(config.tv_weight), EuclideanNorm(config.l2_weight))
         self._priors: list[Term] = [prior for prior in priors if prior.weight > 0]
         for matcher in matchers:
-            matcher.statistics.begin(labels, generator)
+            matcher.statistics.begin(labels, generator, self.ipc_indices)
 
     def optimise(
         self,
@@ -109,6 +111,7 @@ class Recovery:
         crop_area: Areas | None = None,
         members: Members | None = None,
         terms: Sequence[Term] = (),
+        rows: Rows | None = None,
     ) -> Tensor:
         """Run `iterations` steps from `images` with a fresh Adam; the cosine continues from the run before.
 
@@ -119,6 +122,8 @@ class Recovery:
                 configuration if not given.
             members: Which teachers see the batch, by iteration; one after the other if not given.
             terms: Losses that the method adds.
+            rows: Which images are shown, by iteration of the whole recovery; all if not given. The others have a
+                gradient of zero, so that those which were never shown rest where they are.
 
         Returns:
             The last iterate, like `images`, within the range of valid pixels.
@@ -138,7 +143,8 @@ class Recovery:
         gradient = self._gradients(pixels, iterations, terms)
         for view in self._draw_views(iterations, images.shape[-1], crop_area):
             adam.param_groups[0]["lr"] = cosine(settings.lr, self._done, self._iterations)
-            pixels.grad, losses = gradient(view, tuple(members(self._done)))
+            part = self._select(rows)
+            pixels.grad, losses = gradient(view, tuple(members(self._done)), part)
             self._update(adam, pixels)
             self._done += 1
             # Reading a loss makes the host wait for the device, so it is done now and then.
@@ -149,6 +155,17 @@ class Recovery:
                 reported = self._done
         self._callback(self._done, pixels.detach())
         return pixels.detach()
+
+    def _select(self, rows: Rows | None) -> Tensor | None:
+        """Return the rows that the iteration shows; statistics begin anew where these are others than before."""
+        part = None if rows is None else rows(self._done)
+        if part is not self._part:
+            self._part = part
+            facts = self.labels, self.ipc_indices
+            labels, indices = facts if part is None else (fact[part.to(fact.device)] for fact in facts)
+            for matcher in self._matchers:
+                matcher.statistics.begin(labels, self.generator, indices)
+        return part
 
     def _take_turns(self, iteration: int) -> list[tuple[int, float]]:
         return [((self._turn + iteration) % self.num_teachers, 1.0)]
@@ -178,18 +195,24 @@ class Recovery:
         return _Gradients(evaluate, captures=pixels.device.type == "cuda" and is_static and is_long)
 
     def _gradient(
-        self, pixels: Tensor, make_view: ViewFunction, members: Sequence[tuple[int, float]], terms: Sequence[Term]
+        self,
+        pixels: Tensor,
+        make_view: ViewFunction,
+        members: Sequence[tuple[int, float]],
+        part: Tensor | None,
+        terms: Sequence[Term],
     ) -> Gradient:
-        """Return the gradient of the members' and the terms' losses of one view, and the losses."""
-        view = make_view(pixels)
+        """Return the gradient of the members' and the terms' losses of one view of some images, and the losses."""
+        images, labels = (pixels, self.labels) if part is None else (pixels.index_select(0, part), self.labels[part])
+        view = make_view(images)
         every_logits = [self._matchers[index].logits(view) for index, _ in members]
         weights = [weight for _, weight in members]
-        entropy = _weighted(weights, [F.cross_entropy(logits, self.labels) for logits in every_logits])
+        entropy = _weighted(weights, [F.cross_entropy(logits, labels) for logits in every_logits])
         distance = _weighted(weights, [self._matchers[index].distance() for index, _ in members])
         loss = entropy + self._config.statistics_weight * distance
         if terms:
             first = self._matchers[members[0][0]]
-            step = Step(pixels, view, self.labels, every_logits[0], make_view, first.predict)
+            step = Step(images, view, labels, every_logits[0], make_view, first.predict)
             loss = loss + torch.stack([term(step) for term in terms]).sum()
         (gradient,) = torch.autograd.grad(self._scaler.scale(loss), [pixels])
         return gradient, {"ce": entropy.detach(), "bn": distance.detach()}
@@ -241,27 +264,30 @@ class _View:
 
 
 class _Gradients:
-    """Gradients of one run: captured once for each set of teachers that sees an iteration together, or computed.
+    """Gradients of one run: captured once for each set of teachers and rows that iterations have, or computed.
 
     Args:
-        evaluate: Computes the gradient under a view, by some teachers.
+        evaluate: Computes the gradient under a view, by some teachers, of some rows.
         captures: Whether steps are captured.
     """
 
     def __init__(
-        self, evaluate: Callable[[ViewFunction, Sequence[tuple[int, float]]], Gradient], captures: bool
+        self,
+        evaluate: Callable[[ViewFunction, Sequence[tuple[int, float]], Tensor | None], Gradient],
+        captures: bool,
     ) -> None:
         self._evaluate, self._captures = evaluate, captures
-        self._captured: dict[tuple[tuple[int, float], ...], Captured[Gradient]] = {}
+        self._captured: dict[object, Captured[Gradient]] = {}
 
-    def __call__(self, view: ViewFunction, members: tuple[tuple[int, float], ...]) -> Gradient:
+    def __call__(self, view: ViewFunction, members: tuple[tuple[int, float], ...], part: Tensor | None) -> Gradient:
         if not self._captures or not isinstance(view, _View):
-            return self._evaluate(view, members)
-        if members not in self._captured:
-            self._captured[members] = Captured(
-                lambda rows, columns: self._evaluate(_View(rows, columns), members), view.rows, view.columns
+            return self._evaluate(view, members, part)
+        key = members, None if part is None else id(part)  # which the capture keeps alive
+        if key not in self._captured:
+            self._captured[key] = Captured(
+                lambda rows, columns: self._evaluate(_View(rows, columns), members, part), view.rows, view.columns
             )
-        return self._captured[members](view.rows, view.columns)
+        return self._captured[key](view.rows, view.columns)
 
 
 def _weighted(weights: Sequence[float], losses: Sequence[Tensor]) -> Tensor:

@@ -1,9 +1,10 @@
 """The resolved protocol of a student: its losses, its optimiser, its learning rate.
 
 FADRM matches soft labels by the Kullback-Leibler divergence at T = 20 without the T^2 factor (Tables 9, 11-18); G-VBSM
-(arXiv 2311.17950) and EDC (arXiv 2404.13733) by the squared error of logits and a little cross-entropy. A protocol
-may have a hard phase in the middle (HALD, arXiv 2512.15647): the same mixed views, with the smoothed classes of both
-images in proportion to the pixels that show them.
+(arXiv 2311.17950) and EDC (arXiv 2404.13733) by the squared error of logits and a little cross-entropy; GIFT (arXiv
+2405.14736) by the angle to labels that a little of the class is mixed into. A protocol may have a hard phase in the
+middle (HALD, arXiv 2512.15647): the same mixed views, with the smoothed classes of both images in proportion to the
+pixels that show them.
 """
 
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ from fadrm_hf.errors import StudentError
 from fadrm_hf.labels.drawing import micro_batches, split_sizes
 from fadrm_hf.networks.schedules import learning_rate
 from fadrm_hf.training.loader import Distilled
+
+_GIFT_WEIGHT = 0.1  # of the class in GIFT's labels; code, LINs-lab/GIFT @ ec9503e
+_GIFT_SMOOTHING = 0.1  # of that class; likewise
 
 # Settings that another protocol of the same table inherits from the artifact's; `None` has a meaning in the others.
 _INHERITED = (
@@ -117,11 +121,11 @@ def check_protocol(config: StudentConfig, distilled: Distilled) -> None:
                 "protocol with relabel: null and stored labels, such as recipes/configs/protocols/fadrm.yaml"
             )
         check_recorded_labelling(distilled.manifest, distilled.relabel)
-    elif config.loss == "mse" and codec.startswith("top"):
+    elif config.loss != "kl" and codec.startswith("top"):
         raise StudentError(
-            f"protocol {config.name!r} compares all logits (student.loss is 'mse'), and {distilled.name} stores its"
-            f" labels as {codec}, which keeps some of them; set --online to have its teachers make them all, or"
-            " --student.loss kl"
+            f"protocol {config.name!r} compares all logits (student.loss is {config.loss!r}), and {distilled.name}"
+            f" stores its labels as {codec}, which keeps some of them; set --online to have its teachers make them"
+            " all, or --student.loss kl"
         )
 
 
@@ -165,6 +169,8 @@ def soft_loss(
     """Return the loss of a resolved protocol on soft labels, averaged over the batch."""
     if config.loss == "mse":
         loss = F.mse_loss(student_logits, teacher_logits)
+    elif config.loss == "gift":
+        loss = gift_loss(student_logits, teacher_logits, labels)
     else:
         loss = soft_label_loss(student_logits, teacher_logits, config.temperature)
         loss = loss * config.temperature**2 if config.scale_by_temperature else loss
@@ -175,6 +181,18 @@ def soft_label_loss(student_logits: Tensor, teacher_logits: Tensor, temperature:
     """Return KL(softmax(teacher / T) || softmax(student / T)) of logits (n, C), averaged over n, without T^2."""
     target = F.softmax(teacher_logits / temperature, dim=1)
     return F.kl_div(F.log_softmax(student_logits / temperature, dim=1), target, reduction="batchmean")
+
+
+def gift_loss(
+    student_logits: Tensor,  # (n, C)
+    teacher_logits: Tensor,  # (n, C)
+    labels: Tensor,  # (n,) int64, the class of each view's own image
+) -> Tensor:
+    """Return 1 - cos(student, unit(teacher) + 0.1 unit(smoothed class)) of logits, averaged over n (GIFT)."""
+    rest = _GIFT_SMOOTHING / max(1, teacher_logits.shape[1] - 1)
+    smoothed = torch.full_like(teacher_logits, rest).scatter(1, labels[:, None], 1.0 - _GIFT_SMOOTHING)
+    refined = F.normalize(teacher_logits, dim=1) + _GIFT_WEIGHT * F.normalize(smoothed, dim=1)
+    return 1.0 - F.cosine_similarity(student_logits, refined, dim=1).mean()
 
 
 def hard_label_loss(

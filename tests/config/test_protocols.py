@@ -164,6 +164,26 @@ def test_the_squared_error_and_the_cross_entropy_by_hand():
     assert soft_loss(StudentConfig(loss="mse"), student, teacher, labels).item() == pytest.approx(squares, rel=1e-6)
 
 
+def test_the_loss_of_gift_and_its_gradient_by_hand():
+    """With t = z/|z| + 0.1 y/|y|, y = 0.9 at the class and 0.1/(C-1) elsewhere: 1 - s.t/(|s||t|), mean over views."""
+    student, teacher = (torch.randn((6, 5), generator=generator(seed, "gift"), dtype=torch.float64) for seed in (0, 1))
+    labels = torch.tensor([0, 1, 2, 3, 4, 1])
+    expected, gradient = 0.0, torch.zeros_like(student)
+    for i, (s, z, label) in enumerate(zip(student, teacher, labels.tolist(), strict=True)):
+        y = torch.tensor([0.9 if c == label else 0.025 for c in range(5)], dtype=torch.float64)
+        t = z / (z @ z).sqrt() + 0.1 * y / (y @ y).sqrt()
+        size, goal = (s @ s).sqrt(), (t @ t).sqrt()
+        cosine = (s @ t) / (size * goal)
+        expected += (1 - cosine.item()) / 6
+        gradient[i] = -(t / (size * goal) - cosine * s / size**2) / 6
+    student.requires_grad_()
+    found = soft_loss(StudentConfig(loss="gift"), student, teacher, labels)
+    assert found.item() == pytest.approx(expected, rel=1e-12)
+    torch.testing.assert_close(torch.autograd.grad(found, student)[0], gradient, rtol=1e-10, atol=1e-13)
+    louder = soft_loss(StudentConfig(loss="gift"), 3.0 * student, 7.0 * teacher, labels)
+    assert louder.item() == pytest.approx(expected, rel=1e-12), "only directions count"
+
+
 def test_the_square_of_the_temperature_scales_the_divergence():
     student, teacher = (torch.randn((5, 4), generator=generator(seed, "test"), dtype=torch.float64) for seed in (0, 1))
     labels = torch.zeros(5, dtype=torch.int64)
@@ -197,6 +217,8 @@ def test_a_loss_over_all_logits_is_refused_where_some_are_stored(finished, tmp_p
     config, shown = resolved(tmp_path / "top", "edc", epochs=2)
     with pytest.raises(StudentError, match=r"'edc' compares all logits.*stores its labels as top3.*--online"):
         check_protocol(config, shown)
+    with pytest.raises(StudentError, match=r"student\.loss is 'gift'"):
+        check_protocol(replace(config, loss="gift"), shown)
     check_protocol(config, replace(shown, online=True))
     check_protocol(replace(config, labels="hard"), shown)
     check_protocol(*resolved(tmp_path / "top", "fadrm"))

@@ -33,10 +33,13 @@ ORDER = (
 )  # fmt: skip
 METHODS_THAT_EXTEND = {
     ("methods.cda", "methods.sre2l"),
+    ("methods.lpld", "methods.sre2l"),
+    ("methods.delt", "methods.cda"),
     ("methods.sre2l_pp", "methods.sre2l"),
     ("methods.cv_dd", "methods.sre2l_pp"),
     ("methods.edc", "methods.g_vbsm"),
     ("methods.fadrm_plus", "methods.fadrm"),
+    ("methods.psm", "methods.fadrm"),
 }
 
 

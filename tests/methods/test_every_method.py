@@ -29,6 +29,9 @@ RECIPE = (
 OWN = {
     "fadrm": ["--method.sizes=[12,16,12,16]"],
     "fadrm_plus": ["--method.sizes=[12,16,12,16]"],
+    "psm": ["--method.sizes=[12,16,12,16]"],
+    "delt": ["--method.round_iterations=3"],
+    "lpld": ["--relabel.stored_epochs=3"],
     "cv_dd": ["--method.vote_ipc=1", "--method.vote_iterations=2", "--method.vote_epochs=2",
               "--method.vote_student=timm/resnet10_narrow"],
 }  # fmt: skip

@@ -290,7 +290,7 @@ def test_pixels_survive_normalisation():
     assert source.to_pixels(beyond)[:, 0].flatten().tolist() == [0, 255]
 
 
-@pytest.mark.parametrize("kind", ["patches", "random_images", "el2n", "pca"])
+@pytest.mark.parametrize("kind", ["patches", "random_images", "el2n", "pca", "graded"])
 def test_mirrors_are_a_coin_per_image(kind):
     source = digits()
     teacher = small_teacher(source)

@@ -27,6 +27,7 @@ from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import RunFolderError
 from fadrm_hf.networks.layers import MatchedLayer, matched_layers
 from fadrm_hf.networks.teachers import Teacher, public_name, require_finite
+from fadrm_hf.recovery.matching.difficulty import difficulty_groups, image_scores
 from fadrm_hf.recovery.matching.image_moments import Statistic, image_moments, mean_and_variance, sums_over_images
 from fadrm_hf.recovery.matching.real_views import ClassViews
 from fadrm_hf.recovery.matching.targets import Targets
@@ -104,7 +105,8 @@ class StatisticsPass:
     @property
     def num_bytes(self) -> int:
         """About how many bytes the statistics take on disk; twice that while they are gathered."""
-        groups = 1 + (len(self.source.class_map) if self._by_class else 0)
+        groups = self.matching.difficulty_groups or len(self.source.class_map)
+        groups = 1 + (groups if self._by_class else 0)
         return 2 * groups * sum(self._sizes.values()) * torch.float32.itemsize
 
     @property
@@ -149,6 +151,8 @@ class StatisticsPass:
             "classes": self._by_class,
             "seed": self.seed,
         }
+        if self.matching.difficulty_groups:
+            identity["difficulty_groups"] = self.matching.difficulty_groups
         plain: dict[str, Any] = json.loads(json.dumps(identity))
         return plain
 
@@ -187,9 +191,16 @@ class StatisticsPass:
         count = torch.stack([part["count"] for part in parts]).sum(0)
         config = self.config
         pooled = mean_and_variance(sums, count, config.global_variance, config.batch_size).float()
-        by_class = torch.cat([part["classes"] for part in parts], dim=1) if self._by_class else None
-        tensors = _named(self._sizes, pooled, by_class)
+        tensors = _named(self._sizes, pooled, self._merge_groups(parts, pooled) if self._by_class else None)
         tensor_files.save_with_digest(path, tensors, metadata={"identity": json.dumps(self._identity)})
+
+    def _merge_groups(self, parts: list[dict[str, Tensor]], pooled: Tensor) -> Tensor:
+        """Return (2, K, D) statistics of each class, or of each group; a group without images has those of all."""
+        if not self.matching.difficulty_groups:
+            return torch.cat([part["classes"] for part in parts], dim=1)
+        sums, count = (torch.stack([part[name] for part in parts]).sum(0) for name in ("group_sums", "group_count"))
+        of_groups = mean_and_variance(sums, count.clamp_min(1), self.config.class_variance).float()
+        return torch.where(count > 0, of_groups, pooled[:, None])
 
     def _read(self, path: Path) -> dict[str, Targets]:
         """Return the statistics in a finished file, by layer; refuse those of another pass."""
@@ -209,25 +220,40 @@ class StatisticsPass:
 
     def _measure(self, labels: range) -> dict[str, Tensor]:
         """Return, of k classes, (3, D) sums over images, (1,) their number, and (2, k, D) statistics of each class."""
-        views = ClassViews(self.source, labels, self.config, self.squeeze, self.seed)
+        views, num_groups = self._views(labels), self.matching.difficulty_groups
         batches = DataLoader(views, batch_size=None, num_workers=self.squeeze.num_workers)
-        sums = reduce(torch.add, (self._sums(images, classes, len(labels)) for images, classes in batches)).cpu()
+        num = len(views.count)
+        sums = reduce(torch.add, (self._sums(images, groups, num) for images, groups in batches)).cpu()
         require_finite(self.teacher.name, sums, f"feature maps of class {range_name(labels)}")
         measured = {"sums": sums.sum(1), "count": views.count.sum(0)}
-        if self._by_class:
+        if num_groups:
+            measured |= {"group_sums": sums, "group_count": views.count}
+        elif self._by_class:
             measured["classes"] = mean_and_variance(sums, views.count, self.config.class_variance).float()
         return measured
+
+    def _views(self, labels: range) -> ClassViews:
+        """Return the images of some classes, by class or by difficulty within each class."""
+        views = ClassViews(self.source, labels, self.config, self.squeeze, self.seed)
+        if num := self.matching.difficulty_groups:
+            views.divide([difficulty_groups(self._scores(rows), num) for rows in views.rows], num)
+        return views
+
+    def _scores(self, rows: Tensor) -> Tensor:
+        device = next(self.teacher.module.parameters()).device
+        pixels = (self.source.pixels("train", part.tolist()) for part in rows.split(self.config.batch_size))
+        return image_scores(self.teacher.module, (self.source.normalise(part).to(device) for part in pixels))
 
     def _sums(
         self,
         images: Tensor,  # (B, 3, S, S) normalised
-        classes: Tensor,  # (B,) int64, from 0
-        num_classes: int,
-    ) -> Tensor:  # (3, num_classes, D) float64, all statistics of all layers behind each other
+        groups: Tensor,  # (B,) int64, from 0
+        num_groups: int,
+    ) -> Tensor:  # (3, num_groups, D) float64, all statistics of all layers behind each other
         device = next(self.teacher.module.parameters()).device
         moments = torch.cat(list(self._moments(images.to(device)).values()), dim=2)
-        of_class = [(classes == label).to(device) for label in range(num_classes)]
-        return torch.stack([sums_over_images(moments[:, rows]) for rows in of_class], dim=1)
+        of_group = [(groups == group).to(device) for group in range(num_groups)]
+        return torch.stack([sums_over_images(moments[:, rows]) for rows in of_group], dim=1)
 
     def _moments(self, images: Tensor) -> dict[Statistic, Tensor]:
         return image_moments(self.teacher.module, self._layers, self._block_side, images)

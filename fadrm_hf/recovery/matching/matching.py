@@ -66,15 +66,21 @@ class MatchedStatistics:
         self._classes = torch.zeros(1, dtype=torch.int64)
         self._generator: torch.Generator | None = None
 
-    def begin(self, labels: Tensor, generator: torch.Generator) -> None:
+    def begin(self, labels: Tensor, generator: torch.Generator, ipc_indices: Tensor | None = None) -> None:
         """Start with a new batch of images: averages are forgotten.
 
         Args:
             labels: (B,) int64; the images of a class follow each other, and every class has as many.
             generator: Decides which terms are left out.
+            ipc_indices: (B,) int64, which of its class's images each is, the same for all; needed where groups of
+                difficulty are matched.
         """
         self._averages = {}
-        self._classes = torch.unique_consecutive(labels)
+        groups = labels
+        if self._matching.difficulty_groups:
+            assert ipc_indices is not None, "groups of difficulty go by the index of an image"
+            groups = ipc_indices.to(labels.device)
+        self._classes = torch.unique_consecutive(groups)
         self._generator = generator
         for layer in self._fused:
             layer.num_groups = self._num_groups

@@ -27,7 +27,8 @@ class ClassViews(Dataset[tuple[Tensor, Tensor]]):
         seed: Seed of the run.
 
     Attributes:
-        count: (k, 1) float64, images of each class.
+        rows: Of each class, the rows (n,) of its images.
+        count: (k, 1) float64, images of each class, or of each group that they are divided into.
 
     Raises:
         SourceError: A class has no image.
@@ -38,22 +39,24 @@ class ClassViews(Dataset[tuple[Tensor, Tensor]]):
     ) -> None:
         self._source, self._config, self._squeeze, self._seed = source, config, squeeze, seed
         labels = source.labels("train")
-        rows = [self._rows(labels, label) for label in classes]
-        self.count = torch.tensor([[len(of_class)] for of_class in rows], dtype=torch.float64)
-        class_of = torch.repeat_interleave(torch.arange(len(rows)), self.count[:, 0].long())
-        self._batches = list(
-            zip(torch.cat(rows).split(config.batch_size), class_of.split(config.batch_size), strict=True)
-        )
+        self.rows = [self._rows(labels, label) for label in classes]
+        self.divide([torch.full_like(rows, place) for place, rows in enumerate(self.rows)], len(self.rows))
+
+    def divide(self, groups: list[Tensor], num_groups: int) -> None:
+        """Divide the images otherwise than by class: `groups` has the group (n,) of each image of each class."""
+        group_of, size = torch.cat(groups), self._config.batch_size
+        self.count = torch.bincount(group_of, minlength=num_groups).double()[:, None]
+        self._batches = list(zip(torch.cat(self.rows).split(size), group_of.split(size), strict=True))
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __getitem__(self, batch: int) -> tuple[Tensor, Tensor]:
-        """(B, 3, S, S) float32, normalised; and (B,) int64, which of `classes` each image is of."""
-        indices, class_of = self._batches[batch]
+        """(B, 3, S, S) float32, normalised; and (B,) int64, which class or group each is of."""
+        indices, group_of = self._batches[batch]
         rows = indices.tolist()
         pixels = self._augmented(rows) if self._config.augment else self._source.pixels("train", rows)
-        return self._source.normalise(pixels), class_of
+        return self._source.normalise(pixels), group_of
 
     def _rows(self, labels: np.ndarray, label: int) -> Tensor:
         rows = torch.from_numpy(np.flatnonzero(labels == label))

@@ -10,6 +10,7 @@ from fadrm_hf.errors import ConfigError, unknown
 from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.recovery.patches.coresets import easy_images
 from fadrm_hf.recovery.patches.crops import select_patches
+from fadrm_hf.recovery.patches.graded import graded_images
 from fadrm_hf.recovery.patches.noise import noise_images
 from fadrm_hf.recovery.patches.patches import Patches, mirror, random_images
 
@@ -31,7 +32,7 @@ def starting_images(
     Args:
         kind: "patches": scored crops (`select_patches`); "random_images": whole random images; "noise": N(0, 1), of
             which recovery itself takes the unclamped `noise_start`; "el2n", "pca": the easiest images, whole or in
-            mosaics (`easy_images`).
+            mosaics (`easy_images`); "graded": one of each degree of difficulty (`graded_images`).
         source: The real images.
         scorer: The teacher that ranks crops or images, where something is ranked.
         classes: Labels to make images for.
@@ -53,6 +54,8 @@ def starting_images(
         patches = select_patches(source, scorer, classes, ipc, config, seed, device)
     elif kind in ("el2n", "pca"):
         patches = easy_images(source, scorer, classes, ipc, _grid(kind, config), device)
+    elif kind == "graded":
+        patches = graded_images(source, scorer, classes, ipc, config.difficulty, device)
     else:
         raise ConfigError(unknown("starting images", kind, INITS) + "; set method.init")
     return mirror(patches, config.flip_probability, seed)
