@@ -98,7 +98,7 @@ def test_small_sizes_take_the_small_stem(name: str, size: int, expected: str) ->
 
 
 @pytest.mark.parametrize(("name", "twin"), [("mobilenet_v2", "mobilenetv2_100"), ("densenet121", "densenet121")])
-def test_the_librarys_own_network_is_its_small_stem(name: str, twin: str) -> None:
+def test_the_network_of_the_library_is_its_small_stem(name: str, twin: str) -> None:
     assert networks.architecture_for(name, 32, "library") == f"{twin}_small_stem"
     assert networks.architecture_for(name, 224, "library") == twin
 

@@ -108,7 +108,7 @@ def test_small_resnets_start_with_torchs_weights_and_large_ones_with_torchvision
         ("mobilenetv2_100", 32, "mobilenetv2_100_small_stem"),
     ],
 )
-def test_the_librarys_network_is_timms_to_the_bit(name: str, size: int, twin: str) -> None:
+def test_the_network_of_the_library_is_timms_to_the_bit(name: str, size: int, twin: str) -> None:
     ours = built(f"timm/{name}", size, "library").state_dict()
     torch.manual_seed(0)
     timms = timm.create_model(twin, num_classes=100).state_dict()
