@@ -5,7 +5,12 @@ Reference code: https://github.com/shaoshitong/EDC at 80116a7 (read for facts, n
 
 G-VBSM reconsidered part by part: images begin real, half of the distance is that of each class's images from what the
 class's real ones show (soft category-aware matching), predictions are to stay as they are along the optimisation's
-path (flatness), and the student's weights are averaged.
+path (flatness), and the student's weights are averaged. With G-VBSM's averaged statistics, of all images and
+of the images of each class c:
+
+    min_x  CE(f_t(view(x)), y) + r_bn ((1 - alpha) D(all) + alpha mean_c D(c)) + lambda L'_FR
+
+where D is the distance that SRe2L and G-VBSM have, and L'_FR is `fadrm_hf.recovery.terms.Flatness`.
 """
 
 from dataclasses import dataclass

@@ -4,6 +4,9 @@ Score: Deep Learning on a Data Diet (Paul, Ganguli, Dziugaite; 2021), https://ar
 Selection: the lowest scores of each class's whole training set, as many of every class, after "reversed EL2N" of
 https://arxiv.org/abs/2502.06434, which finds easy images better than hard ones where few remain.
 
+For image x of class y: EL2N(x) = ||softmax(f(x)) - onehot(y)||; of each class the ipc images with the least are kept
+(`fadrm_hf.recovery.patches.coresets`).
+
 Differences: the score is averaged over ten networks early in training by the first paper; here it is that of the first
 teacher, trained to the end.
 """

@@ -5,7 +5,13 @@ Reference code: https://github.com/shaoshitong/G_VBSM_Dataset_Condensation at 1e
 
 SRe2L with more to match and more to match it with: what convolutions see, by channel and by block of positions, beside
 what BatchNorm layers see; several networks in turn, with or without BatchNorm; residuals of statistics averaged over
-the iterations; and the images of a class, which are optimised together, are kept from becoming alike.
+the iterations; and the images of a class, which are optimised together, are kept from becoming alike. At step t with
+network f_t of the pool:
+
+    min_x  CE(f_t(view(x)), y) + r_bn sum_l c_l (||m_l,t - mu_l|| + ||v_l,t - sigma_l^2||) + lambda_n L_DD(view(x))
+
+over BatchNorm layers and convolutions l, by channel and by block, where m_t = m m_(t-1) + (1 - m) mean_l(view(x)), v_t
+likewise, and L_DD is `fadrm_hf.recovery.terms.Densification`.
 """
 
 from dataclasses import dataclass

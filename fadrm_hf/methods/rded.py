@@ -3,8 +3,12 @@
 Paper: https://arxiv.org/abs/2312.03526.
 Reference code: https://github.com/LINs-lab/RDED at 3f6453d (read for facts, not copied).
 
-No pixel is optimised. Of some random crops of a class's images the one that an observer network classifies best stands
-for its image; the best of these fill the distilled images, four in each where the resolution allows it.
+No pixel is optimised. For the images x of a class y and an observer network f:
+
+1. crop: some random crops of each image of a pool (`patches.pool`, `patches.crops_per_image`);
+2. score: s(c) = -log f(c)_y; the crop with the least stands for its image (`fadrm_hf.recovery.patches.crops`);
+3. stitch: the crops of the least scores fill n distilled images, grid x grid tiles in each, rank i in image i mod n
+   (`fadrm_hf.recovery.patches.mosaics`); one tile up to 64 px.
 """
 
 from dataclasses import dataclass

@@ -5,11 +5,11 @@ Reference code: https://github.com/VILA-Lab/SRe2L at 8d00cba (read for facts, no
 
 Images begin as noise and are optimised until a frozen network classifies them and their BatchNorm statistics are those
 of the training set; soft labels of many views then train the student. The first method that does not train networks
-inside the optimisation, and the frame of all others here. The objective is, over views of a batch x with classes y,
+inside the optimisation, and the frame of all others here. For a batch x of classes y, with one random view per step:
 
-    CE(teacher(view(x)), y) + r_bn · sum_l (||mean_l(x) - mean_l|| + ||var_l(x) - var_l||),
+    min_x  CE(f(view(x)), y) + r_bn sum_l c_l (||mean_l(view(x)) - mu_l|| + ||var_l(view(x)) - sigma_l^2||)
 
-of each BatchNorm layer l's running statistics.
+over the BatchNorm layers l of f with running statistics mu_l and sigma_l^2; c_l is 10 for the first of them, else 1.
 """
 
 from dataclasses import dataclass

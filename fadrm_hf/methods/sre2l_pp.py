@@ -4,7 +4,8 @@ Paper: https://arxiv.org/abs/2501.07575, the baseline that CV-DD and FADRM build
 Reference code: https://github.com/Jiacheng8/CV-DD at 24097e9, model setting 0 (read for facts, not copied).
 
 Three changes to SRe2L: images begin as real patches, soft labels are made with the statistics of the batch that the
-student will see, and the student trains in batches of 16 with a slower cosine. None of them is in the optimisation.
+student will see, and the student trains in batches of 16 with a slower cosine. None of them is in the optimisation,
+whose objective is SRe2L's; only x_0 is a patch.
 """
 
 from dataclasses import dataclass
