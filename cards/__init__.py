@@ -1,1 +1,1 @@
-"""Templates of the cards, which `fadrm_hf.report.card` fills in; enters text alone, and no code."""
+"""Templates of cards, study reports and the page of results, filled in by the code in `fadrm_hf`; no code here."""

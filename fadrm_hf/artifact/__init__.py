@@ -1,4 +1,4 @@
-"""The artifact, which is the run folder and the Hub repository: manifest, tables, recorded source and teachers.
+"""An artifact: a run folder, and the same thing as a Hub repository: manifest, tables, recorded source and teachers.
 
-Enters what reads or writes one, wherever it is.
+Code that reads or writes artifacts, local or on the Hub, belongs here.
 """

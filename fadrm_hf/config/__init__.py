@@ -1,4 +1,6 @@
-"""A run as data: its sections, dataset presets, student protocols, architectures; no network and no image.
+"""A run as data: its sections, dataset presets, student protocols, architectures.
+
+Nothing here builds a network or reads an image.
 
 Each stage has one frozen dataclass, validated on construction. Defaults are the FADRM paper's values (arXiv
 2506.24125) with the table they come from. An `Open` value may be `None` until `fadrm_hf.config.datasets.resolve` fills

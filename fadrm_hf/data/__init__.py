@@ -1,4 +1,4 @@
-"""Real images and how they are seen: sources, the class map, tables of images, views.
+"""Real images: sources, the class map, tables of images, views.
 
-Enters what reads, decodes or crops images, and no network.
+Code that reads, decodes or crops images belongs here; networks do not.
 """

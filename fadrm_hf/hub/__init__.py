@@ -1,6 +1,6 @@
-"""The Hub: session, repositories, requests that are retried, artifacts read from it, and the one publisher.
+"""The Hub: session, repositories, retried requests, artifacts read from it, and the one publisher.
 
-Enters what needs the Hub and no network, student or result.
+Code that needs only the Hub belongs here; networks, students and results do not.
 """
 
 from fadrm_hf.hub.repository import RepoName, fetch_all, open_artifact, parse_name

@@ -1,1 +1,1 @@
-"""Soft labels: what makes them from views and teachers may enter, and the codecs that store them."""
+"""Soft labels: making them from views and teachers, and the codecs that store them."""

@@ -6,7 +6,8 @@ job.py            the input of every stage, and this process's units of a stage
 patch_stage.py    patches, and the pools that they may be retrieved from
 recover_stage.py  the images
 relabel_stage.py  the soft labels
-costs.py          seconds and memory of each stage
+costs.py          the seconds and memory that each stage took
+estimate.py       what a run will take, before it starts
 run.py            all of them in order
 
 Every stage writes finished shards to the work folder and skips those that are there, so the same command

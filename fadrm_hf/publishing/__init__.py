@@ -1,4 +1,4 @@
-"""Exchange with others: publish, verify, reproduce, contribute, students as model repositories.
+"""Sharing artifacts and results: publish, verify, reproduce, contribute, students as model repositories.
 
-Enters what joins an artifact, its evaluations and the Hub.
+Code that combines artifacts, their evaluations and the Hub belongs here.
 """

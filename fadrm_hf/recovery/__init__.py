@@ -1,4 +1,10 @@
-"""The optimisation of images: what they begin as, the one loop, what is matched, and how it is made fast.
+"""Optimising images: starting images, the loop, the statistics that are matched.
 
-What a method composes may enter, and nothing that belongs to one method alone.
+recover.py   the loop, and how a step weighs its losses
+matcher.py   a teacher's logits and statistics loss
+terms.py     further losses that a method may add
+patches/     starting images
+matching/    statistics of real images, and the distance to them
+
+These are parts that methods share; what belongs to one method alone is in `methods`.
 """

@@ -1,1 +1,1 @@
-"""What people see of an artifact: card, gallery, pictures, notebook display; enters nothing that computes one."""
+"""What people see of an artifact: card, gallery, pictures, notebook display; nothing here computes a result."""

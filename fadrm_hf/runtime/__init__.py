@@ -1,4 +1,4 @@
-"""One process among many: files, paths, randomness, shards, locks, progress, tracking, terminal, device, checkpoints.
+"""Infrastructure of every stage: files, paths, randomness, shards, locks, progress, tracking, device, checkpoints.
 
-Enters what is needed by every stage and knows of none.
+Nothing here knows about a particular stage.
 """

@@ -1,4 +1,4 @@
-"""Which process does which unit of work: locks on files, which the system releases when their process ends.
+"""How processes claim units of work while they run: locks on files, which the system releases when a process ends.
 
 Any number of processes may work on one run: those of a launch, launches beside one another, jobs on other machines
 that see the same folder. Each takes the next unit that is neither done nor locked, so that a fast one takes more and

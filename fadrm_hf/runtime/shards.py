@@ -1,4 +1,4 @@
-"""Units of work: which there are, and which process does them.
+"""Units of work: how a run is divided into them, and the fixed division that studies and votes use.
 
 A recovery shard is one image index of a range of classes, or all images of some classes: the images whose batch
 statistics are matched together, hence the smallest unit whose result depends on nothing else.

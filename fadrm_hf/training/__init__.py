@@ -1,1 +1,1 @@
-"""Students trained from an artifact, from batches to test accuracy; enters nothing that compares students."""
+"""Students trained from an artifact, from batches to test accuracy; comparing students is `evaluation`'s job."""

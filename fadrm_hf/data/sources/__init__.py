@@ -1,8 +1,8 @@
 """A source dataset: Hub id, local folder or bundled digits -> images, classes, normalisation, licence, splits.
 
-`loading` reads as what is done: a name becomes tables (`readers`, `layouts`), splits are chosen (`splits`), columns
-and classes found (`columns`, `labels`), pictures looked at (`measuring`) and decoded (`images`, `tiff`); a `Source`
-has the images and a `SourceReport` says what was read.
+`loading` runs the steps in order: a name becomes tables (`readers`, `layouts`), splits are chosen (`splits`), columns
+and classes are found (`columns`, `labels`), images are inspected (`measuring`) and decoded (`images`, `tiff`, `png`).
+A `Source` has the images; its `SourceReport` says what was read.
 """
 
 from fadrm_hf.data.sources.loading import check_source, inspect_source, load_source, with_own_preset

@@ -1,4 +1,4 @@
-"""The scores as modules of the `evaluate` library, for those who measure with it; none is fetched.
+"""The scores as modules of the `evaluate` library, for its users; nothing is downloaded.
 
     import evaluate
     from fadrm_hf.evaluation import metrics

@@ -1,4 +1,4 @@
-"""Fused forms of frozen teachers: what a step of recovery needs of a network, with each map read once each way.
+"""Fused forms of frozen teachers: layers that read each feature map once forward and once backward.
 
-Layers that compute what timm's and torchvision's do may enter, and what finds the places for them in a network.
+They compute what timm's and torchvision's layers do; `tracing` finds where to insert them.
 """

@@ -1,4 +1,4 @@
-"""Frozen teachers by name, in the source's terms and above an accuracy bar; `squeeze` trains one."""
+"""Frozen teachers by name, with the source's classes and pixels, above a minimum accuracy; `squeeze` trains one."""
 
 from fadrm_hf.networks.teachers.finite import require_finite
 from fadrm_hf.networks.teachers.squeeze import squeeze

@@ -1,1 +1,1 @@
-"""Matched statistics: what measures them on real images, and how far a batch of images is from them, may enter."""
+"""Matched statistics: measuring them on real images, and the distance of a batch to them."""

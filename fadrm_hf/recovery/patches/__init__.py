@@ -1,1 +1,1 @@
-"""Starting images: what makes real crops, whole images, mosaics or noise of a source may enter."""
+"""Starting images: real crops, whole images, mosaics or noise."""

@@ -1,7 +1,7 @@
-"""How sources are laid out on disk, one file for each kind; `read_folder` asks them in turn.
+"""Layouts of sources on disk, one file for each kind; `_images` here tries them in a fixed order.
 
 A new layout is a function that takes a `Folder` and the configuration and returns `Tables`, or `None` for a folder of
-another kind; it gets its place in `read_folder`.
+another kind; call it from `_images`. `folder`, `tables`, `file_names` and `refusals` are what layouts share.
 """
 
 from pathlib import Path
