@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 
-def write_with(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, sync it and rename it to `path`."""
+def write_with(path: Path, write: Callable[[Path], None], place: Callable[[Path, Path], None] = os.replace) -> None:
+    """Let `write` fill a temporary file beside `path`, sync it and rename it to `path`, or `place` it there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # machines may share a folder
     try:
@@ -19,7 +19,7 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
             write(temporary)
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            place(temporary, path)
     finally:
         with suppress(OSError):  # of a disk that cannot be written to any more; why is told already
             temporary.unlink(missing_ok=True)
@@ -60,6 +60,40 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with a final newline."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def create_json(path: Path, value: Any) -> bool:
+    """Write `value` as `write_json` does unless there is a file already; of several processes one alone succeeds.
+
+    Returns:
+        Whether the file is this one's.
+    """
+
+    def write(temporary: Path) -> None:
+        write_json(temporary, value)
+
+    try:
+        write_with(path, write, _place_first)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _place_first(temporary: Path, path: Path) -> None:
+    """Give a finished file its name, which nothing has yet.
+
+    Raises:
+        FileExistsError: If something has.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except (OSError, NotImplementedError):  # a file system without second names: as exclusive, not as complete
+        with open(path, "xb") as file:
+            file.write(temporary.read_bytes())
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def read_json(path: Path) -> Any:

@@ -138,10 +138,12 @@ class WorkFolder:
             refuse_other_run(_read_recipe(self._recipe), recipe, sections, self.path)
 
     def begin(self, recipe: dict[str, Any], sections: Mapping[str, Any]) -> None:
-        """Make this the folder of `recipe`, or check that it is already; see `check`."""
-        self.check(recipe, sections)
-        if not self.has_begun:
-            files.write_json(self._recipe, recipe)
+        """Make this the folder of `recipe`, or check that it is already; see `check`.
+
+        Of several processes that begin at once with different recipes one alone is let through.
+        """
+        if self.has_begun or not files.create_json(self._recipe, recipe):
+            self.check(recipe, sections)
 
     def staged(self, variant: str) -> Path:
         """Return the folder of a copy that is made to be published."""

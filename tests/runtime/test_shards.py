@@ -1,10 +1,14 @@
 """Units of work: all of them, once each, whoever does them; and whose folder it is."""
 
 import copy
+import errno
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +18,7 @@ from fadrm_hf.config import RecoverConfig, RelabelConfig, RunConfig
 from fadrm_hf.errors import RunFolderError
 from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.pipeline.run import recipe_of
+from fadrm_hf.runtime import files
 from fadrm_hf.runtime.run_folder import WorkFolder, refuse_other_run, require_space
 from fadrm_hf.runtime.shards import Shard, check_world, class_ranges, mine, recovery_shards
 from fadrm_hf.runtime.tensor_files import save_tensors
@@ -102,6 +107,38 @@ def test_a_claimed_folder_takes_the_same_run_only(tmp_path):
     with pytest.raises(RunFolderError, match=r"ipc is 2 there, 3 here; method.sizes is \[12, 16\] there"):
         folder.begin(other, {})
     assert json.loads((folder.path / "recipe.json").read_text())["ipc"] == 2
+
+
+def test_of_many_runs_that_begin_in_one_folder_at_once_one_is_let_through(tmp_path):
+    def begin(folder: Path, start: Barrier, ipc: int) -> bool:
+        start.wait()
+        try:
+            WorkFolder(folder).begin({"ipc": ipc}, {})
+        except RunFolderError as error:
+            assert f"{ipc} here" in str(error) and "--output" in str(error)
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        for attempt in range(40):
+            folder, start = tmp_path / str(attempt), Barrier(4)
+            begun = list(pool.map(partial(begin, folder, start), range(4)))
+            assert begun.count(True) == 1
+            held = json.loads((folder.with_name(f"{attempt}.work") / "recipe.json").read_text())
+            assert begun[held["ipc"]] and len(list(folder.with_name(f"{attempt}.work").iterdir())) == 1
+
+
+def test_a_disk_without_second_names_is_claimed_once_too(tmp_path, monkeypatch):
+    def link(*names: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    work = WorkFolder(tmp_path / "run")
+    work.begin({"ipc": 1}, {})
+    with pytest.raises(RunFolderError, match="ipc is 1 there, 2 here"):
+        work.begin({"ipc": 2}, {})
+    assert not files.create_json(work.path / "recipe.json", {"ipc": 2})
+    assert json.loads((work.path / "recipe.json").read_text()) == {"ipc": 1}
 
 
 def test_settings_that_only_one_run_has_differ_too(tmp_path):
