@@ -2,10 +2,10 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from fadrm_hf.artifact.location import Location
-from fadrm_hf.artifact.manifest import refresh_files
 from fadrm_hf.commands.call import Call
 from fadrm_hf.commands.options.checking import GalleryOptions
 from fadrm_hf.commands.output import say
@@ -17,8 +17,10 @@ from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.report.gallery.comparison import write_comparison
 from fadrm_hf.report.gallery.serving import served
 from fadrm_hf.report.gallery.writing import fetch_for_gallery, write_gallery
+from fadrm_hf.report.renewal import changing
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import GALLERY, MANIFEST, WorkFolder, require_place
+from fadrm_hf.runtime.terminal import progress
 
 
 def gallery_command(call: Call) -> Summary:
@@ -37,10 +39,9 @@ def _show(location: Location, output: str | None) -> Path:
     place = _free(Path(output)) if output else result_folder(location).folder / GALLERY
     name = repository.id if repository else None
     given = fetch_for_gallery(location)
-    page = write_gallery(**given, work=_work_of(location), output=place, name=name, reporter=Reporter())
-    if repository is None and place.resolve() == (location.folder / GALLERY).resolve():
-        refresh_files(location.folder)
-    return page
+    is_own = repository is None and place.resolve() == (location.folder / GALLERY).resolve()
+    with changing(location.folder, progress.print) if is_own else nullcontext():
+        return write_gallery(**given, work=_work_of(location), output=place, name=name, reporter=Reporter())
 
 
 def _compare(locations: Sequence[Location], output: str | None) -> Path:

@@ -36,7 +36,7 @@ from fadrm_hf.runtime.shards import join_world
 from fadrm_hf.runtime.tracking import curves_of, recording
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.student_group import Launch
-from fadrm_hf.training.train_student import require_views, train_students
+from fadrm_hf.training.train_student import remove_checkpoints, require_views, train_students
 
 
 @contextmanager
@@ -82,6 +82,7 @@ def train_student_command(call: Call) -> Summary:
         return Summary()
     result |= {"command": call.typed}
     path = place.add(result)
+    remove_checkpoints(work, result)
     say(describe_result(result))
     if not path.is_relative_to(place.folder):
         reporter.say(

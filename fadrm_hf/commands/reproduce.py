@@ -24,7 +24,7 @@ from fadrm_hf.publishing.reproduce import (
 from fadrm_hf.report.card.results import Result
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.training.train_student import train_students
+from fadrm_hf.training.train_student import remove_checkpoints, train_students
 
 
 def reproduce_command(call: Call) -> Summary:
@@ -46,6 +46,7 @@ def reproduce_command(call: Call) -> Summary:
     comparison = Reproduction(expected, obtained, tolerance)
     filed = obtained | {"command": call.typed, "reproduction": {"of": file} | comparison.verdict()}
     path = place.add(filed)
+    remove_checkpoints(place.work.path, obtained)
     for line in [*comparison.lines(), f"{path}"]:
         say(line)
     return Summary({"result": path}, filed, code=ExitCode.DONE if comparison.holds else ExitCode.DIFFERS)

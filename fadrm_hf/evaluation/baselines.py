@@ -33,7 +33,7 @@ from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import RunFolder
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.student_group import Launch
-from fadrm_hf.training.train_student import train_students
+from fadrm_hf.training.train_student import remove_checkpoints, train_students
 
 _KIND = ("images", "labels", "student", "protocol")  # what tells results apart
 _WHOLE_PROTOCOL = "squeeze"
@@ -83,6 +83,8 @@ def measure_baselines(
             result = train_students(distilled, source, protocol, work, reporter, state.device, launch=Launch(state))
         if state.is_main_process:
             record_result(folder, result | {"command": command})
+            if images != "whole":
+                remove_checkpoints(work, result)
     state.wait_for_everyone()
 
 

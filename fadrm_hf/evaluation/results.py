@@ -5,12 +5,13 @@ Those of an artifact on the Hub are in a folder of their own, for its copy on th
 
 import hashlib
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fadrm_hf.artifact.location import Location
-from fadrm_hf.artifact.manifest import read_manifest, refresh_files
+from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.config import StudentConfig
 from fadrm_hf.errors import RunFolderError
 from fadrm_hf.evaluation.measured_tables import counted
@@ -18,10 +19,10 @@ from fadrm_hf.evaluation.scorecard import renewed
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.report.card.results import Result, read_results
 from fadrm_hf.report.card.scores import Scores, read_scores
-from fadrm_hf.report.card.writing import write_card
-from fadrm_hf.report.gallery.writing import refresh_gallery
+from fadrm_hf.report.renewal import changing
 from fadrm_hf.runtime.files import read_json, write_json
 from fadrm_hf.runtime.run_folder import RunFolder, WorkFolder, require_place
+from fadrm_hf.runtime.terminal import progress
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,9 @@ class ResultFolder:
         return {"artifact": {"repository": name.id, "revision": name.revision}} if name else {}
 
     def _put(self, path: Path, document: dict[str, Any]) -> Path:
-        write_json(path, document)
-        if self.folder == self.location.folder:
-            _bring_up_to_date(self.folder)
+        is_own = self.folder == self.location.folder
+        with changing(self.folder, progress.print) if is_own else nullcontext():
+            write_json(path, document)
         return path
 
 
@@ -126,11 +127,11 @@ def record_result(folder: Path, result: Result) -> Path:
         The result's file. An evaluation of the same kind that was there before is replaced.
     """
     path = RunFolder(folder).result(result_name(result))
-    write_json(path, result)
-    if (scores := read_scores(folder)) is not None:
-        scores = renewed(scores, read_results(folder), read_manifest(folder))
-        write_json(RunFolder(folder).scores, scores.as_plain())
-    _bring_up_to_date(folder)
+    with changing(folder, progress.print):
+        write_json(path, result)
+        if (scores := read_scores(folder)) is not None:
+            scores = renewed(scores, read_results(folder), read_manifest(folder))
+            write_json(RunFolder(folder).scores, scores.as_plain())
     return path
 
 
@@ -166,14 +167,6 @@ def describe_result(result: Result) -> str:
         f"top-1 {top1['mean']:.1%} ± {top1['std']:.1%}, top-5 {top5['mean']:.1%} ± {top5['std']:.1%} "
         f"(last epoch, {counted(result['num_seeds'], 'seed')}){chosen}"
     )
-
-
-def _bring_up_to_date(folder: Path) -> None:
-    """Renew the card, the gallery, and the manifest, which has the hash of everything in `results/`."""
-    manifest = read_manifest(folder)
-    write_card(folder, manifest)
-    refresh_gallery(folder, manifest)
-    refresh_files(folder)
 
 
 def _as_recorded(known: Result) -> Result:

@@ -40,7 +40,7 @@ from fadrm_hf.runtime.run_folder import LOCKS, RunFolder
 from fadrm_hf.runtime.shards import join_world
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.protocol import resolve_protocol
-from fadrm_hf.training.train_student import result_header, train_students
+from fadrm_hf.training.train_student import remove_checkpoints, result_header, train_students
 
 # A process that has imported the library forks those of the runs, where that is possible; none inherits a GPU.
 _START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -252,7 +252,9 @@ def measure(method: ComparedMethod, command: str) -> Path:
     work, source = RunFolder(folder).work, load_source(method.run.source)
     reporter, device = Reporter(work.log), join_world().device
     result = train_students(distilled, source, method.protocol, work.path, reporter, device)
-    return record_result(folder, result | {"command": command})
+    filed = record_result(folder, result | {"command": command})
+    remove_checkpoints(work.path, result)
+    return filed
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,17 @@ from fadrm_hf.report.card.writing import write_card
 from fadrm_hf.report.gallery.writing import write_gallery
 from fadrm_hf.runtime.files import sha256, write_bytes
 from fadrm_hf.runtime.progress import QUIET, Reporter
-from fadrm_hf.runtime.run_folder import CARD, GALLERY, LABELS_FOLDER, MANIFEST, PICTURES, RECIPE, RESULTS, RunFolder
+from fadrm_hf.runtime.run_folder import (
+    CARD,
+    GALLERY,
+    LABELS_FOLDER,
+    MANIFEST,
+    PICTURES,
+    RECIPE,
+    RESULTS,
+    RunFolder,
+    hidden_work,
+)
 
 _WRITTEN_ANEW = (CARD, RECIPE, f"{LABELS_FOLDER}/")
 _MEASURED = (RESULTS, f"{PICTURES}accuracy.png")
@@ -50,7 +60,7 @@ def recode(
 
     Args:
         folder: The artifact; it is only read.
-        output: Folder of the new one, which must be new or empty.
+        output: Folder of the new one, which must be new or empty; it appears complete or not at all.
         codec: How its labels are stored (`fadrm_hf.labels.codecs`).
         stored_epochs: How many epochs of labels are kept, the first ones; `None` keeps all.
         labels: The folder that `soft_labels/` is in, if it is another than `folder`.
@@ -74,19 +84,26 @@ def recode(
     tables = [f"{LABELS_FOLDER}/{file.name}" for file in table_files(labels or folder, LABELS_FOLDER)]
     _require_unchanged(manifest, {name: folder / name for name in kept if not name.startswith(_REFRESHED)})
     _require_unchanged(manifest, {name: (labels or folder) / name for name in tables})
+    work = hidden_work(output)
+    shutil.rmtree(work, ignore_errors=True)  # of a call that was killed
     for name in kept:
-        (output / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / name, output / name)
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / name, work / name)
     features = label_features(codec, len(manifest.class_map))
     groups = _recoded(labels or folder, manifest, codec, features, epochs)
-    write_label_table(output, features, groups, epochs, manifest.num_images, reporter)
+    write_label_table(work, features, groups, epochs, manifest.num_images, reporter)
     recipe = _recipe(manifest.config, output, codec, epochs)
-    write_bytes(RunFolder(output).recipe, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
+    write_bytes(RunFolder(work).recipe, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
     recoded = replace(manifest, config=recipe, label_codec=codec, label_epochs=epochs, label_repository=None)
-    write_card(output, recoded)
-    if (output / GALLERY).exists():
-        write_gallery(output, recoded, reporter=reporter)
-    return write_manifest(output, recoded)
+    title = output.resolve().name
+    write_card(work, recoded, name=title)
+    if (work / GALLERY).exists():
+        write_gallery(work, recoded, reporter=reporter, name=title)
+    recoded = write_manifest(work, recoded)
+    if output.exists():
+        output.rmdir()  # it is empty
+    work.replace(output)
+    return recoded
 
 
 def _check(manifest: Manifest, name: str, epochs: int) -> None:

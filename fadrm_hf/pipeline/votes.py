@@ -30,7 +30,7 @@ from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import WorkFolder
 from fadrm_hf.runtime.shards import mine
 from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.training.train_student import train_students
+from fadrm_hf.training.train_student import remove_checkpoints, train_students
 
 
 def needs_votes(run: RunConfig) -> bool:
@@ -159,6 +159,7 @@ class _Trial:
         vote: float = result["top1"]["mean"]
         teacher = {"teacher": public_name(self.teacher.name), "sha256": self.teacher.sha256}
         files.write_json(self.record, teacher | {"vote": vote, "num_images": result["num_test_images"]})
+        remove_checkpoints(work.path, result)
         return vote
 
 

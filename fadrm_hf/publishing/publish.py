@@ -21,7 +21,7 @@ from huggingface_hub import DatasetCardData, SpaceCardData, hf_hub_download
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from fadrm_hf.artifact.location import LocalFolder
-from fadrm_hf.artifact.manifest import Manifest, artifact_files, read_manifest, refresh_files
+from fadrm_hf.artifact.manifest import Manifest, artifact_files, read_manifest
 from fadrm_hf.errors import ArtifactError, ConfigError, HubError
 from fadrm_hf.hub.publisher import Decision, Order, Publisher
 from fadrm_hf.hub.remote import LocalFile, Remote
@@ -33,12 +33,13 @@ from fadrm_hf.publishing.verify import verify_location
 from fadrm_hf.report.card.metadata import card_metadata, card_title, label_configs, licence_fields, public_source
 from fadrm_hf.report.card.results import read_results
 from fadrm_hf.report.card.text import render
-from fadrm_hf.report.card.writing import write_card
 from fadrm_hf.report.gallery.sheets import RECORD
-from fadrm_hf.report.gallery.writing import PAGE, refresh_gallery
+from fadrm_hf.report.gallery.writing import PAGE
+from fadrm_hf.report.renewal import changing
 from fadrm_hf.runtime.files import write_bytes, write_json
 from fadrm_hf.runtime.progress import QUIET, Reporter
 from fadrm_hf.runtime.run_folder import ANALYSIS, CARD, GALLERY, LABELS_FOLDER, MANIFEST, RESULTS, SCORES, RunFolder
+from fadrm_hf.runtime.terminal import progress
 
 Labels = Literal["with", "apart", "online"]
 
@@ -286,10 +287,8 @@ def _link(file: Path, copy: Path) -> None:
 
 def _written_for(folder: Path, repo_id: str | None) -> dict[str, LocalFile]:
     """Write the card for a repository, or for the one that it names already; return the artifact's files."""
-    manifest = read_manifest(folder)
-    write_card(folder, manifest, name=repo_id)
-    refresh_gallery(folder, manifest)
-    refresh_files(folder)
+    with changing(folder, progress.print, name=repo_id):
+        pass
     return _files(folder)
 
 

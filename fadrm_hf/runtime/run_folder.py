@@ -38,6 +38,7 @@ TEACHERS, RESULTS, PICTURES, GALLERY = "teachers/", "results/", "assets/", "gall
 SCORES, ANALYSIS = f"{RESULTS}scores.json", f"{RESULTS}analysis.json"
 # Work folders: their ending, the stages whose shards others read, and what else is in them.
 WORK = ".work"
+CHANGING = ".changing"  # in an artifact that is being rewritten (`fadrm_hf.report.renewal`)
 PATCHES, RECOVERED, SNAPSHOTS = "patches", "recovered", "snapshots"
 LOG, LOCKS, CURVES, TABLE_CACHE = "log.jsonl", "locks", "curves", "datasets"
 

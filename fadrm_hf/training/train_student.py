@@ -5,7 +5,7 @@ losses, optimiser and learning rate are those of `fadrm_hf.training.protocol`. T
 last epoch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,8 @@ def train_students(
         distilled: The artifact.
         source: Its source, for the test images.
         config: The protocol; open values are the artifact's.
-        work: Folder for checkpoints, from which an interrupted call resumes; empty of them at the end.
+        work: Folder for checkpoints, from which an interrupted call resumes. They stay until the result is on file
+            and `remove_checkpoints` is called.
         reporter: Shows and logs the epochs.
         device: Where to train.
         on_trained: Called with each student that this process has trained, or led the training of, and its seed.
@@ -78,9 +79,18 @@ def train_students(
         test = TestImages(source, device)
         outcomes = _train_seeds(distilled, test, config, work, reporter, group, on_trained)
         everyone = list(outcomes.values()) if launch.state is None else from_all(outcomes, launch.state)
-    for seed in outcomes:  # not before all are trained: an interruption loses none
-        remove_checkpoint(_checkpoint_file(work, config, seed))
     return result_header(distilled, config) | summarise_outcomes(everyone, test)
+
+
+def remove_checkpoints(work: Path, result: Mapping[str, Any]) -> None:
+    """Remove the checkpoints of students whose result is on file; not before, so that an interruption loses none.
+
+    Args:
+        work: As of `train_students`.
+        result: What it returned.
+    """
+    for seed in range(result["num_seeds"]):
+        remove_checkpoint(_checkpoint_file(work, result["protocol"], result["student"], result["labels"], seed))
 
 
 def _check_training(
@@ -119,7 +129,8 @@ def _train_seeds(
             task.begin(f"seed {seed}")
             with torch.random.fork_rng(devices=[test.device] if test.device.type == "cuda" else []):
                 training = StudentTraining(distilled, test, config, seed, test.device, group)
-                outcome = training.run(_checkpoint_file(work, config, seed), task)
+                checkpoint = _checkpoint_file(work, config.name, config.student, config.labels, seed)
+                outcome = training.run(checkpoint, task)
             if group.is_leader:
                 outcomes[seed] = outcome
             if group.is_leader and on_trained is not None:
@@ -177,5 +188,5 @@ def _label_codec(distilled: Distilled) -> str:
     return "none" if distilled.labels_online else distilled.manifest.label_codec
 
 
-def _checkpoint_file(work: Path, config: StudentConfig, seed: int) -> Path:
-    return work / f"{config.name}-{config.student.replace('/', '_')}-{config.labels}-seed{seed}.safetensors"
+def _checkpoint_file(work: Path, protocol: str, student: str, labels: str, seed: int) -> Path:
+    return work / f"{protocol}-{student.replace('/', '_')}-{labels}-seed{seed}.safetensors"
