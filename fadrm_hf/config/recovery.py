@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fadrm_hf.config.checks import OPEN, Interval, Open, Precision, require, require_area, require_probability
+from fadrm_hf.config.checks import (
+    OPEN,
+    Interval,
+    Open,
+    Precision,
+    added,
+    require,
+    require_area,
+    require_probability,
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ class RecoverConfig:
     max_roll: Open[int] = OPEN
     symmetric_roll: bool = False
     layout: Literal["ipc_major", "class_major"] = "ipc_major"
-    batch_size: Open[int] = OPEN
+    batch_size: Open[int] = added(OPEN, before=100)
     teacher_order: Literal["shard", "run"] = "shard"
     precision: Precision = "fp32"
     form: Open[Literal["compiled", "eager", "plain"]] = OPEN

@@ -100,7 +100,7 @@ def test_cda_recovers_under_its_curriculum_and_sre2l_under_the_same_crops_throug
 def test_published_recovery(method, dataset, iterations, lr, weight):
     run = run_of(method, dataset)
     assert (run.method.iterations, run.recover.lr, run.recover.statistics_weight) == (iterations, lr, weight)
-    assert run.recover.layout == "ipc_major" and run.recover.batch_size == 100
+    assert run.recover.layout == "ipc_major" and run.method.batch_size(10) == run.method.batch_size(1000) == 100
     assert run.method.init == ("patches" if method == "sre2l_pp" else "noise")
 
 

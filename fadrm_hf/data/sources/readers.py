@@ -30,6 +30,7 @@ from fadrm_hf.data.sources.layouts.archives import ARCHIVE_SUFFIXES, unpack_comm
 from fadrm_hf.data.sources.layouts.folder import IMAGE_SUFFIXES
 from fadrm_hf.data.sources.layouts.parquet_tables import read_card
 from fadrm_hf.errors import SourceError, unknown
+from fadrm_hf.runtime.run_folder import CARD
 
 _ACCEPTED = "a Hub dataset id, a local image folder, a parquet, csv or json file, a folder of them, or 'digits'"
 # What libraries raise for files that are not theirs.
@@ -91,13 +92,13 @@ def _with_written_names(splits: dict[str, Dataset], config: SourceConfig, revisi
     }
     for column, feature in misread.items():
         card: str = _reading(config, lambda: hf_hub_download(
-            config.name, "README.md", repo_type="dataset", revision=revision
+            config.name, CARD, repo_type="dataset", revision=revision
         ))  # fmt: skip
         names = read_card(Path(card)).class_names(column, config.config_name)
         if names is None or len(names) != feature.num_classes or len(set(names)) < len(names):
             odd = next(name for name in feature.names if not isinstance(name, str))
             raise SourceError(
-                f"README.md of Hub dataset {config.name!r} names a class of column {column!r} in dataset_info that "
+                f"{CARD} of Hub dataset {config.name!r} names a class of column {column!r} in dataset_info that "
                 f"YAML reads as {odd!r}, expected text; put the names in quotes there, as in 'no', or in a copy of it "
                 "that --source.name is set to"
             )
