@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fadrm_hf.runtime.terminal import progress, results
+from fadrm_hf.runtime.terminal import Terminal, progress, results
 
 # A path within a list or after a prefix; "hf://" is none.
 _INSIDE = re.compile(r"""(?<=[\[,:"'\s])(?:/(?!/)|\.\.)[^,\]"']+""")
@@ -52,7 +51,7 @@ def list_rows(rows: Sequence[Mapping[str, object]]) -> None:
         results.print(table)
         return
     printed = StringIO()
-    Console(file=printed, width=_UNBROKEN).print(table)
+    Terminal(file=printed, width=_UNBROKEN).print(table)
     for line in printed.getvalue().splitlines():
         say(line.rstrip())
 
@@ -68,7 +67,7 @@ def _cell(column: str, value: object) -> str:
 
 def fail(message: str) -> None:
     """Print why a command ends."""
-    Console(stderr=True).print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    Terminal(stderr=True).print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
 
 
 def as_typed(command: str, arguments: Sequence[str]) -> str:
