@@ -355,7 +355,12 @@ def _damaged(reason: str) -> ArtifactError:
 
 
 def _warn_of(keys: list[str]) -> None:
-    logger.warning("%s has keys that fadrm_hf %s does not know: %s", MANIFEST, __version__, ", ".join(key if key.isprintable() else repr(key) for key in keys))
+    logger.warning(
+        "%s has keys that fadrm_hf %s does not know: %s",
+        MANIFEST,
+        __version__,
+        ", ".join(key if key.isprintable() else repr(key) for key in keys),
+    )
 
 
 def _require_readable(version: object) -> None:

@@ -111,6 +111,10 @@ class WorkFolder:
     """
 
     def __init__(self, run: Path) -> None:
+        if run.name in ("", ".."):  # of "." and paths that end in "..", which have a name once they are followed
+            run = run.resolve()
+        if not run.name:
+            raise RunFolderError(f"{run} is the root of a disk, expected a run folder; name a folder in it")
         self.path = run.with_name(f"{run.name}{WORK}")
         self.log = self.path / LOG
         self.locks = self.path / LOCKS
@@ -215,7 +219,9 @@ def inner_path(folder: Path, name: str) -> Path:
     snapshots = folder.resolve().parent
     in_cache = snapshots.name == "snapshots" and path.resolve().parent == snapshots.with_name("blobs")
     if any(step.is_symlink() for step in steps) and not in_cache:
-        raise ArtifactError(f"{folder.name} has {name!r}, which is a symbolic link; an artifact holds files only{_FETCH}")
+        raise ArtifactError(
+            f"{folder.name} has {name!r}, which is a symbolic link; an artifact holds files only{_FETCH}"
+        )
     if path.exists() and not (path.is_file() or path.is_dir()):
         # A pipe or a device, which would be read for ever.
         raise ArtifactError(f"{folder.name} has {name!r}, which is no file, but a pipe or a device{_FETCH}")
