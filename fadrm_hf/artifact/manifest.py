@@ -21,7 +21,7 @@ from fadrm_hf.config.plain_data import PlainDataError, read_record
 from fadrm_hf.config.renamed import with_current_names
 from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import ArtifactError, ConfigError, FadrmError
-from fadrm_hf.runtime.files import sha256, write_bytes
+from fadrm_hf.runtime.files import MAX_TEXT_BYTES, parse_json, read_regular, sha256, write_bytes
 from fadrm_hf.runtime.run_folder import (
     CARD,
     GALLERY,
@@ -39,8 +39,7 @@ logger = logging.getLogger(__name__)
 Settings = TypeVar("Settings")
 
 FORMAT_VERSION = "1.0"
-# ImageNet-21k's has 2 MB. A larger one is refused before it is read, so that it cannot fill the memory.
-MAX_MANIFEST_BYTES = 64 << 20
+MAX_MANIFEST_BYTES = MAX_TEXT_BYTES
 # What evaluation and the card may rewrite; everything else keeps the hash it was packaged with.
 _REFRESHED = (CARD, RESULTS, PICTURES, GALLERY)
 _NAMING_SETTINGS = ("config", "method_record")
@@ -254,19 +253,13 @@ def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of a finished artifact, checked but for the contents of the files it names."""
     path = RunFolder(folder).manifest
     try:
-        if path.exists() and not path.is_file():
-            raise _damaged("is no file")
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise _damaged(f"has {path.stat().st_size:,} bytes, expected at most {MAX_MANIFEST_BYTES:,}")
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(read_regular(path, MAX_MANIFEST_BYTES))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ArtifactError(
             f"{folder} {f'has no {MANIFEST}' if folder.is_dir() else 'is no folder'}: it is no artifact, or an"
             " unfinished one; check the path, or run the same `fadrm-hf distill` command again to finish it"
         ) from error
-    except ArtifactError:
-        raise
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _damaged(f"is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise _damaged(f"holds {type(document).__name__}, expected an object")
@@ -290,7 +283,7 @@ def read_manifest(folder: Path) -> Manifest:
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     """Write the manifest of a finished folder, and return it with `files` and `bytes` filled in."""
     manifest = replace(manifest, bytes=table_bytes(folder))
-    return _write(folder, manifest, {name: _record(folder / name) for name in artifact_files(folder)})
+    return _write(folder, manifest, {name: _record(folder, name) for name in artifact_files(folder)})
 
 
 def with_files(text: str, contents: Mapping[str, bytes]) -> str:
@@ -318,12 +311,15 @@ def refresh_files(folder: Path) -> Manifest:
     manifest = read_manifest(folder)
     kept = {name: record for name, record in manifest.files.items() if not name.startswith(_REFRESHED)}
     fresh = [name for name in artifact_files(folder) if name.startswith(_REFRESHED)]
-    return _write(folder, manifest, kept | {name: _record(folder / name) for name in fresh})
+    return _write(folder, manifest, kept | {name: _record(folder, name) for name in fresh})
 
 
 def artifact_files(folder: Path) -> list[str]:
-    """Return every file but the manifest and hidden ones (`.gitattributes`, caches), as sorted posix paths."""
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    """Return every file but the manifest and hidden ones (`.gitattributes`, caches), as sorted posix paths.
+
+    Links, pipes and devices are among them, so that whoever hashes or sends files refuses them by name.
+    """
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     visible = (path for path in found if not any(part.startswith(".") for part in path.parts))
     return sorted(path.as_posix() for path in visible if path.as_posix() != MANIFEST)
 
@@ -349,7 +345,8 @@ def _digest(text: str) -> str:
     return hashlib.sha256(re.sub(r'"digest": "\w*"', '"digest": ""', text).encode()).hexdigest()
 
 
-def _record(path: Path) -> FileRecord:
+def _record(folder: Path, name: str) -> FileRecord:
+    path = inner_path(folder, name)
     return FileRecord(sha256(path), path.stat().st_size)
 
 
@@ -358,7 +355,12 @@ def _damaged(reason: str) -> ArtifactError:
 
 
 def _warn_of(keys: list[str]) -> None:
-    logger.warning("%s has keys that fadrm_hf %s does not know: %s", MANIFEST, __version__, ", ".join(keys))
+    logger.warning(
+        "%s has keys that fadrm_hf %s does not know: %s",
+        MANIFEST,
+        __version__,
+        ", ".join(key if key.isprintable() else repr(key) for key in keys),
+    )
 
 
 def _require_readable(version: object) -> None:

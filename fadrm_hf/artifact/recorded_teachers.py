@@ -1,6 +1,5 @@
 """The teachers that an artifact names: noted when it is packaged, loaded again to label its views once more."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from fadrm_hf.errors import ArtifactError, ConfigError, TeacherError
 from fadrm_hf.labels.relabel import Labeller, check_labelling
 from fadrm_hf.networks.small_images import is_registered_here
 from fadrm_hf.networks.teachers import Teacher, align_teacher, load_teacher, local_name, public_name, save_teacher
+from fadrm_hf.runtime.files import read_json
 from fadrm_hf.runtime.run_folder import MANIFEST, TEACHERS, inner_path
 
 
@@ -134,6 +134,6 @@ def _recorded_labelling(folder: Path, manifest: Manifest) -> RelabelConfig:
 
 
 def _needs_import(folder: Path | None) -> bool:
-    config = folder / "config.json" if folder else None
-    architecture = json.loads(config.read_text()).get("architecture") if config and config.exists() else None
+    config = read_json(folder / "config.json") if folder else None
+    architecture = config.get("architecture") if isinstance(config, dict) else None
     return architecture is not None and is_registered_here(architecture)

@@ -4,19 +4,23 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from huggingface_hub import HfApi, metadata_load
+import yaml
+from huggingface_hub import HfApi
 
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.commands.call import Call
 from fadrm_hf.commands.options.checking import InfoOptions
 from fadrm_hf.commands.output import list_rows, say
 from fadrm_hf.commands.summary import Summary
+from fadrm_hf.config.file import read_texts
+from fadrm_hf.errors import ArtifactError
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import RepoName, pinned_repository
 from fadrm_hf.hub.session import talking_to_hub
 from fadrm_hf.report.card.metadata import method_name, public_source
 from fadrm_hf.report.card.results import tabled_results
 from fadrm_hf.report.card.text import percent, size
+from fadrm_hf.report.card.writing import read_card
 from fadrm_hf.runtime.run_folder import CARD
 from fadrm_hf.runtime.terminal import duration
 
@@ -26,16 +30,35 @@ def info_command(call: Call) -> Summary:
     options: InfoOptions = call.options
     location = open_artifact(options.artifact, options.revision, reads_tables=False)
     repository = pinned_repository(location)
-    card = location.local(CARD)
+    location.local(CARD)
+    card = read_card(location.folder)
     found = described(location.manifest) | {
         "revision": repository.revision if repository else None,
         "versions": _versions(repository) if repository else [],
-        "tags": (metadata_load(card) or {}).get("tags", []),
-        "results": tabled_results(card.read_text("utf-8")),
+        "tags": _tags(card),
+        "results": tabled_results(card),
         "load": _how_to_load(str(location.folder) if repository is None else repository.id, options.revision),
     }
     _show(found)
     return Summary(result=found)
+
+
+def _tags(card: str) -> list[str]:
+    """Return the tags in a card's header.
+
+    Raises:
+        ArtifactError: If the header is more than plain data, which it need not be expanded to know.
+    """
+    _, begin, rest = card.partition("---\n")
+    header, end, _ = rest.partition("\n---")
+    try:
+        found = read_texts(header) if begin and end else None
+    except yaml.YAMLError as error:
+        raise ArtifactError(
+            f"the header of {CARD} is not readable ({' '.join(str(error).split())}); fetch the artifact again"
+        ) from error
+    tags = found.get("tags") if isinstance(found, dict) else None
+    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
 
 
 def described(manifest: Manifest) -> dict[str, Any]:
@@ -85,7 +108,7 @@ def _show(found: Mapping[str, Any]) -> None:
     lines = list(_lines(found))
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
-        say(f"{name:<{width}}  {text}")
+        say(f"{name:<{width}}  {' '.join(text.split())}")
     if found["results"]:
         say("")
         list_rows(found["results"])

@@ -1,16 +1,16 @@
 """The output of commands: lines as they are, and failures in red on the other stream."""
 
+import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fadrm_hf.runtime.terminal import progress, results
+from fadrm_hf.runtime.terminal import Terminal, progress, results
 
 # A path within a list or after a prefix; "hf://" is none.
 _INSIDE = re.compile(r"""(?<=[\[,:"'\s])(?:/(?!/)|\.\.)[^,\]"']+""")
@@ -52,7 +52,7 @@ def list_rows(rows: Sequence[Mapping[str, object]]) -> None:
         results.print(table)
         return
     printed = StringIO()
-    Console(file=printed, width=_UNBROKEN).print(table)
+    Terminal(file=printed, width=_UNBROKEN).print(table)
     for line in printed.getvalue().splitlines():
         say(line.rstrip())
 
@@ -68,7 +68,7 @@ def _cell(column: str, value: object) -> str:
 
 def fail(message: str) -> None:
     """Print why a command ends."""
-    Console(stderr=True).print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    Terminal(stderr=True).print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
 
 
 def as_typed(command: str, arguments: Sequence[str]) -> str:
@@ -76,9 +76,16 @@ def as_typed(command: str, arguments: Sequence[str]) -> str:
     return shlex.join(["fadrm-hf", command, *map(_without_folders, arguments)])
 
 
+def _is_path_of_this_machine(word: str) -> bool:
+    """Return whether a word is a path that no reader has; recipes are found by theirs."""
+    if Path(word).is_absolute() or word.startswith(("..", "./", "~")):
+        return True
+    return "/" in word and not word.startswith("recipes/") and os.path.exists(word)
+
+
 def _without_folders(word: str) -> str:
-    """Reduce the paths in a word to their last part: `/a/b`, `--x=/a/b`, `[local-dir:/a/b]`."""
+    """Reduce the paths in a word to their last part: `/a/b`, `--x=/a/b`, `[local-dir:/a/b]`, `a/b` if it is here."""
     option, is_joined, value = word.partition("=")
-    if Path(value or word).is_absolute() or (value or word).startswith(".."):
+    if _is_path_of_this_machine(value or word):
         return f"{option}={Path(value).name}" if is_joined else Path(word).name
     return _INSIDE.sub(lambda found: Path(found[0]).name, word)

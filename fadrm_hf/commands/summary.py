@@ -11,7 +11,7 @@ from typing import Any
 
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.output import fail, tell
-from fadrm_hf.runtime.terminal import duration
+from fadrm_hf.runtime.terminal import CONTROL, duration
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def _document(summary: Summary, command: str, seconds: float) -> str:
         "result": dict(summary.result),
     }
     document |= {"error": summary.error} if summary.error else {}
-    return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+    text = json.dumps(document, ensure_ascii=False, indent=2)
+    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 
 def _program() -> str:

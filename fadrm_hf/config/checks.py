@@ -24,6 +24,7 @@ else:
     Open = Value | None
 
 
+MOST_WORKERS = 256
 _BEFORE = "before"
 
 
@@ -60,6 +61,11 @@ def require_finite(section: str, settings: Any) -> None:
 def require_probability(name: str, probability: float | None) -> None:
     """Raise `ConfigError` for a number that is given and outside [0, 1]."""
     require(probability is None or 0.0 <= probability <= 1.0, name, probability, "a probability in [0, 1]")
+
+
+def require_workers(name: str, num_workers: int) -> None:
+    """Raise `ConfigError` for more processes than any machine feeds images with; each one is started."""
+    require(0 <= num_workers <= MOST_WORKERS, name, num_workers, f"0 to {MOST_WORKERS} processes")
 
 
 def require_area(name: str, area: Interval) -> None:

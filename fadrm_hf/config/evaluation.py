@@ -13,6 +13,7 @@ from fadrm_hf.config.checks import (
     require_area,
     require_finite,
     require_probability,
+    require_workers,
 )
 from fadrm_hf.config.students import Implementation, full_name
 
@@ -173,7 +174,7 @@ class StudentConfig:
         smooths = 0.0 <= self.label_smoothing < 1.0
         require(smooths, "student.label_smoothing", self.label_smoothing, "in [0, 1)")
         require(self.num_seeds >= 1, "student.num_seeds", self.num_seeds, "at least 1")
-        require(self.num_workers >= 0, "student.num_workers", self.num_workers, "0 or more")
+        require_workers("student.num_workers", self.num_workers)
 
     def _require_steps(self) -> None:
         """Check the optimiser, its schedule and its batches."""

@@ -4,7 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fadrm_hf.config.checks import OPEN, Colour, Interval, Open, added, require, require_area, require_probability
+from fadrm_hf.config.checks import (
+    OPEN,
+    Colour,
+    Interval,
+    Open,
+    added,
+    require,
+    require_area,
+    require_probability,
+    require_workers,
+)
 from fadrm_hf.config.students import Implementation
 
 LARGEST_SIDE = 4096  # pixels, four times that of the largest images that classifiers are shown
@@ -160,7 +170,7 @@ class SqueezeConfig:
         require(self.weight_decay >= 0, "squeeze.weight_decay", self.weight_decay, "0 or more")
         require(self.warmup_epochs >= 0, "squeeze.warmup_epochs", self.warmup_epochs, "0 or more")
         require(self.padding >= 0, "squeeze.padding", self.padding, "0 or more")
-        require(self.num_workers >= 0, "squeeze.num_workers", self.num_workers, "0 or more")
+        require_workers("squeeze.num_workers", self.num_workers)
         require_probability("squeeze.flip_probability", self.flip_probability)
 
 

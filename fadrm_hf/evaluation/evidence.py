@@ -22,6 +22,7 @@ from fadrm_hf.evaluation.sweep import with_settings
 from fadrm_hf.pipeline.settings import run_from_recipe
 from fadrm_hf.report.card.results import Result
 from fadrm_hf.report.card.scores import SCORES_NAME
+from fadrm_hf.runtime.files import MAX_TEXT_BYTES, parse_json, read_regular
 from fadrm_hf.runtime.run_folder import MANIFEST, RESULTS, RunFolder
 
 # Training and test images.
@@ -184,7 +185,7 @@ def read_document(path: Path) -> Any:
         ArtifactError: If it is damaged.
     """
     try:
-        return json.loads(path.read_text("utf-8"))
+        return parse_json(read_regular(path, MAX_TEXT_BYTES))
     except ValueError as error:
         raise ArtifactError(f"{path} is damaged ({error}); remove it, or fetch it again") from error
 

@@ -79,6 +79,6 @@ def write_artifact(
         machine=describe_machine(),
         stages=costs,
     )
-    write_card(folder, manifest, work)
+    write_card(folder, manifest, work, reporter=reporter)
     write_gallery(folder, manifest, work, reporter=reporter)
     return write_manifest(folder, manifest)

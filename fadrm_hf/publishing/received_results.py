@@ -3,7 +3,6 @@
 What is sent to a public place holds known keys only, and neither folders nor names of the machine it comes from.
 """
 
-import json
 import re
 import statistics
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 from fadrm_hf.config import RelabelConfig, SqueezeConfig, StudentConfig
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.report.card.results import Result
+from fadrm_hf.runtime.files import parse_json, read_regular
 from fadrm_hf.runtime.machine import LIBRARIES
 
 _MAX_BYTES = 1 << 20
@@ -62,12 +62,10 @@ def without_folders(command: str) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise _unfit(path, f"has {path.stat().st_size:,} bytes, expected at most {_MAX_BYTES:,}")
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(read_regular(path, _MAX_BYTES))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); give the JSON file of an evaluation") from error
-    except (UnicodeDecodeError, RecursionError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise _unfit(path, f"is not JSON ({error})") from error
     if not isinstance(document, dict):
         raise _unfit(path, f"holds {type(document).__name__}, expected an object")

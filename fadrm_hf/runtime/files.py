@@ -3,11 +3,18 @@
 import hashlib
 import json
 import os
+import re
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+# The largest text of ours, a manifest of ImageNet-21k, has 2 MB. A larger one is refused before it is read, so that it
+# cannot fill the memory.
+MAX_TEXT_BYTES = 64 << 20
+_MAX_DIGITS = 20  # of a whole number of 64 bits, with its sign; one of 400 has no float
 
 
 def write_with(path: Path, write: Callable[[Path], None], place: Callable[[Path, Path], None] = os.replace) -> None:
@@ -96,10 +103,46 @@ def _place_first(temporary: Path, path: Path) -> None:
             os.fsync(file.fileno())
 
 
+def read_regular(path: Path, most_bytes: int) -> bytes:
+    """Return a file's bytes, once it is known to be a file, and of at most `most_bytes`.
+
+    Raises:
+        ValueError: If it is a pipe, a device or a folder, or larger; nothing of it is read then.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is no file")
+    if status.st_size > most_bytes:
+        raise ValueError(f"it has {status.st_size:,} bytes, expected at most {most_bytes:,}")
+    return path.read_bytes()
+
+
+def parse_json(content: bytes) -> Any:
+    """Return the value of a JSON document whose whole numbers have 64 bits, and whose texts can be written.
+
+    Raises:
+        ValueError: If it is none, or nested deeper than Python can follow.
+    """
+    text = content.decode("utf-8")
+    try:
+        document = json.loads(text, parse_int=_whole_number)
+        if re.search(r"\\u[dD]", text):  # half of a character, which Python keeps and nothing can encode
+            json.dumps(document, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    return document
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"a whole number has {len(digits)} digits, expected at most {_MAX_DIGITS}")
+    return int(digits)
+
+
 def read_json(path: Path) -> Any:
     """Return what `write_json` wrote; `None` where there is no file, or it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(read_regular(path, MAX_TEXT_BYTES))
     except (FileNotFoundError, ValueError):
         return None
 

@@ -14,7 +14,6 @@ teachers/, votes/, statistics/   beside it, shared by all runs of a folder
 No other module spells one of these names. Where a manifest names a file, it does so by its path inside the artifact.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -113,6 +112,10 @@ class WorkFolder:
     """
 
     def __init__(self, run: Path) -> None:
+        if run.name in ("", ".."):  # of "." and paths that end in "..", which have a name once they are followed
+            run = run.resolve()
+        if not run.name:
+            raise RunFolderError(f"{run} is the root of a disk, expected a run folder; name a folder in it")
         self.path = run.with_name(f"{run.name}{WORK}")
         self.log = self.path / LOG
         self.locks = self.path / LOCKS
@@ -220,12 +223,21 @@ def inner_path(folder: Path, name: str) -> Path:
     in_cache = snapshots.name == "snapshots" and path.resolve().parent == snapshots.with_name("blobs")
     if any(step.is_symlink() for step in steps) and not in_cache:
         raise ArtifactError(
-            f"{MANIFEST} names {name!r}, which is a symbolic link; an artifact holds files only{_FETCH}"
+            f"{folder.name} has {name!r}, which is a symbolic link; an artifact holds files only{_FETCH}"
         )
     if path.exists() and not (path.is_file() or path.is_dir()):
         # A pipe or a device, which would be read for ever.
-        raise ArtifactError(f"{MANIFEST} names {name!r}, which is no file{_FETCH}")
+        raise ArtifactError(f"{folder.name} has {name!r}, which is no file, but a pipe or a device{_FETCH}")
     return path
+
+
+def read_inner(folder: Path, name: str) -> bytes:
+    """Return the bytes of a text inside the artifact; see `inner_path`.
+
+    Raises:
+        ValueError: If it is no file, or larger than texts are.
+    """
+    return files.read_regular(inner_path(folder, name), files.MAX_TEXT_BYTES)
 
 
 def refuse_other_run(held: dict[str, Any], wanted: dict[str, Any], sections: Mapping[str, Any], folder: Path) -> None:
@@ -292,10 +304,7 @@ def _nearest(folder: Path) -> Path:
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:
-    try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        recipe = None
+    recipe = files.read_json(path)
     if not isinstance(recipe, dict):
         raise RunFolderError(f"{path} is damaged: it is no JSON object; remove {path.parent} to start the run again")
     return with_current_names(recipe)

@@ -5,14 +5,35 @@ A pipe or a file thus gets results alone. `speaking` says once for all commands 
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
-results = Console()
-progress = Console(stderr=True)
+# Characters that move the cursor, colour a terminal or turn the direction of writing, but for line breaks and tabs;
+# and halves of characters, which cannot be written at all.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class Terminal(Console):
+    """A console on which foreign text, such as names in a manifest, is shown and never obeyed."""
+
+    def render_str(self, text: str, **style: Any) -> Text:
+        """Return text to print, with control characters escaped."""
+        return super().render_str(printable(text), **style)
+
+
+def printable(text: str) -> str:
+    """Return text in which control characters are shown as Python writes them."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+results = Terminal()
+progress = Terminal(stderr=True)
 
 # What libraries show of downloads and tables, read when they are imported.
 _BARS_OF_LIBRARIES = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")

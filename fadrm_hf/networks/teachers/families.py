@@ -4,7 +4,7 @@ torchvision's own weights are the exception: a `.pth` file from the project's si
 name and read with `weights_only=True`.
 """
 
-import json
+import inspect
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,10 +23,15 @@ from fadrm_hf.config import Colour
 from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import TeacherError, unknown
 from fadrm_hf.networks.teachers.alignment import GreyNetwork
+from fadrm_hf.runtime import files
 
 _CLASS_KEYS = ("label_names", "id2label", "labels", "classes")
-_SAFE_NAMES = ("model.safetensors", "open_clip_model.safetensors")  # that timm prefers to any other
-_PICKLED = (".bin", ".pth", ".pt", ".tar")
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_PICKLED = (".bin", ".pth", ".pt", ".tar", ".pkl", ".ckpt")
+_SHARD = re.compile(r"[\w][\w.-]*\.safetensors")
+_MAX_CONFIG_BYTES = 16 << 20  # of ImageNet-21k's classes it has 2 MB
+# Arguments that are timm's, not a network's: some of them name files and repositories to read.
+_OF_TIMM = frozenset(inspect.signature(timm.create_model).parameters) - {"kwargs"}
 _LARGEST = 1e6  # of means and deviations; no image has such pixels
 # What timm and transformers raise for a configuration that is none of theirs.
 _FOREIGN = (
@@ -87,7 +92,7 @@ def load_timm(name: str) -> LoadedNetwork:
         module: Any = timm.create_model(f"local-dir:{folder}", pretrained=True)
         constants = {name: module.pretrained_cfg[name] for name in ("mean", "std")}
     except SafetensorError as error:
-        raise _damaged(folder / "model.safetensors", error) from error
+        raise _damaged(folder / _WEIGHTS, error) from error
     except _FOREIGN as error:
         raise TeacherError(
             f"timm cannot build the model in {folder}: {error}; is its config.json complete? Fetch or save the model "
@@ -130,12 +135,13 @@ def load_transformers(name: str) -> LoadedNetwork:
     path = Path(name).expanduser()
     folder, revision = (path, None) if path.is_dir() else _fetch(name)
     config = _read_config(folder)
+    _require_transformers(config, folder)
     constants = _processor_constants(folder, config)
     try:
         model = AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
         labels = tuple(str(model.config.id2label[index]) for index in sorted(model.config.id2label))
     except SafetensorError as error:
-        raise _damaged(folder / "model.safetensors", error) from error
+        raise _damaged(folder / _WEIGHTS, error) from error
     except _FOREIGN as error:
         raise TeacherError(
             f"transformers cannot load an image classifier from {folder}: {error}; fetch or save the model again, or "
@@ -171,23 +177,52 @@ def _fetch(repo: str) -> tuple[Path, str]:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    """Return the model's `config.json`; refuse a directory without safetensors weights."""
-    if not (folder / "config.json").is_file():
+    """Return the model's `config.json`; refuse a directory without safetensors weights, or that leads elsewhere."""
+    if not (folder / "config.json").exists():
         raise TeacherError(
             f"{folder} is no model directory: expected config.json and model.safetensors in it; set --teachers.names"
         )
-    if not any(folder.glob("*.safetensors")):
+    weights = list(folder.glob("*.safetensors"))
+    if not weights:
         raise TeacherError(
             f"the model in {folder} has no safetensors weights, and pickled ones are not read; "
             f"convert it: load it where you trust it and call save_pretrained(folder, safe_serialization=True)"
         )
-    return _read_json(folder / "config.json")
+    for file in weights:
+        if not file.is_file():
+            raise _damaged(file, "it is no regular file")
+    config = _read_json(folder / "config.json")
+    architecture, arguments = config.get("architecture"), config.get("model_args")
+    if ":" in str(architecture):
+        raise _damaged(folder / "config.json", f"architecture is {architecture!r:.80}, expected one of timm's")
+    if isinstance(arguments, dict) and (given := _OF_TIMM & arguments.keys()):
+        raise _damaged(folder / "config.json", f"model_args holds {', '.join(sorted(given))}, expected a network's")
+    return config
+
+
+def _require_transformers(config: dict[str, Any], folder: Path) -> None:
+    """Refuse what transformers would read weights from besides safetensors of this folder."""
+    if (folder / "adapter_config.json").exists():
+        raise TeacherError(
+            f"the model in {folder} is an adapter, whose network is elsewhere; merge the two where you trust them and "
+            "call save_pretrained(folder, safe_serialization=True), so that there is a model.safetensors"
+        )
+    if "transformers_weights" in config:
+        raise _damaged(folder / "config.json", f"transformers_weights is set, expected {_WEIGHTS} to be read")
+    if (folder / _WEIGHTS).is_file() or not (folder / _INDEX).exists():
+        return
+    shards = _read_json(folder / _INDEX).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        raise _damaged(folder / _INDEX, f"weight_map is {shards!r:.80}, expected names of safetensors")
+    for name in sorted(set(shards.values())):
+        if not (_SHARD.fullmatch(name) and (folder / name).is_file()):
+            raise _damaged(folder / _INDEX, f"weight_map names {name!r:.80}, expected safetensors of this folder")
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        document = files.parse_json(files.read_regular(file, _MAX_CONFIG_BYTES))
+    except (OSError, ValueError) as error:
         raise _damaged(file, error) from error
     if not isinstance(document, dict):
         raise _damaged(file, f"it holds {type(document).__name__}, expected an object")
@@ -200,11 +235,11 @@ def _require_timm(config: dict[str, Any], folder: Path) -> None:
     for key, kind in kinds.items():
         if not isinstance(config.get(key), kind):
             raise _damaged(folder / "config.json", f"{key} is {config.get(key)!r:.80}")
-    preferred = [folder / name for name in _SAFE_NAMES]
-    if not any(file.is_file() for file in preferred) and any(file.suffix in _PICKLED for file in folder.iterdir()):
+    has_pickled = any(file.suffix.lower() in _PICKLED for file in folder.iterdir())
+    if not (folder / _WEIGHTS).is_file() and has_pickled:
         raise TeacherError(
             f"the model in {folder} has pickled weights, of which timm would take the first, and they are not read; "
-            f"expected {_SAFE_NAMES[0]}: load it where you trust it and save it with safe_serialization=True"
+            f"expected {_WEIGHTS}: load it where you trust it and save it with safe_serialization=True"
         )
     num_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     if (config.get("num_classes") or 0) > num_bytes:

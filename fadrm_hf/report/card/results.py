@@ -1,6 +1,5 @@
 """The results of a card: a table of every evaluation in `results/`, which can be updated by itself."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.report.card.scores import SCORES_NAME
 from fadrm_hf.report.card.text import NOT_MEASURED, render
-from fadrm_hf.runtime.run_folder import ANALYSIS, RESULTS, RunFolder
+from fadrm_hf.runtime.files import parse_json
+from fadrm_hf.runtime.run_folder import ANALYSIS, RESULTS, RunFolder, read_inner
 
 Result = dict[str, Any]
 ANALYSIS_NAME = ANALYSIS.removeprefix(RESULTS)
@@ -39,9 +39,11 @@ def read_results(folder: Path) -> list[Result]:
     results = []
     for path in result_files(folder):
         try:
-            result = json.loads(path.read_text(encoding="utf-8"))
+            result = parse_json(read_inner(folder, f"{RESULTS}{path.name}"))
             _row(result), accuracy_bars([result])
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except ArtifactError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(
                 f"{RESULTS}{path.name} is not an evaluation ({error!r}); remove it, or run fadrm-hf train-student "
                 "again"

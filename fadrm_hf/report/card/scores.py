@@ -1,6 +1,5 @@
 """The scores of an artifact on file, `results/scores.json`, and their form on the card and in a terminal."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fadrm_hf.errors import ArtifactError
+from fadrm_hf.runtime.files import MAX_TEXT_BYTES, parse_json, read_regular
 from fadrm_hf.runtime.run_folder import RESULTS, SCORES, RunFolder
 
 SCORES_NAME = SCORES.removeprefix(RESULTS)
@@ -98,7 +98,7 @@ def read_scores(folder: Path) -> Scores | None:
 def read_scores_file(path: Path) -> Scores:
     """Read the scores in a file; see `read_scores`."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(read_regular(path, MAX_TEXT_BYTES))
         return Scores(
             scores={name: _score(found) for name, found in document["scores"].items() if name in KINDS},
             missing={name: str(remedy) for name, remedy in document["missing"].items() if name in KINDS},
@@ -106,7 +106,7 @@ def read_scores_file(path: Path) -> Scores:
             settings=dict(document["settings"]),
             command=str(document["command"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(
             f"{path.parent.name}/{path.name} does not contain scores ({error!r}); remove it, or run fadrm-hf score"
             " again"

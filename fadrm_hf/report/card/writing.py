@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from fadrm_hf.artifact.manifest import Manifest, TableBytes, table_bytes
 from fadrm_hf.artifact.reading import reading, table_files
 from fadrm_hf.builders.soft_labels import label_features, row_bytes
+from fadrm_hf.errors import ArtifactError
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.report.card.metadata import card_metadata, card_title, method_name, nested_ipc, public_source
 from fadrm_hf.report.card.results import Result, accuracy_bars, read_results, render_results
@@ -23,13 +24,20 @@ from fadrm_hf.report.card.scores import KINDS, Scores, complete_points, read_sco
 from fadrm_hf.report.card.text import machine_line, quoted, render
 from fadrm_hf.report.pictures.card import write_pictures
 from fadrm_hf.runtime.files import write_bytes
-from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER, RunFolder
+from fadrm_hf.runtime.progress import QUIET, Reporter
+from fadrm_hf.runtime.run_folder import CARD, IMAGES_FOLDER, LABELS_FOLDER, RunFolder, read_inner
 
 _SECTIONS = ("method", "import", "patches", "recover", "relabel")
 _LOADED_FROM_THE_HUB = re.compile(r'load_dataset\("([\w.-]+/[\w.-]+)"')
 
 
-def write_card(folder: Path, manifest: Manifest, work: Path | None = None, name: str | None = None) -> Path:
+def write_card(
+    folder: Path,
+    manifest: Manifest,
+    work: Path | None = None,
+    name: str | None = None,
+    reporter: Reporter = QUIET,
+) -> Path:
     """Write README.md and the pictures; the caller then writes or refreshes the manifest.
 
     Args:
@@ -37,10 +45,11 @@ def write_card(folder: Path, manifest: Manifest, work: Path | None = None, name:
         manifest: Its manifest; sizes are taken from the tables.
         work: The run's work folder, for pictures of the recovery.
         name: Repository id for the card's examples, by default that of the card it replaces, else the folder's name.
+        reporter: Told of damaged lines of the log.
     """
     results, scores = read_results(folder), read_scores(folder)
     trajectory = complete_points(scores) if scores else []
-    write_pictures(folder, manifest.classes.names, accuracy_bars(results), trajectory, work)
+    write_pictures(folder, manifest.classes.names, accuracy_bars(results), trajectory, work, reporter)
     run = RunFolder(folder)
     manifest = replace(manifest, bytes=_sizes(folder, manifest))
     rows = _first_row(folder, IMAGES_FOLDER), _first_label_row(folder, manifest)
@@ -154,8 +163,24 @@ def _sizes(folder: Path, manifest: Manifest) -> TableBytes:
 
 def published_name(card: Path) -> str | None:
     """Return the repository id that the examples of an earlier card load."""
-    found = _LOADED_FROM_THE_HUB.search(card.read_text(encoding="utf-8")) if card.exists() else None
+    found = _LOADED_FROM_THE_HUB.search(read_card(card.parent)) if card.exists() or card.is_symlink() else None
     return found[1] if found else None
+
+
+def read_card(folder: Path) -> str:
+    """Return the text of an artifact's card.
+
+    Raises:
+        ArtifactError: If it is no text file of a card's size.
+    """
+    try:
+        return read_inner(folder, CARD).decode("utf-8")
+    except ArtifactError:
+        raise
+    except ValueError as error:
+        raise ArtifactError(
+            f"{CARD} of {folder} is no card ({error}); remove it, or fetch the artifact again"
+        ) from error
 
 
 def _settings(manifest: Manifest) -> list[tuple[str, str, Any]]:

@@ -6,7 +6,6 @@ equal bytes with the same version of Pillow.
 """
 
 import io
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +20,7 @@ from torch import Tensor
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.config.plain_data import read_record
 from fadrm_hf.errors import ArtifactError
-from fadrm_hf.runtime.files import write_bytes, write_json
+from fadrm_hf.runtime.files import MAX_TEXT_BYTES, parse_json, read_regular, write_bytes, write_json
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -160,7 +159,7 @@ def read_pictures(folder: Path) -> Pictures | None:
         ArtifactError: If it is no record of a gallery.
     """
     try:
-        pictures = read_record(Pictures, json.loads((folder / RECORD).read_text(encoding="utf-8")))
+        pictures = read_record(Pictures, parse_json(read_regular(folder / RECORD, MAX_TEXT_BYTES)))
         if min(pictures.side, pictures.ipc, pictures.num_classes, pictures.classes_per_sheet) < 1:
             raise ValueError("a count is below 1")
         return pictures.with_stages([_renamed(pictures, index) for index in range(len(pictures.stages))])

@@ -1,19 +1,21 @@
 """The pictures of a card, in `assets/` of an artifact."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fadrm_hf.report.pictures.accuracy import draw_accuracy
 from fadrm_hf.report.pictures.images import CURVES, draw_grid, draw_information, draw_recovery
-from fadrm_hf.runtime.files import write_bytes
+from fadrm_hf.runtime.files import parse_json, read_regular, write_bytes
+from fadrm_hf.runtime.progress import QUIET, Reporter
 from fadrm_hf.runtime.run_folder import LOG, PATCHES, RECOVERED, RunFolder
 from fadrm_hf.runtime.tensor_files import load_tensors
 
 _GRID_CLASSES = 10
+_MAX_LOG_BYTES = 1 << 30  # a line for every iteration of every shard
 
 
 def write_pictures(
@@ -22,6 +24,7 @@ def write_pictures(
     bars: Sequence[tuple[str, float, float]],
     trajectory: Sequence[Mapping[str, float]] = (),
     work: Path | None = None,
+    reporter: Reporter = QUIET,
 ) -> None:
     """Draw the pictures of an artifact into `assets/`, as far as there is data for them.
 
@@ -32,13 +35,14 @@ def write_pictures(
         trajectory: Information in the images along their optimisation (`draw_information`), if it has more points
             than start and end.
         work: The run's work folder; without it, the pictures of the recovery stay as they are.
+        reporter: Told of damaged lines of the log.
     """
     run = RunFolder(folder)
     if work is not None:
         patches, recovered = (_first_images(work / stage) for stage in (PATCHES, RECOVERED))
         if patches and recovered:
             write_bytes(run.picture("grid"), draw_grid(class_names, patches, recovered))
-        records = _recovery_records(work / LOG)
+        records = _recovery_records(work / LOG, reporter)
         if records:
             write_bytes(run.picture("recovery"), draw_recovery(records))
     if bars:
@@ -62,9 +66,33 @@ def _first_images(shards: Path) -> dict[int, Tensor]:
     return {label: found[label] for label in sorted(found)[:_GRID_CLASSES]}
 
 
-def _recovery_records(log: Path) -> list[dict[str, float]]:
+def _recovery_records(log: Path, reporter: Reporter) -> list[dict[str, float]]:
+    """Return the log's records of recovery; lines that a power failure or a full disk has damaged are left out."""
     if not log.exists():
         return []
-    # After a power failure the last line may be incomplete.
-    lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
-    return [line for line in lines if line.get("stage") == "recover" and "iteration" in line and CURVES.keys() & line]
+    try:
+        content = read_regular(log, _MAX_LOG_BYTES)
+    except ValueError as error:
+        reporter.say(f"{log} is left out of the pictures: {error}; remove it if it is not the run's")
+        return []
+    records, num_damaged = [], 0
+    for line in content.splitlines():
+        record = _record_of(line)
+        num_damaged += record is None
+        if record and record.get("stage") == "recover" and "iteration" in record and CURVES.keys() & record:
+            records.append(record)
+    if num_damaged:
+        reporter.say(f"{log}: {num_damaged} damaged lines are left out; the curves of recovery lack these points")
+    return records
+
+
+def _record_of(line: bytes) -> dict[str, Any] | None:
+    """Return the record in a line of the log; `None` if it is damaged."""
+    try:
+        record = parse_json(line)
+    except ValueError:
+        return None
+    if not isinstance(record, dict):
+        return None
+    numbers = (value for name, value in record.items() if name in CURVES or name == "iteration")
+    return record if all(type(value) in (int, float) for value in numbers) else None
