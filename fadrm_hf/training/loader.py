@@ -41,6 +41,7 @@ from fadrm_hf.training.reuse import stored_epoch_of
 
 if TYPE_CHECKING:
     from fadrm_hf.labels.relabel import Labeller
+    from fadrm_hf.training.testing import TestImages
 
 Labels = Literal["stored", "online", "none"]
 Rows = npt.NDArray[np.int64]
@@ -197,6 +198,23 @@ class Distilled:
             generator=torch.Generator(),  # the global one is the student's
         )
         return Batches(self, epochs, done, iter(loader), steps, labeller)
+
+    def test_images(self, source: str | Path | None = None, device: torch.device | str = "cpu") -> "TestImages":
+        """Read the source's test images, on which the evaluation protocol measures students.
+
+        Args:
+            source: Path to the source, if it has moved; by default what the manifest names, fetched if need be.
+            device: Where the images are.
+
+        Raises:
+            ConfigError: If the source is another than the artifact was distilled from.
+            SourceError: If it cannot be read, or has no test images.
+        """
+        from fadrm_hf.artifact.recorded_source import source_of  # training needs no source
+        from fadrm_hf.training.testing import TestImages
+
+        name = None if source is None else str(source)
+        return TestImages(source_of(self.location, name), torch.device(device))
 
     def _usual_labels(self, mixed: bool) -> Labels:
         if not mixed:
