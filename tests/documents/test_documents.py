@@ -50,7 +50,8 @@ SMALLER = {
     "epochs=60": "epochs=1",
     "num_seeds=3": "num_seeds=1",
 }
-RUN_BY_OTHER_TESTS = {"docs/any_framework.md"}  # tests/documents/test_docs.py, without the library
+# tests/documents/test_docs.py, without the library, and tests/documents/test_trainers.py, each program by itself.
+RUN_BY_OTHER_TESTS = {"docs/any_framework.md", "docs/trainers.md"}
 
 BLOCKS = blocks()
 PROGRAMS = sorted({block.page for block in BLOCKS if block.language == "python"} - RUN_BY_OTHER_TESTS)
