@@ -32,8 +32,9 @@ from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import LABELS_FOLDER, RunFolder
 from fadrm_hf.training.accuracy import summarise
 from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.training.one_student import StudentTraining, TestImages, remove_checkpoint
+from fadrm_hf.training.one_student import StudentTraining, remove_checkpoint
 from fadrm_hf.training.protocol import resolve_protocol
+from fadrm_hf.training.testing import TestImages
 
 Record = dict[str, Any]
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fadrm_hf.methods.method import Method
     from fadrm_hf.pipeline.arguments import parse_run
     from fadrm_hf.training.batch import Batch
+    from fadrm_hf.training.evaluate import evaluate
     from fadrm_hf.training.loader import Distilled, load_distilled
 
 __version__ = "0.1.0"
@@ -19,6 +20,7 @@ __all__ = [
     "Method",
     "RunConfig",
     "__version__",
+    "evaluate",
     "load_distilled",
     "parse_run",
 ]
@@ -30,6 +32,7 @@ _PLACES = {
     "FadrmError": "errors",
     "Method": "methods.method",
     "RunConfig": "config",
+    "evaluate": "training.evaluate",
     "load_distilled": "training.loader",
     "parse_run": "pipeline.arguments",
 }

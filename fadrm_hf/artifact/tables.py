@@ -23,6 +23,7 @@ from fadrm_hf.runtime.progress import QUIET, Reporter
 from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER, RECOVERED, TABLE_CACHE, RunFolder
 
 MAX_FILE_BYTES = 500_000_000
+LABEL_FILES, MIN_LABEL_FILE_BYTES = 8, 8_000_000  # files of soft labels that are aimed at, none smaller than these
 IMAGES_PER_GROUP = 100
 
 _PAGE_BYTES = 128 * 1024  # a damaged page hides few rows, at 1.4 times the reading time of 1 MiB pages
@@ -102,7 +103,8 @@ def write_tables(
     group_bytes = int(IMAGES_PER_GROUP * (3 * size * size * _PNG_OVERHEAD + _ROW_OVERHEAD))
     groups = _regroup(images.tables(), IMAGES_PER_GROUP)
     with reporter.stage("pack images", num_groups) as task:
-        _write_files(artifact / IMAGES_FOLDER, task.counting(groups), num_groups, group_bytes, _open_images)
+        per_file = _groups_per_file(num_groups, group_bytes, num_files=1)
+        _write_files(artifact / IMAGES_FOLDER, task.counting(groups), num_groups, per_file, _open_images)
 
     shards = str(work / LABELS_FOLDER)
     labels = SoftLabels(cache_dir=cache, shards=shards, class_names=names, epochs=epochs, codec=codec)
@@ -128,8 +130,10 @@ def write_label_table(
         reporter: Where progress goes.
     """
     group_bytes = num_rows * row_bytes(features) + _GROUP_OVERHEAD
+    num_files = min(LABEL_FILES, max(1, num_groups * group_bytes // MIN_LABEL_FILE_BYTES))
+    per_file = _groups_per_file(num_groups, group_bytes, num_files)
     with reporter.stage("pack labels", num_groups) as task:
-        _write_files(artifact / LABELS_FOLDER, task.counting(groups), num_groups, group_bytes, _open_labels)
+        _write_files(artifact / LABELS_FOLDER, task.counting(groups), num_groups, per_file, _open_labels)
 
 
 def label_names(class_map: ClassMap) -> list[str]:
@@ -151,15 +155,19 @@ def _regroup(tables: Iterator[pa.Table], num_rows: int) -> Iterator[pa.Table]:
         yield waiting.combine_chunks()
 
 
+def _groups_per_file(num_groups: int, group_bytes: int, num_files: int) -> int:
+    """Return how many row groups are in a file: at most so many files, or more that stay below `MAX_FILE_BYTES`."""
+    return max(1, min(MAX_FILE_BYTES // group_bytes, -(-num_groups // num_files)))
+
+
 def _write_files(
     folder: Path,
     groups: Iterator[pa.Table],
     num_groups: int,
-    group_bytes: int,
+    per_file: int,
     open_writer: Callable[..., pq.ParquetWriter],
 ) -> None:
-    """Write row groups to as many files as keep each below `MAX_FILE_BYTES`; `group_bytes` bounds a group's size."""
-    per_file = max(1, MAX_FILE_BYTES // group_bytes)
+    """Write row groups to numbered files, so many to each; the last may have fewer."""
     num_files = -(-num_groups // per_file)
     for stale in folder.glob("train-*.parquet"):
         stale.unlink()

@@ -42,6 +42,7 @@ class MethodComparison(Study[dict[str, MethodRow]]):
                 "seed": first.run.seed,
                 "protocol": protocol,
                 "machines": machines_of(done),
+                "own": [method.method for method in self.methods if _is_own(method)],
             },
             values={"methods": [row.record() for row in ordered]},
             texts={
@@ -52,6 +53,11 @@ class MethodComparison(Study[dict[str, MethodRow]]):
             rows=[row.values() for row in ordered],
             pictures={"": draw_comparison([row.values() for row in done])} if done else {},
         )
+
+
+def _is_own(method: ComparedMethod) -> bool:
+    """Return whether a method is no part of the library, so that a command line must import it."""
+    return not type(method.run.method).__module__.startswith("fadrm_hf.")
 
 
 def _protocol_settings(rows: Sequence[MethodRow]) -> dict[str, Any]:

@@ -32,8 +32,9 @@ from fadrm_hf.runtime.progress import Task
 from fadrm_hf.runtime.run_folder import IMAGES_FOLDER
 from fadrm_hf.training.accuracy import summarise
 from fadrm_hf.training.loader import Distilled
-from fadrm_hf.training.one_student import StudentTraining, TestImages
+from fadrm_hf.training.one_student import StudentTraining
 from fadrm_hf.training.protocol import apply_protocol, check_protocol, resolve_protocol
+from fadrm_hf.training.testing import TestImages
 
 Step = dict[str, Any]
 ImagesOf = Callable[[tuple[int, ...]], tuple[Distilled, TestImages]]

@@ -29,9 +29,10 @@ from fadrm_hf.runtime.progress import Task
 from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER
 from fadrm_hf.training.accuracy import predict, summarise, topk_accuracy
 from fadrm_hf.training.loader import Distilled
-from fadrm_hf.training.one_student import StudentTraining, TestImages
+from fadrm_hf.training.one_student import StudentTraining
 from fadrm_hf.training.protocol import apply_protocol, check_protocol, resolve_protocol
 from fadrm_hf.training.slimming import SlimmingPhase, channels_to_keep, find_chain, remove_channels
+from fadrm_hf.training.testing import TestImages
 from fadrm_hf.training.train_student import require_views
 
 # What accuracies are measured after, with what the table calls it.
@@ -218,7 +219,7 @@ def _slim(
         pruned = remove_channels(trained, channels_to_keep(scales, student.ratio), name)
         tuned, more = train(student.tuning, SlimmingPhase(copy.deepcopy(pruned).requires_grad_()), checkpoints[1])
     networks = dict(zip(_STAGES, (trained, pruned, tuned), strict=True))
-    logits = {stage: predict(network, test) for stage, network in networks.items()}
+    logits = {stage: predict(network, test.batches()) for stage, network in networks.items()}
     before_and_after = {"before": trained, "after": pruned}
     return {
         "seed": seed,

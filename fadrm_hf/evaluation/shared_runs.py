@@ -9,14 +9,17 @@ the runs of one comparison or sweep.
 import hashlib
 import json
 import multiprocessing
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from fadrm_hf.artifact.manifest import Manifest, read_manifest
+from fadrm_hf.artifact.manifest import Manifest, parse_settings, read_manifest
 from fadrm_hf.config import RunConfig, StudentConfig, build
 from fadrm_hf.config.datasets import resolve
 from fadrm_hf.data.sources import load_source
@@ -36,7 +39,7 @@ from fadrm_hf.runtime import terminal
 from fadrm_hf.runtime.files import read_json, sha256, write_json
 from fadrm_hf.runtime.locks import Locks
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.run_folder import LOCKS, RunFolder
+from fadrm_hf.runtime.run_folder import LOCKS, RunFolder, WorkFolder
 from fadrm_hf.runtime.shards import join_world
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.protocol import resolve_protocol
@@ -142,10 +145,13 @@ class MethodRow:
 def check_compared_method(run: RunConfig, protocol: StudentConfig) -> ComparedMethod:
     """Resolve a run, refusing what cannot work before anything is made.
 
+    A folder that already holds this run for another student serves as well: the protocol trains the students.
+
     Raises:
         FadrmError: If the run, the student or the protocol cannot be used with this source.
     """
-    run, source = check_run(run)
+    own = run.student
+    run, source = check_run(replace(run, student=_held_student(Path(run.output)) or own))
     check_student(protocol.student, len(source.class_map), run.source.size)
     source.rows("test")  # raises where there is nothing to test students on
     filled = resolve(replace(run, student=protocol)).student
@@ -155,7 +161,15 @@ def check_compared_method(run: RunConfig, protocol: StudentConfig) -> ComparedMe
             f"{run.relabel.epochs}; set --student.epochs {run.relabel.epochs} or less, or --relabel.epochs "
             f"{filled.epochs}"
         )
-    return ComparedMethod(run, protocol)
+    # What the protocol leaves open is taken from the artifact, which must not be that of another student.
+    is_own = resolve(replace(run, student=own)).student == run.student
+    return ComparedMethod(run, protocol if is_own else filled)
+
+
+def _held_student(folder: Path) -> StudentConfig | None:
+    """Return the protocol of the run that a folder holds; `None` if it holds none."""
+    recipe = read_manifest(folder).config if RunFolder(folder).is_finished else WorkFolder(folder).recipe
+    return None if recipe is None else parse_settings(recipe.get("student"), StudentConfig, "student")
 
 
 def measure_shared(methods: Mapping[str, ComparedMethod], session: Session) -> Iterator[dict[str, MethodRow]]:
@@ -210,7 +224,8 @@ def measure_apart(method: ComparedMethod, command: str, touch: Callable[[], None
     answers, question = context.Pipe(duplex=False)
     place = str(place_of(type(method.run.method)))
     process = context.Process(target=_send_answer, args=(place, _Plain.of(method), command, question))
-    process.start()
+    with _without_main():
+        process.start()
     question.close()
     try:
         while process.is_alive():
@@ -227,6 +242,17 @@ def measure_apart(method: ComparedMethod, command: str, touch: Callable[[], None
     finally:
         answers.close()
     return _row_of(method, answer)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the program from a process that is started meanwhile, which would execute a script of the user again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _row_of(method: ComparedMethod, answer: Mapping[str, str]) -> MethodRow:

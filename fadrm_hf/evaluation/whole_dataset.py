@@ -32,7 +32,8 @@ from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.shards import from_all, mine
 from fadrm_hf.training.accuracy import predict, topk_accuracy
-from fadrm_hf.training.one_student import Outcome, TestImages
+from fadrm_hf.training.one_student import Outcome
+from fadrm_hf.training.testing import TestImages
 from fadrm_hf.training.train_student import summarise_outcomes
 
 _KIND = {"images": "whole", "labels": "hard", "protocol": "squeeze"}
@@ -159,7 +160,7 @@ def train_on_everything(
         started = time.monotonic()
         folder = networks / f"whole-{squeezed_folder(source, architecture, recipe, networks, seed).name}"
         squeeze(source, architecture, recipe, folder, seed, reporter, state.device)
-        logits = predict(load_teacher(f"timm/local-dir:{folder}", state.device).module, test)
+        logits = predict(load_teacher(f"timm/local-dir:{folder}", state.device).module, test.batches())
         top1, top5 = (topk_accuracy(logits, test.labels, k) for k in (1, 5))
         outcomes[seed] = Outcome(top1, top5, None, time.monotonic() - started)
     return {

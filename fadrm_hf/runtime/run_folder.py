@@ -128,6 +128,11 @@ class WorkFolder:
         """True if a run has begun here."""
         return self._recipe.exists()
 
+    @property
+    def recipe(self) -> dict[str, Any] | None:
+        """The recipe of the run that has begun here; `None` if none has."""
+        return _read_recipe(self._recipe) if self.has_begun else None
+
     def check(self, recipe: dict[str, Any], sections: Mapping[str, Any]) -> None:
         """Refuse another run than the one that has begun here, if one has.
 
@@ -257,8 +262,8 @@ def refuse_other_run(held: dict[str, Any], wanted: dict[str, Any], sections: Map
     if names:
         shown = "; ".join(f"{name} is {before.get(name)!r} there, {after.get(name)!r} here" for name in names[:5])
         raise RunFolderError(
-            f"{folder} holds another run: {shown}{' ...' if len(names) > 5 else ''}. Choose another --output, or "
-            "remove that folder to start again"
+            f"{folder} holds another run: {shown}{' ...' if len(names) > 5 else ''}. Choose another --output "
+            "(for compare and ablate: --runs), or remove that folder to start again"
         )
 
 

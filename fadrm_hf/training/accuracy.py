@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,6 +10,27 @@ from torch import Tensor
 
 from fadrm_hf.errors import ScoreError
 from fadrm_hf.runtime.retry import in_halves
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The accuracy of one model on test images.
+
+    Attributes:
+        top1: The fraction of images whose class has the largest logit.
+        top5: The fraction of images whose class is among the five largest logits.
+        num_images: How many images there were.
+        on_training_images: True if they were training images, as the source has no others.
+    """
+
+    top1: float
+    top5: float
+    num_images: int
+    on_training_images: bool = False
+
+    def __str__(self) -> str:
+        kind = "training" if self.on_training_images else "test"
+        return f"top-1 {100 * self.top1:.1f} %, top-5 {100 * self.top5:.1f} % of {self.num_images} {kind} images"
 
 
 def topk_accuracy(logits: Tensor, labels: Tensor, k: int = 1) -> float:

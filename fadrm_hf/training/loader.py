@@ -9,7 +9,7 @@ One thread reads epochs of labels ahead. The main process cuts them into steps a
 workers in place of an index, so every row is read once, whatever the number of workers, and the order is kept.
 """
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -35,12 +35,13 @@ from fadrm_hf.hub import open_artifact
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.labels.drawing import draw_epoch, split_sizes
 from fadrm_hf.runtime.run_folder import IMAGES_FOLDER
-from fadrm_hf.training.batch import Batch
+from fadrm_hf.training.batch import Batch, Batches
 from fadrm_hf.training.label_stream import LabelEpochs, read_ahead
 from fadrm_hf.training.reuse import stored_epoch_of
 
 if TYPE_CHECKING:
     from fadrm_hf.labels.relabel import Labeller
+    from fadrm_hf.training.testing import TestImages
 
 Labels = Literal["stored", "online", "none"]
 Rows = npt.NDArray[np.int64]
@@ -161,7 +162,7 @@ class Distilled:
         labels: Labels | None = None,
         device: torch.device | None = None,
         state: Mapping[str, int] | None = None,
-    ) -> "Batches":
+    ) -> Batches:
         """Return an iterator over the batches of some epochs, in training order.
 
         Args:
@@ -196,7 +197,24 @@ class Distilled:
             num_workers=num_workers,  # forked before the first step is read, and so before there is a thread
             generator=torch.Generator(),  # the global one is the student's
         )
-        return Batches(self, epochs, done, iter(loader), steps, labeller)
+        return Batches(epochs, self.steps_per_epoch, done, iter(loader), steps, labeller)
+
+    def test_images(self, source: str | Path | None = None, device: torch.device | str = "cpu") -> "TestImages":
+        """Read the source's test images, on which the evaluation protocol measures students.
+
+        Args:
+            source: Path to the source, if it has moved; by default what the manifest names, fetched if need be.
+            device: Where the images are.
+
+        Raises:
+            ConfigError: If the source is another than the artifact was distilled from.
+            SourceError: If it cannot be read, or has no test images.
+        """
+        from fadrm_hf.artifact.recorded_source import source_of  # training needs no source
+        from fadrm_hf.training.testing import TestImages
+
+        name = None if source is None else str(source)
+        return TestImages(source_of(self.location, name), torch.device(device))
 
     def _usual_labels(self, mixed: bool) -> Labels:
         if not mixed:
@@ -278,46 +296,6 @@ class Distilled:
         with closing(read_ahead(draw, epochs, 1)) as drawn_epochs:
             for _, columns in drawn_epochs:
                 yield columns, self._cut(np.arange(len(self.images)))
-
-
-class Batches(Iterator[Batch]):
-    """An iterator over batches that knows its position, and ends its thread and workers when closed or collected."""
-
-    def __init__(
-        self,
-        distilled: Distilled,
-        epochs: range,
-        done: int,  # batches of these epochs that were read before
-        batches: Iterator[Batch],  # the remaining ones
-        steps: Generator[Arrays, None, None],  # the columns that they are rendered from
-        labeller: "Labeller | None",  # of this process
-    ) -> None:
-        self._steps_per_epoch, self._epochs, self._done = distilled.steps_per_epoch, epochs, done
-        self._batches, self._steps, self._labeller = batches, steps, labeller
-
-    def __next__(self) -> Batch:
-        batch = next(self._batches)
-        if self._labeller is not None:
-            # A clone, since tensors made in inference mode cannot be used in a loss.
-            batch = replace(batch, logits=self._labeller.label_rendered(batch.images).clone())
-        self._done += 1
-        return batch
-
-    def __enter__(self) -> "Batches":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def state_dict(self) -> dict[str, int]:
-        """Return the "epoch" and "step" of the next batch; after the last one, step 0 of the epoch that follows."""
-        epoch, step = divmod(self._done, self._steps_per_epoch)
-        return {"epoch": self._epochs[epoch] if epoch < len(self._epochs) else self._epochs.stop, "step": step}
-
-    def close(self) -> None:
-        """End the thread and the workers, after they have finished the work at hand."""
-        self._batches = iter(())
-        self._steps.close()
 
 
 def load_distilled(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fadrm_hf.config import StudentConfig
-from fadrm_hf.training.batch import Batch, columns_of, select_rows, split
+from fadrm_hf.training.batch import Batch, select_rows, split
 from fadrm_hf.training.protocol import hard_label_loss, soft_loss
 from fadrm_hf.training.shared_norm import normalise_together
 from fadrm_hf.training.student_group import ALONE, StudentGroup
@@ -116,7 +116,7 @@ class CapturedStep:
         if key not in self._graphs:
             return self._run_eagerly(batch, sizes, is_hard)
         graph, static, loss = self._graphs[key]
-        for target, column in zip(columns_of(static), columns_of(batch), strict=True):
+        for target, column in zip(static, batch, strict=True):
             target.copy_(column, non_blocking=True)
         graph.replay()
         return loss.clone()
@@ -134,7 +134,7 @@ class CapturedStep:
         """Record a step without taking it."""
         if not self._can_capture:
             return
-        static = Batch(*(column.clone() for column in columns_of(batch)))
+        static = Batch(*(column.clone() for column in batch))
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph):

@@ -22,7 +22,7 @@ from fadrm_hf.runtime.progress import QUIET, Reporter
 from fadrm_hf.runtime.shards import from_all
 from fadrm_hf.training.accuracy import summarise
 from fadrm_hf.training.loader import Distilled
-from fadrm_hf.training.one_student import Outcome, StudentTraining, TestImages, remove_checkpoint
+from fadrm_hf.training.one_student import Outcome, StudentTraining, remove_checkpoint
 from fadrm_hf.training.protocol import (
     apply_protocol,
     check_protocol,
@@ -30,6 +30,7 @@ from fadrm_hf.training.protocol import (
     resolve_protocol,
 )
 from fadrm_hf.training.student_group import Launch, StudentGroup, student_group
+from fadrm_hf.training.testing import TestImages
 
 Callback = Callable[[nn.Module, int], None]
 

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
+from datasets import load_dataset
 from fixtures.alone import run_without_the_library
 from fixtures.artifacts import (
     CLASSES,
@@ -20,6 +21,7 @@ from fixtures.artifacts import (
     make_manifest,
     make_work,
 )
+from torch.utils.data import DataLoader
 
 from fadrm_hf.artifact import tables
 from fadrm_hf.artifact.manifest import read_manifest, refresh_files, write_manifest
@@ -130,6 +132,48 @@ def test_large_tables_are_split_into_numbered_files(artifact, monkeypatch):
     assert [pq.ParquetFile(file).metadata.num_rows for file in sorted((artifact / "data").iterdir())] == [6, 2]
     assert torch.equal(read_images(artifact)[0], all_images())
     assert read_soft_labels(artifact, 2)["epoch"].tolist() == [2] * NUM_IMAGES
+
+
+@pytest.mark.parametrize(("least", "sizes"), [(8_000_000, [3]), (2_000, [2, 1]), (1_000, [1, 1, 1])])
+def test_soft_labels_are_in_as_many_files_as_are_worth_it(least, sizes, artifact, monkeypatch):
+    """By whole epochs, wherever they are written; every reader gives what it gives of one file."""
+    expected = [read_soft_labels(artifact, epoch) for epoch in range(EPOCHS)]
+    trained = list(load_distilled(artifact).batches(range(EPOCHS)))
+    monkeypatch.setattr(tables, "MIN_LABEL_FILE_BYTES", least)
+    for folder in (artifact, artifact.with_name("again")):
+        write_tables(folder, artifact.with_name("run.work"), CLASSES, SIZE, IPC, EPOCHS)
+    write_manifest(artifact, make_manifest())
+    files = sorted((artifact / "soft_labels").iterdir())
+    assert [pq.ParquetFile(file).num_row_groups for file in files] == sizes
+    assert [file.read_bytes() for file in files] == [
+        file.read_bytes() for file in sorted((artifact.with_name("again") / "soft_labels").iterdir())
+    ]
+    manifest = read_manifest(artifact)
+    assert {f"soft_labels/{file.name}" for file in files} <= manifest.files.keys()
+    assert manifest.bytes.soft_labels == sum(file.stat().st_size for file in files)
+    for epoch, columns in enumerate(expected):
+        found = read_soft_labels(artifact, epoch)
+        assert all(np.array_equal(found[name], column) for name, column in columns.items())
+    for streaming in (False, True):
+        batches = list(load_distilled(artifact, streaming=streaming).batches(range(EPOCHS)))
+        assert all(all(map(torch.equal, *pair)) for pair in zip(batches, trained, strict=True))
+
+
+def test_a_large_table_has_eight_files_and_a_huge_one_more():
+    assert tables._groups_per_file(300, 240_000, num_files=8) == 38  # CIFAR-100, IPC 10: eight files of 9 MB
+    assert tables._groups_per_file(300, 20_500_000, num_files=8) == 24  # ImageNet-1k: 13 files of 492 MB
+    assert tables._groups_per_file(3, 10**9, num_files=3) == 1
+
+
+def test_several_workers_stream_soft_labels(artifact, monkeypatch):
+    monkeypatch.setattr(tables, "MIN_LABEL_FILE_BYTES", 1)
+    write_tables(artifact, artifact.with_name("run.work"), CLASSES, SIZE, IPC, EPOCHS)
+    (artifact / "results/fadrm-resnet18.json").unlink()
+    write_card(artifact, make_manifest())
+    rows = load_dataset(str(artifact), "soft_labels", split="train", streaming=True)
+    assert rows.num_shards == EPOCHS
+    seen = [(row["epoch"], row["image"]) for row in DataLoader(rows, batch_size=None, num_workers=2)]
+    assert sorted(seen) == [(epoch, image) for epoch in range(EPOCHS) for image in range(NUM_IMAGES)]
 
 
 def test_one_shard_at_a_time_is_in_memory(artifact, monkeypatch):

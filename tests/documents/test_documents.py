@@ -15,6 +15,7 @@ from huggingface_hub.cli.hf import app
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from fadrm_hf import cli
 from fadrm_hf.cli import main
 from fadrm_hf.commands.ablate import parse_sweep
 from fadrm_hf.commands.compare import parse_comparison
@@ -50,7 +51,8 @@ SMALLER = {
     "epochs=60": "epochs=1",
     "num_seeds=3": "num_seeds=1",
 }
-RUN_BY_OTHER_TESTS = {"docs/any_framework.md"}  # tests/documents/test_docs.py, without the library
+# tests/documents/test_docs.py, without the library, and tests/documents/test_trainers.py, each program by itself.
+RUN_BY_OTHER_TESTS = {"docs/any_framework.md", "docs/trainers.md"}
 
 BLOCKS = blocks()
 PROGRAMS = sorted({block.page for block in BLOCKS if block.language == "python"} - RUN_BY_OTHER_TESTS)
@@ -97,16 +99,18 @@ def commands(run):
 
 def read_by_its_parser(arguments):
     """Have a command of the library read its arguments, and nothing else."""
-    if arguments[0] == "compare":
-        assert parse_comparison(arguments[1:])[0]
-    elif arguments[0] == "ablate":
-        assert parse_sweep(arguments[1:]).cells
-    else:
-        if "--import" in arguments:
-            method = next(block for block in BLOCKS if "class LateResidual" in block.text)
-            Path("late_residual.py").write_text(method.text)
-        wish = [] if "--print_config" in arguments else ["--print_config"]
-        assert main([*arguments, *wish]) == 0
+    if "--import" in arguments:
+        method = next(block for block in BLOCKS if "class LateResidual" in block.text)
+        Path("late_residual.py").write_text(method.text)
+    try:
+        if arguments[0] == "compare":
+            assert parse_comparison(arguments[1:])[0]
+        elif arguments[0] == "ablate":
+            assert parse_sweep(arguments[1:]).cells
+        else:
+            wish = [] if "--print_config" in arguments else ["--print_config"]
+            assert main([*arguments, *wish]) == 0
+    finally:
         METHODS.pop("late_residual", None)
 
 
@@ -187,8 +191,16 @@ def test_a_command_runs(words, desk, hub, monkeypatch, capsys):
     assert main([*words, *more]) == 0, capsys.readouterr().err
 
 
+@pytest.fixture
+def commands_of_programs(monkeypatch):
+    """The commands that a program gives to `main`, and what each returned."""
+    given, own = [], cli.main
+    monkeypatch.setattr(cli, "main", lambda words: given.append((words[0], own(words))) or given[-1][1])
+    return given
+
+
 @pytest.mark.parametrize("page", PROGRAMS)
-def test_the_program_of_a_page_runs(page, desk):
+def test_the_program_of_a_page_runs(page, desk, commands_of_programs, capsys):
     text = "\n".join(block.text for block in BLOCKS if block.page == page and block.language == "python")
     for printed, smaller in SMALLER.items():
         text = text.replace(printed, smaller)
@@ -200,3 +212,9 @@ def test_the_program_of_a_page_runs(page, desk):
     finally:
         for name in set(METHODS) - known:
             del METHODS[name]
+    assert [code for _, code in commands_of_programs] == [0] * text.count("main([")
+    if page == "docs/new_method.md":
+        assert [name for name, _ in commands_of_programs] == ["compare"], capsys.readouterr().err
+        table = (desk / "results/late-residual.md").read_text()
+        assert "| FADRM |" in table and "| Late residual |" in table and "Not finished" not in table
+        assert "`--import` names the file of `late_residual`" in table

@@ -65,7 +65,7 @@ def artifact(tmp_path):
 def same(found, expected):
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):
-        assert all(torch.equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def reading_threads():

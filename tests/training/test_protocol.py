@@ -17,8 +17,8 @@ from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.tensor_files import load_tensors
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.one_student import StudentTraining
-from fadrm_hf.training.one_student import TestImages as HeldOutImages
 from fadrm_hf.training.protocol import hard_label_loss, is_hard_epoch
+from fadrm_hf.training.testing import TestImages as HeldOutImages
 
 CPU = torch.device("cpu")
 MICRO_BATCHES = ((slice(0, 16), 16 / 20), (slice(16, 20), 4 / 20))  # of the 20 images of a step, and their shares

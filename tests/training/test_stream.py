@@ -40,7 +40,7 @@ def name(hub, folder, request):
 
 def same(found, expected):
     for a, b in zip(found, expected, strict=True):
-        assert all(torch.equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def fetched(hub):

@@ -119,7 +119,7 @@ def test_half_the_bits_point_the_same_way():
     results = []
     for precision in ("fp32", "bf16"):
         student, config = network().float(), replace(CONFIG, precision=precision)
-        batch = Batch(*(x.float() if x.is_floating_point() else x for x in vars(batch_of(16)).values()))
+        batch = Batch(*(x.float() if x.is_floating_point() else x for x in batch_of(16)))
         loss = StudentStep(student, create_optimiser(config, student), config)(batch, [8, 8], False)
         assert {loss.dtype, *(tensor.dtype for tensor in gradients(student))} == {torch.float32}
         results.append((loss, torch.cat([tensor.flatten() for tensor in gradients(student)])))
@@ -142,7 +142,7 @@ def test_the_learning_rate_is_set_as_a_number_and_as_a_tensor():
 def test_a_batch_is_brought_to_the_student_as_it_is():
     batch = batch_of(4)
     brought = to_device(batch, torch.device("cpu"))
-    assert all(torch.equal(x, y) for x, y in zip(vars(batch).values(), vars(brought).values(), strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(batch, brought, strict=True))
     assert brought.images.is_contiguous(memory_format=torch.channels_last)
 
 

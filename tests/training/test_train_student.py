@@ -20,8 +20,8 @@ from fadrm_hf.runtime.tensor_files import load_tensors
 from fadrm_hf.training.accuracy import predict, topk_accuracy
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.one_student import StudentTraining
-from fadrm_hf.training.one_student import TestImages as HeldOutImages
 from fadrm_hf.training.protocol import parameter_groups, resolve_protocol, soft_label_loss
+from fadrm_hf.training.testing import TestImages as HeldOutImages
 from fadrm_hf.training.train_student import train_students
 
 pytestmark = pytest.mark.numerical
@@ -252,7 +252,7 @@ def test_every_trained_student_is_offered_with_its_seed(finished_random_real, tm
         distilled, source, config, tmp_path, reporter, CPU, lambda s, seed: offered.update({seed: s})
     )
     test = HeldOutImages(source, CPU)
-    found = [topk_accuracy(predict(offered[seed], test), test.labels, 1) for seed in (0, 1)]
+    found = [topk_accuracy(predict(offered[seed], test.batches()), test.labels, 1) for seed in (0, 1)]
     assert list(offered) == [0, 1] and result["top1"]["values"] == [round(value, 6) for value in found]
 
 

@@ -15,8 +15,8 @@ from fadrm_hf.runtime.tensor_files import load_tensors
 from fadrm_hf.training.accuracy import predict, topk_accuracy
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.one_student import StudentTraining, average_weights
-from fadrm_hf.training.one_student import TestImages as HeldOutImages
 from fadrm_hf.training.protocol import resolve_protocol
+from fadrm_hf.training.testing import TestImages as HeldOutImages
 
 pytestmark = pytest.mark.numerical
 
@@ -117,7 +117,9 @@ def test_it_is_the_average_that_is_tested_and_kept(parts, averaged):
     assert all(torch.equal(average[name], value) for name, value in training.student.state_dict().items())
     network = create_student(STUDENT, 10, 16)
     network.load_state_dict(average)
-    assert topk_accuracy(predict(network, parts[1]), parts[1].labels) == pytest.approx(task.top1[-1], abs=0.005)
+    assert topk_accuracy(predict(network, parts[1].batches()), parts[1].labels) == pytest.approx(
+        task.top1[-1], abs=0.005
+    )
 
 
 def test_the_released_way_copies_the_students_statistics(parts, averaged, tmp_path):

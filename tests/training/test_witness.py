@@ -49,7 +49,7 @@ def library(folder):
     with distilled.batches(range(EPOCHS)) as batches:
         for index, batch in enumerate(batches):
             set_learning_rate(optimiser, epoch_learning_rate(config, index * BATCH // len(distilled.images)))
-            columns = (x.double() if x.is_floating_point() else x for x in vars(batch).values())
+            columns = (x.double() if x.is_floating_point() else x for x in batch)
             sizes = micro_batches(len(batch.labels), distilled.relabel)
             losses.append(step(Batch(*columns), sizes, is_hard=False))
     return network, torch.stack(losses)
