@@ -37,7 +37,7 @@ def test_the_number_is_that_of_train_student(distilled, tmp_path):
     assert str(found) == f"top-1 {100 * found.top1:.1f} %, top-5 {100 * found.top5:.1f} % of 500 test images"
 
 
-def test_test_images_of_the_digits_are_those_of_the_librarys_own_rule(distilled):
+def test_test_images_of_the_digits_are_those_of_a_rule_of_the_library(distilled):
     source, test = load_source(SourceConfig(name="digits", size=16)), distilled.test_images()
     assert len(test) == 500 and torch.equal(test.labels, torch.as_tensor(source.labels("test")))
     shown = torch.cat(list(test.batches()))
