@@ -15,11 +15,11 @@ likewise, and L_DD is `fadrm_hf.recovery.terms.Densification`.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fadrm_hf.config import LARGEST_SMALL_SIZE, Init, Matching, require, require_probability
 from fadrm_hf.config.citation import Paper
-from fadrm_hf.methods.method import Method, Settings, pool
+from fadrm_hf.methods.method import Method, Settings, Table, merged, pool
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,16 +41,46 @@ PAPER = Paper(
 
 # Of images up to 64 px; the MobileNetV2 has half its width.
 SMALL_POOL = ("resnet18", "convnet3", "mobilenetv2_050", "wrn16_2", "shufflenet_v2_x0_5_1x1_stem")
-SQUEEZE: dict[str | None, dict[str, Any]] = {  # the released scripts
-    "cifar10": {"epochs": 5, "batch_size": 64, "lr": 0.05, "weight_decay": 0.0, "schedule": "constant"},
-    "cifar100": {"epochs": 50, "batch_size": 64, "lr": 0.05, "weight_decay": 0.0, "schedule": "constant"},
-    "tiny_imagenet": {"epochs": 50, "batch_size": 128, "lr": 0.1, "weight_decay": 0.0, "padding": 8},
+_LARGE_POOL = ("resnet18", "mobilenet_v2", "efficientnet_b0", "shufflenet_v2_x0_5")
+# The released scripts: that for ImageNet-1k, what differs for images up to 64 px, and for single datasets.
+_PUBLISHED: Settings = {
+    "method": {"momentum": 0.4, "drop": 0.0},
+    "recover": {
+        "lr": 0.1,
+        "statistics_weight": 0.01,
+        "batch_size": 80,
+        "crop": "resized",
+        "crop_area": (0.08, 1.0),
+        "layout": "class_major",
+        "teacher_order": "run",
+    },
+    "relabel": {
+        "epochs": 300,
+        "batch_size": 1024,
+        "accumulation": 1,
+        "batch_statistics": False,
+        "ensemble": "mean",
+    },
+    "student": {"name": "g_vbsm"},
 }
-_LABELS: dict[str | None, dict[str, Any]] = {
-    "digits": {"batch_size": 100},
-    "cifar10": {"epochs": 1000, "batch_size": 100},
-    "cifar100": {"epochs": 1000, "batch_size": 64},
-    "tiny_imagenet": {"epochs": 100, "batch_size": 100, "accumulation": 2},
+_SMALL: Settings = {
+    "method": {"momentum": 0.8, "drop": 0.4},
+    "recover": {"lr": 0.05, "batch_size": 100, "crop": "pad"},  # windows of the padded image, size / 8 pixels
+}
+_CIFAR_TEACHER = {"batch_size": 64, "lr": 0.05, "weight_decay": 0.0, "schedule": "constant"}
+SQUEEZE: Table = {
+    "cifar10": {"squeeze": {"epochs": 5, **_CIFAR_TEACHER}},
+    "cifar100": {"squeeze": {"epochs": 50, **_CIFAR_TEACHER}},
+    "tiny_imagenet": {
+        "squeeze": {"epochs": 50, "batch_size": 128, "lr": 0.1, "weight_decay": 0.0, "padding": 8},
+    },
+}
+_BY_DATASET: Table = {
+    "digits": {"relabel": {"batch_size": 100}},
+    "cifar10": {"relabel": {"epochs": 1000, "batch_size": 100}},
+    "cifar100": {"relabel": {"epochs": 1000, "batch_size": 64}},
+    "tiny_imagenet": {"relabel": {"epochs": 100, "batch_size": 100, "accumulation": 2}},
+    "imagenet1k": {"relabel": {"ensemble": "frobenius"}},
 }
 
 
@@ -108,21 +138,10 @@ class GVBSM(Method):
         is any shift at all.
         """
         is_small = size <= LARGEST_SMALL_SIZE
-        large = ("resnet18", "mobilenet_v2", "efficientnet_b0", "shufflenet_v2_x0_5")
-        views = {"crop": "pad", "padding": size // 8} if is_small else {"crop": "resized", "crop_area": (0.08, 1.0)}
-        recover = {"lr": 0.05 if is_small else 0.1, "statistics_weight": 0.01, "batch_size": 100 if is_small else 80}
-        labels = {"epochs": 300, "batch_size": 1024} if not is_small or dataset is None else {}
-        return {
-            "teachers": pool(dataset, *(SMALL_POOL if is_small else large)),
-            "squeeze": SQUEEZE.get(dataset, {}),
-            "method": {"momentum": 0.8, "drop": 0.4} if is_small else {"momentum": 0.4, "drop": 0.0},
-            "recover": recover | views | {"layout": "class_major", "teacher_order": "run"},
-            "relabel": {
-                "accumulation": 1,
-                "batch_statistics": False,
-                "ensemble": "frobenius" if dataset == "imagenet1k" else "mean",
-            }
-            | labels
-            | _LABELS.get(dataset, {}),
-            "student": {"name": "g_vbsm"},
-        }
+        return merged(
+            {"teachers": pool(dataset, *(SMALL_POOL if is_small else _LARGE_POOL))},
+            _PUBLISHED,
+            merged(_SMALL, {"recover": {"padding": size // 8}}) if is_small else {},
+            SQUEEZE.get(dataset, {}),
+            _BY_DATASET.get(dataset, {}),
+        )
