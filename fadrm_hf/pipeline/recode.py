@@ -146,6 +146,6 @@ def _recoded_columns(file: Path, table: pq.ParquetFile, group: int, manifest: Ma
 
 def _recipe(config: dict[str, Any], output: Path, codec: str, epochs: int) -> dict[str, Any]:
     """Return the run that would have made the new artifact."""
-    before = config["relabel"]
-    relabel = before | {"codec": codec, "stored_epochs": None if epochs == before["epochs"] else epochs}
+    before = config.get("relabel", {})
+    relabel = before | {"codec": codec, "stored_epochs": None if epochs == before.get("epochs") else epochs}
     return config | {"output": output.resolve().name, "relabel": relabel}

@@ -22,6 +22,7 @@ ROWS: dict[tuple[str, str], str] = {
     ("random_real", "hard"): "random real images + hard labels",
     ("whole", "hard"): "whole dataset + hard labels",
 }
+_SECTIONS = ("settings", "machine", "versions", "artifact")
 _BEGIN, _END = "<!-- results -->", "<!-- /results -->"
 
 
@@ -41,6 +42,8 @@ def read_results(folder: Path) -> list[Result]:
         try:
             result = parse_json(read_inner(folder, f"{RESULTS}{path.name}"))
             _row(result), accuracy_bars([result])
+            if not all(isinstance(result.get(name) or {}, dict) for name in _SECTIONS):
+                raise TypeError(f"{', '.join(_SECTIONS)} are no sections")
         except ArtifactError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
