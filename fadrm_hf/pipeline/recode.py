@@ -18,7 +18,7 @@ import yaml
 from datasets import Features
 
 from fadrm_hf.artifact.manifest import Manifest, artifact_files, read_manifest, write_manifest
-from fadrm_hf.artifact.reading import open_table, read_label_columns, read_label_group, table_files
+from fadrm_hf.artifact.reading import num_label_epochs, open_table, read_label_columns, read_label_group, table_files
 from fadrm_hf.artifact.tables import write_label_table
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features, label_table
 from fadrm_hf.errors import ArtifactError, ConfigError, RunFolderError
@@ -27,7 +27,17 @@ from fadrm_hf.report.card.writing import write_card
 from fadrm_hf.report.gallery.writing import write_gallery
 from fadrm_hf.runtime.files import sha256, write_bytes
 from fadrm_hf.runtime.progress import QUIET, Reporter
-from fadrm_hf.runtime.run_folder import CARD, GALLERY, LABELS_FOLDER, MANIFEST, PICTURES, RECIPE, RESULTS, RunFolder
+from fadrm_hf.runtime.run_folder import (
+    CARD,
+    GALLERY,
+    LABELS_FOLDER,
+    MANIFEST,
+    PICTURES,
+    RECIPE,
+    RESULTS,
+    RunFolder,
+    inner_path,
+)
 
 _WRITTEN_ANEW = (CARD, RECIPE, f"{LABELS_FOLDER}/")
 _MEASURED = (RESULTS, f"{PICTURES}accuracy.png")
@@ -76,7 +86,11 @@ def recode(
     _require_unchanged(manifest, {name: (labels or folder) / name for name in tables})
     for name in kept:
         (output / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / name, output / name)
+        shutil.copyfile(inner_path(folder, name), output / name)
+    if (stored := num_label_epochs(labels or folder)) != manifest.label_epochs:
+        raise ArtifactError(
+            f"{LABELS_FOLDER}/ has {stored} epochs, {MANIFEST} says {manifest.label_epochs}; fetch the artifact again"
+        )
     features = label_features(codec, len(manifest.class_map))
     groups = _recoded(labels or folder, manifest, codec, features, epochs)
     write_label_table(output, features, groups, epochs, manifest.num_images, reporter)

@@ -42,8 +42,8 @@ def read_results(folder: Path) -> list[Result]:
         try:
             result = parse_json(read_inner(folder, f"{RESULTS}{path.name}"))
             _row(result), accuracy_bars([result])
-            if not all(isinstance(result.get(name) or {}, dict) for name in _SECTIONS):
-                raise TypeError(f"{', '.join(_SECTIONS)} are no sections")
+            _require_sections(result, _SECTIONS)
+            _require_sections(result.get("settings") or {}, ("relabel",))
         except ArtifactError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -53,6 +53,12 @@ def read_results(folder: Path) -> list[Result]:
             ) from error
         results.append(result)
     return results
+
+
+def _require_sections(record: Result, names: Sequence[str]) -> None:
+    for name in names:
+        if not isinstance(record.get(name) or {}, dict):
+            raise TypeError(f"{name} is {record[name]!r:.80}")
 
 
 def render_results(results: Sequence[Result]) -> str:
