@@ -79,7 +79,7 @@ soak: $(VENV)/.test ## the long form: a hundred kills, faults at every moment, b
 	SOAK_KILLS=100 SOAK_RESULT=results/soak-kills.json $(BIN)/pytest -q tests/robustness/test_soak.py
 	FAULTS=all $(BIN)/pytest -q tests/robustness/test_faults.py
 	$(BIN)/python benchmarks/bad_input.py
-	FUZZ_EXAMPLES=1000 $(BIN)/pytest -q --timeout 1800 tests/robustness/test_fuzz.py
+	FUZZ_EXAMPLES=1000 $(BIN)/pytest -q --timeout 1800 tests/robustness/test_fuzz.py tests/robustness/test_edited_files.py
 
 quality: $(VENV)/.quality ## lint, format, types and spelling, as CI checks them
 	$(BIN)/ruff check .

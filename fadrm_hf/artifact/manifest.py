@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fadrm_hf import __version__
-from fadrm_hf.config import LARGEST_SIDE, SourceConfig, build, values_before
+from fadrm_hf.config import LARGEST_SIDE, RunConfig, SourceConfig, build, values_before
 from fadrm_hf.config.citation import Paper
 from fadrm_hf.config.plain_data import PlainDataError, read_record
 from fadrm_hf.config.renamed import with_current_names
@@ -43,6 +43,7 @@ MAX_MANIFEST_BYTES = MAX_TEXT_BYTES
 # What evaluation and the card may rewrite; everything else keeps the hash it was packaged with.
 _REFRESHED = (CARD, RESULTS, PICTURES, GALLERY)
 _NAMING_SETTINGS = ("config", "method_record")
+_SECTIONS = ("import", *(item.name for item in fields(RunConfig) if item.name not in ("output", "ipc", "seed")))
 _ARXIV = re.compile(r"[\w.-]+(/\d+)?")
 
 
@@ -376,6 +377,9 @@ def _require_readable(version: object) -> None:
 
 def _require_possible(manifest: Manifest) -> None:
     """Refuse numbers that no run has, since readers set memory aside by them and weigh labels with them."""
+    for name in _SECTIONS:
+        if not isinstance(section := manifest.config.get(name, {}), dict):
+            raise _damaged(f"has config.{name} = {section!r:.80}, expected a section of settings")
     size, mean, std = manifest.pixels.size, manifest.pixels.mean, manifest.pixels.std
     for name, value in (("ipc", manifest.ipc), ("label_epochs", manifest.label_epochs), ("pixels.size", size)):
         if value < 1:

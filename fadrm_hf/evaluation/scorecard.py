@@ -156,7 +156,7 @@ def _accuracy(data: TrainingData, results: Sequence[Result], manifest: Manifest,
 def _is_unaugmented(result: Result) -> bool:
     """Return whether its students saw every image whole, unmixed and never mirrored."""
     views = (result.get("settings") or {}).get("relabel") or {}
-    whole = list(views.get("crop_area", ())) == [1.0, 1.0] and views.get("flip_probability") == 0.0
+    whole = views.get("crop_area") in ([1.0, 1.0], (1.0, 1.0)) and views.get("flip_probability") == 0.0
     return whole and views.get("cutmix") is False
 
 

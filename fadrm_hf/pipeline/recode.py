@@ -18,7 +18,7 @@ import yaml
 from datasets import Features
 
 from fadrm_hf.artifact.manifest import Manifest, artifact_files, read_manifest, write_manifest
-from fadrm_hf.artifact.reading import open_table, read_label_columns, read_label_group, table_files
+from fadrm_hf.artifact.reading import num_label_epochs, open_table, read_label_columns, read_label_group, table_files
 from fadrm_hf.artifact.tables import write_label_table
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features, label_table
 from fadrm_hf.errors import ArtifactError, ConfigError, RunFolderError
@@ -37,6 +37,7 @@ from fadrm_hf.runtime.run_folder import (
     RESULTS,
     RunFolder,
     hidden_work,
+    inner_path,
 )
 
 _WRITTEN_ANEW = (CARD, RECIPE, f"{LABELS_FOLDER}/")
@@ -84,11 +85,15 @@ def recode(
     tables = [f"{LABELS_FOLDER}/{file.name}" for file in table_files(labels or folder, LABELS_FOLDER)]
     _require_unchanged(manifest, {name: folder / name for name in kept if not name.startswith(_REFRESHED)})
     _require_unchanged(manifest, {name: (labels or folder) / name for name in tables})
+    if (stored := num_label_epochs(labels or folder)) != manifest.label_epochs:
+        raise ArtifactError(
+            f"{LABELS_FOLDER}/ has {stored} epochs, {MANIFEST} says {manifest.label_epochs}; fetch the artifact again"
+        )
     work = hidden_work(output)
     shutil.rmtree(work, ignore_errors=True)  # of a call that was killed
     for name in kept:
         (work / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / name, work / name)
+        shutil.copyfile(inner_path(folder, name), work / name)
     features = label_features(codec, len(manifest.class_map))
     groups = _recoded(labels or folder, manifest, codec, features, epochs)
     write_label_table(work, features, groups, epochs, manifest.num_images, reporter)
@@ -163,6 +168,6 @@ def _recoded_columns(file: Path, table: pq.ParquetFile, group: int, manifest: Ma
 
 def _recipe(config: dict[str, Any], output: Path, codec: str, epochs: int) -> dict[str, Any]:
     """Return the run that would have made the new artifact."""
-    before = config["relabel"]
-    relabel = before | {"codec": codec, "stored_epochs": None if epochs == before["epochs"] else epochs}
+    before = config.get("relabel", {})
+    relabel = before | {"codec": codec, "stored_epochs": None if epochs == before.get("epochs") else epochs}
     return config | {"output": output.resolve().name, "relabel": relabel}

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from fixtures.artifacts import make_artifact, make_manifest, relabel
 from huggingface_hub import DatasetCard
+from markdown_it import MarkdownIt
 from PIL import Image
 
 from fadrm_hf.artifact.manifest import (
     FileRecord,
+    MethodRecord,
     SourceRecord,
     TableBytes,
     TeacherRecord,
@@ -325,3 +327,46 @@ def test_a_damaged_result_is_named(artifact, content):
     (artifact / "results/bad.json").write_text(content)
     with pytest.raises(ArtifactError, match=r"results/bad\.json is not an evaluation.*train-student"):
         read_results(artifact)
+
+
+FOREIGN = (
+    "[x](https://evil.example)",
+    "![x](https://evil.example/x.png)",
+    "<https://evil.example>",
+    "https://evil.example",
+    "see www.evil.example",
+    "me@evil.example",
+    "<img src=//evil.example>",
+    "x\n# evil.example\n",
+    "x\n\n[x]: https://evil.example\n",
+    "` [x](https://evil.example) `",
+    "\\[x](https://evil.example)",
+    "x\x1b[2J\u202eevil.example",
+)
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+def test_foreign_text_is_no_link_no_picture_and_no_heading(foreign):
+    """As a parser of Markdown sees it; addresses are in code, of which the Hub makes no links."""
+    made = make_manifest()
+    config = {"method": {"name": foreign, foreign: foreign}, "relabel": made.config["relabel"]}
+    source = SourceRecord(foreign, "ab", None, foreign, "https://terms.example")
+    teacher = TeacherRecord(foreign, "ab" * 32, foreign, 0.5, foreign)
+    classes = replace(made.classes, names=(foreign, *made.classes.names[1:]))
+    bad = result("distilled", "soft", 0.5) | {"student": foreign, "protocol": foreign}
+    changed = replace(
+        made, source=source, teachers=(teacher,), config=config, classes=classes, machine={"cpu": foreign},
+        label_repository=foreign, method_record=MethodRecord(foreign),
+    )  # fmt: skip
+    card = render(changed, [bad])
+    assert "\x1b" not in card and "\u202e" not in card
+    body = card.partition("\n---\n")[2]
+    blocks = MarkdownIt("commonmark").enable("table").parse(body)
+    headings = [blocks[index + 1].content for index, block in enumerate(blocks) if block.type == "heading_open"]
+    assert sum("evil" in heading for heading in headings) <= 1  # the title
+    for token in (token for block in blocks for token in block.children or []):
+        assert "evil" not in str(token.attrs) or not token.type.startswith(("link", "image"))
+        assert token.type != "html_inline" or "evil" not in token.content
+        if token.type == "text":
+            assert re.search(r"://|www\.|\w@[\w.-]*\.\w", token.content) is None
+    assert not [block for block in blocks if block.type == "html_block" and "evil" in block.content]

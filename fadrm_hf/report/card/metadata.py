@@ -16,6 +16,7 @@ from huggingface_hub import DatasetCardData
 from fadrm_hf.artifact.manifest import Manifest, SourceRecord
 from fadrm_hf.report.card.text import cell, link
 from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER
+from fadrm_hf.runtime.terminal import printable
 
 NESTED_IPC = (1, 2, 5, 10, 20, 50, 100, 200)
 # Licences that the Hub knows by these names; all others are "other" with a name and a link.
@@ -98,7 +99,8 @@ def method_name(manifest: Manifest) -> str:
 def card_title(manifest: Manifest) -> str:
     """Return a title of method, source and images per class."""
     source = public_source(manifest.source.name).rpartition("/")[2]
-    return f"{method_name(manifest)} {source}, {manifest.ipc} image{'s' if manifest.ipc > 1 else ''} per class"
+    images = f"{manifest.ipc} image{'s' if manifest.ipc > 1 else ''} per class"
+    return f"{printable(f'{method_name(manifest)} {source}')}, {images}"
 
 
 def public_source(name: str) -> str:

@@ -22,6 +22,7 @@ ROWS: dict[tuple[str, str], str] = {
     ("random_real", "hard"): "random real images + hard labels",
     ("whole", "hard"): "whole dataset + hard labels",
 }
+_SECTIONS = ("settings", "machine", "versions", "artifact")
 _BEGIN, _END = "<!-- results -->", "<!-- /results -->"
 
 
@@ -41,6 +42,8 @@ def read_results(folder: Path) -> list[Result]:
         try:
             result = parse_json(read_inner(folder, f"{RESULTS}{path.name}"))
             _row(result), accuracy_bars([result])
+            _require_sections(result, _SECTIONS)
+            _require_sections(result.get("settings") or {}, ("relabel",))
         except ArtifactError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -50,6 +53,12 @@ def read_results(folder: Path) -> list[Result]:
             ) from error
         results.append(result)
     return results
+
+
+def _require_sections(record: Result, names: Sequence[str]) -> None:
+    for name in names:
+        if not isinstance(record.get(name) or {}, dict):
+            raise TypeError(f"{name} is {record[name]!r:.80}")
 
 
 def render_results(results: Sequence[Result]) -> str:

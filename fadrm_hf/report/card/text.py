@@ -1,6 +1,7 @@
 """Rendering of cards: templates, and filters that format numbers and escape foreign text."""
 
 import json
+import re
 import shlex
 from functools import cache
 from importlib.resources import files as resources
@@ -8,9 +9,12 @@ from typing import Any
 
 import jinja2
 
-from fadrm_hf.runtime.terminal import duration
+from fadrm_hf.runtime.terminal import CONTROL, duration, printable
 
 NOT_MEASURED = "not measured"
+_ADDRESS = re.compile(
+    r"://|\bwww\.|\w@[\w.-]*\.\w|\b(mailto|xmpp):", re.IGNORECASE
+)  # what GitHub's Markdown links by itself
 
 
 def render(template: str, **values: Any) -> str:
@@ -28,20 +32,32 @@ def card_environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"cell": cell, "link": link, "quoted": quoted, "shell": shlex.quote}
+    environment.filters |= {"cell": cell, "code": in_code, "link": link, "quoted": quoted, "shell": shlex.quote}
     environment.filters |= {"percent": percent, "size": size, "duration": duration}
     return environment
 
 
 def cell(text: Any) -> str:
-    """Escape text so that it stays in its table cell and is not read as markup."""
-    plain = " ".join(str(text).split())
+    """Escape text so that it stays in its table cell and is not read as markup, neither as a link nor as a picture.
+
+    An address, which the Hub would make a link of, is shown as code.
+    """
+    plain = in_code(text)
+    if _ADDRESS.search(plain):
+        return f"`{plain}`"
+    return plain.replace("](", r"]\(").replace("[^", r"\[^")
+
+
+def in_code(text: Any) -> str:
+    """Escape text that is shown between backticks."""
+    plain = " ".join(printable(str(text)).split())
     return plain.replace("&", "&amp;").replace("<", "&lt;").replace("|", r"\|").replace("`", "'")
 
 
 def quoted(text: Any) -> str:
     """Return text as a Python string that stays in its quotes and its fence and is not read as markup."""
-    return json.dumps(str(text), ensure_ascii=False).replace("`", r"\u0060").replace("<", r"\u003c")
+    string = json.dumps(str(text), ensure_ascii=False).replace("`", r"\u0060").replace("<", r"\u003c")
+    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", string)
 
 
 def link(address: str | None) -> str | None:
