@@ -55,7 +55,7 @@ def test_a_change_that_is_killed_at_any_operation_is_finished_by_the_next_comman
     whole = copy_artifact(measured, tmp_path / "whole")
     count = count_operations(*changes_of(whole)[name], whole)
     assert count > 10
-    for moment in moments_of(count, 8):
+    for moment in moments_of(count, 4):
         artifact = copy_artifact(measured, tmp_path / str(moment))
         change, arguments = changes_of(artifact)[name]
         assert kill_at(change, arguments, artifact, moment) == -signal.SIGKILL
@@ -74,7 +74,7 @@ def moments_of(count: int, num: int) -> range:
 def test_a_recoding_that_is_killed_leaves_nothing_that_is_in_its_way(finished, tmp_path):
     whole = tmp_path / "whole"
     count = count_operations(recode, (finished, whole / "run8", "int8"), whole)
-    for moment in moments_of(count, 6):
+    for moment in moments_of(count, 3):
         folder = tmp_path / str(moment)
         given = (finished, folder / "run8", "int8")
         assert kill_at(recode, given, folder, moment) == -signal.SIGKILL
@@ -94,7 +94,7 @@ def test_a_training_that_is_killed_while_its_result_is_filed_is_not_done_again(f
     expected = json.loads(file.read_text())
     epochs = lines_of_training(whole)
     tried = 0
-    for moment in moments_of(count, 16)[:9]:
+    for moment in moments_of(count, 16)[1:8:2]:
         artifact = copy_artifact(finished, tmp_path / str(moment))
         given = ("train-student", str(artifact), *words)
         assert kill_at(run_command, given, tmp_path / str(moment), moment) == -signal.SIGKILL
