@@ -46,6 +46,17 @@ def record_teacher(folder: Path, teacher: Teacher) -> TeacherRecord:
     )
 
 
+def withheld_teachers(manifest: Manifest) -> list[str]:
+    """Return the teachers whose weights were left out when the artifact was published, and that no name fetches."""
+    return [record.name for record in manifest.teachers if record.path is None and _is_of_one_machine(record)]
+
+
+def _is_of_one_machine(record: TeacherRecord) -> bool:
+    family, _, rest = record.name.partition("/")
+    is_folder = "local-dir:" in rest or (family == "transformers" and "/" not in rest)
+    return record.revision is None and (family == "squeeze" or is_folder)
+
+
 def names_of_recorded(folder: Path, manifest: Manifest) -> tuple[str, ...]:
     """Return the name that loads each teacher: from the artifact if it is there, else as it was."""
     return tuple(
@@ -68,6 +79,11 @@ def load_recorded_teachers(
     Raises:
         TeacherError: If one cannot be loaded, or its weights are not those that labelled the artifact.
     """
+    if withheld := withheld_teachers(manifest):
+        raise TeacherError(
+            f"the weights of {', '.join(withheld)} are not in {folder}: it was published without them; use its stored "
+            "labels, or ask its authors for the weights"
+        )
     terms = _Terms(manifest.class_map, manifest.settings("source", SourceConfig))
     recorded = list(zip(manifest.teachers, names_of_recorded(folder, manifest), strict=True))
     teachers = []

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.reading import read_images
 from fadrm_hf.artifact.recorded_source import load_recorded_source
+from fadrm_hf.artifact.recorded_teachers import withheld_teachers
 from fadrm_hf.commands.call import Call
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.options.checking import VerifyOptions
@@ -25,6 +26,8 @@ def verify_command(call: Call) -> Summary:
     problems = verify_location(location, options.num_steps, Reporter())
     if not location.manifest.teachers:
         say(f"labels: not replayed, {MANIFEST} names no teachers")
+    elif withheld := withheld_teachers(location.manifest):
+        say(f"labels: not replayed, the artifact has no weights of {', '.join(withheld)}")
     if options.leakage and not any(problem.file.startswith(f"{IMAGES_FOLDER}/") for problem in problems):
         problems += _leakage(location, options.source.name)
     for problem in problems:

@@ -15,12 +15,14 @@ from fadrm_hf.publishing.publish import Publication, Request, publish
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.shards import join_world
 
+_ASKED = ("private", "public", "teachers", "labels", "num_steps", "dry_run", "space")
+
 
 def publish_command(call: Call) -> Summary:
     """Run `fadrm-hf publish RUN ORG/NAME`."""
     options: PublishOptions = call.options
     _require_one_process()
-    asked = {name: getattr(options, name) for name in ("private", "labels", "num_steps", "dry_run", "space")}
+    asked = {name: getattr(options, name) for name in _ASKED}
     done = publish(Request(Path(options.artifact), options.repository, options.revision, **asked), Reporter())
     say(f"{options.artifact} {_verb(done)} {done.repo_id}@{done.tag}")
     return _summary(options.artifact, done, call.words, options.space)

@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -29,6 +29,7 @@ from fadrm_hf.hub.repository import parse_name
 from fadrm_hf.hub.retry import PATIENT, Patience, retry
 from fadrm_hf.hub.session import require_login, status_of, talking_to_hub
 from fadrm_hf.pipeline.recode import recode
+from fadrm_hf.publishing.sent_teachers import SentWeights, leave_out_teachers, lines_about, teachers_in
 from fadrm_hf.publishing.verify import verify_location
 from fadrm_hf.report.card.metadata import card_metadata, card_title, label_configs, licence_fields, public_source
 from fadrm_hf.report.card.results import read_results
@@ -38,7 +39,17 @@ from fadrm_hf.report.gallery.writing import PAGE
 from fadrm_hf.report.renewal import changing
 from fadrm_hf.runtime.files import write_bytes, write_json
 from fadrm_hf.runtime.progress import QUIET, Reporter
-from fadrm_hf.runtime.run_folder import ANALYSIS, CARD, GALLERY, LABELS_FOLDER, MANIFEST, RESULTS, SCORES, RunFolder
+from fadrm_hf.runtime.run_folder import (
+    ANALYSIS,
+    CARD,
+    GALLERY,
+    LABELS_FOLDER,
+    MANIFEST,
+    RESULTS,
+    SCORES,
+    TEACHERS,
+    RunFolder,
+)
 from fadrm_hf.runtime.terminal import progress
 
 Labels = Literal["with", "apart", "online"]
@@ -82,6 +93,8 @@ class Request:
         num_steps: Labelled batches that are made again to check the artifact.
         dry_run: Only say what would be sent.
         space: Whether the gallery becomes the static Space `repo_id` as well.
+        teachers: "with" the weights that are in the artifact, their "hash" alone, or "none" of the teachers.
+        public: Whether everybody may see weights whose licence is unknown; without it a new repository is private.
     """
 
     folder: Path
@@ -92,6 +105,8 @@ class Request:
     num_steps: int = 4
     dry_run: bool = False
     space: bool = False
+    teachers: SentWeights = "with"
+    public: bool = False
 
     @property
     def label_repo_id(self) -> str:
@@ -119,9 +134,11 @@ def publish(request: Request, reporter: Reporter = QUIET, patience: Patience = P
     Raises:
         HubError: If nobody is logged in, the version exists with other files, the Hub refuses, or its trouble lasts.
         ArtifactError: If the artifact is damaged, or has no gallery to make a Space of.
-        ConfigError: If the Space would show to everybody what readers of the dataset have to agree to terms for.
+        ConfigError: If the Space would show to everybody what readers of the dataset have to agree to terms for, or
+            the requests contradict one another.
     """
     _check_names(request.repo_id, request.tag)
+    _check_teachers(request)
     if request.space:
         _check_space(request.folder, request.private)
     publisher = Publisher(retry("logging in", require_login, patience=patience), reporter, patience)
@@ -143,6 +160,47 @@ def _check_names(repo_id: str, tag: str | None) -> None:
         validate_repo_id(repo_id)
     if tag is not None and not _TAG.fullmatch(tag):
         raise HubError(f"{tag!r} cannot be a version, expected a tag like 'v1.0'; set --revision, or leave it out")
+
+
+def _check_teachers(request: Request) -> None:
+    if request.labels == "online" and request.teachers != "with":
+        raise ConfigError(
+            f"teachers is {request.teachers!r}, but readers of labels that are made online need their weights; set "
+            "--teachers with, or --labels with or apart"
+        )
+    if request.private and request.public:
+        raise ConfigError("private and public are both asked for; leave out one of them")
+
+
+def _with_teachers_as_asked(publisher: Publisher, request: Request, remote: Remote) -> Request:
+    """Return the request for what is sent: a copy without weights, or in private where their licence is unknown."""
+    teachers = teachers_in(request.folder, read_manifest(request.folder))
+    for line in lines_about(teachers, request.teachers):
+        publisher.reporter.say(line)
+    if request.teachers != "with":
+        return replace(request, folder=_stage_without_teachers(request))
+    unknown = [teacher.name for teacher in teachers if teacher.terms is None]
+    if not unknown or request.private or request.public:
+        return request
+    if remote.commit is not None and not remote.is_private:
+        raise ConfigError(
+            f"the licence of the weights of {', '.join(unknown)} is unknown, and {remote.id} is public; nothing was "
+            "sent: --teachers hash leaves them out, --public sends them all the same"
+        )
+    publisher.reporter.say(
+        "  private, as a licence is unknown; --public shows the weights, --teachers hash sends none"
+    )
+    return replace(request, private=True)
+
+
+def _stage_without_teachers(request: Request) -> Path:
+    """Return a copy of the run without the weights of its teachers."""
+    folder = request.staged(f"teachers-{request.teachers}")
+    for name in [*artifact_files(request.folder), MANIFEST]:
+        if not name.startswith(TEACHERS):
+            _link(request.folder / name, folder / name)
+    leave_out_teachers(folder, request.teachers)
+    return folder
 
 
 def _check_space(folder: Path, private: bool) -> None:
@@ -174,6 +232,7 @@ def _require_sound(folder: Path, num_steps: int, reporter: Reporter) -> None:
 def _publish_once(publisher: Publisher, request: Request) -> Publication:
     """Look at the Hub once, and do what follows from it."""
     remote = publisher.look(request.repo_id)
+    request = _with_teachers_as_asked(publisher, request, remote)
     if request.labels == "apart":
         return _publish_apart(publisher, request, remote)
     folder = request.folder

@@ -33,7 +33,7 @@ from fadrm_hf.artifact.reading import (
     require_schema,
     table_files,
 )
-from fadrm_hf.artifact.recorded_teachers import recorded_labeller
+from fadrm_hf.artifact.recorded_teachers import recorded_labeller, withheld_teachers
 from fadrm_hf.artifact.row_checks import bad_rows
 from fadrm_hf.artifact.tables import label_names
 from fadrm_hf.builders.images import image_features
@@ -89,7 +89,8 @@ def verify_location(location: Location, num_steps: int = 4, reporter: Reporter =
     folder = fetch_all(location)
     unlisted = [Problem(name, "", f"is not in {MANIFEST}") for name in unlisted_files(location)]
     try:
-        can_replay = num_steps and location.manifest.teachers  # an imported release may not know its teachers
+        # An imported release may not know its teachers; another may have left out their weights.
+        can_replay = num_steps and location.manifest.teachers and not withheld_teachers(location.manifest)
         relabel = _relabel_by_teachers(folder, location.manifest) if can_replay else None
     except FadrmError as error:
         num_steps, relabel = 0, None

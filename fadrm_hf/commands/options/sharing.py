@@ -14,7 +14,9 @@ class PublishOptions(Options):
     Args:
         artifact: Run folder.
         repository: ORG/NAME; created if need be.
-        private: Let only its owners see it.
+        private: Let only its owners see it, as by default where the licence of a teacher's weights is unknown.
+        public: Show weights of an unknown licence to everybody.
+        teachers: Weights of teachers that no reader could fetch by name, their hash alone, or none of the teachers.
         revision: Version, e.g. v1.0; the next one if not given.
         labels: Soft labels with the images, apart in ORG/NAME-labels, or online, which publishes none.
         dry_run: Only print what would be sent.
@@ -25,6 +27,8 @@ class PublishOptions(Options):
     artifact: str
     repository: str
     private: bool = False
+    public: bool = False
+    teachers: Literal["with", "hash", "none"] = "with"
     revision: str | None = None
     labels: Literal["with", "apart", "online"] = "with"
     dry_run: bool = False
