@@ -7,6 +7,9 @@ line prints these messages without a traceback and exits with 2.
 import difflib
 from collections.abc import Iterable
 
+# What a newer artifact or a newer Hub asks for; the library is in no package index.
+UPGRADE = "upgrade fadrm_hf with `git pull` and `pip install -U .` in a copy of its repository"
+
 
 class FadrmError(ValueError):
     """Base of all documented errors."""

@@ -20,7 +20,7 @@ from fadrm_hf.config.citation import Paper
 from fadrm_hf.config.plain_data import PlainDataError, read_record
 from fadrm_hf.config.renamed import with_current_names
 from fadrm_hf.data.class_map import ClassMap
-from fadrm_hf.errors import ArtifactError, ConfigError, FadrmError
+from fadrm_hf.errors import UPGRADE, ArtifactError, ConfigError, FadrmError
 from fadrm_hf.runtime.files import MAX_TEXT_BYTES, parse_json, read_regular, sha256, write_bytes
 from fadrm_hf.runtime.run_folder import (
     CARD,
@@ -370,8 +370,7 @@ def _require_readable(version: object) -> None:
         raise _damaged(f"has format_version {version!r}, expected a string like {FORMAT_VERSION!r}")
     if int(major) > int(FORMAT_VERSION.split(".")[0]):
         raise ArtifactError(
-            f"this artifact has format {version}, fadrm_hf {__version__} reads up to {FORMAT_VERSION[:-1]}x;"
-            " upgrade with: pip install -U fadrm_hf"
+            f"this artifact has format {version}, fadrm_hf {__version__} reads up to {FORMAT_VERSION[:-1]}x; {UPGRADE}"
         )
 
 

@@ -174,6 +174,7 @@ def _write_files(
     for index in range(num_files):
         path = folder / f"train-{index:05d}-of-{num_files:05d}.parquet"
         write_with(path, partial(_write_groups, islice(groups, per_file), open_writer))
+    next(groups, None)  # there is none, and the last one counts as done
 
 
 def _write_groups(groups: Iterator[pa.Table], open_writer: Callable[..., pq.ParquetWriter], path: Path) -> None:

@@ -108,18 +108,12 @@ def _cells(cell: Cell, row: MethodRow) -> list[str]:
     return [
         _label(cell),
         str(values["num_seeds"]),
-        *(_accuracy(values, name) for name in SCORES),
+        *(mean_and_std(values[f"{name}_mean"], values[f"{name}_std"], values["num_seeds"]) for name in SCORES),
         duration(values["distillation_seconds"]),
         duration(values["student_seconds"]),
         size(values["peak_memory_bytes"]),
         paper if published is None else f"{paper} ({_where(published)})",
     ]
-
-
-def _accuracy(values: dict[str, Any], name: str) -> str:
-    """Return an accuracy in percent; of one seed no spread is known."""
-    mean, std = values[f"{name}_mean"], values[f"{name}_std"]
-    return mean_and_std(mean, std) if values["num_seeds"] > 1 or mean is None else f"{100 * mean:.1f}"
 
 
 def _picture_name(axis: str) -> str:

@@ -170,7 +170,7 @@ def _cells(row: Row) -> list[str]:
     return [
         row["title"],
         f"{row['parameters'] / 1e6:.3g} M",
-        *(mean_and_std(row[f"{side}_mean"], row[f"{side}_std"]) for side in sides),
+        *(mean_and_std(row[f"{side}_mean"], row[f"{side}_std"], len(row[f"{side}_values"])) for side in sides),
         *(f"{row[f'{side}_rank']:g}" for side in sides),
     ]
 

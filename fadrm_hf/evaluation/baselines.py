@@ -103,7 +103,7 @@ def comparison_table(folder: Path, student: str, protocol: str) -> Table:
     results = compared_results(folder, student, protocol)
     for kind, title in ROWS.items():
         for result in (result for result in results if (result["images"], result["labels"]) == kind):
-            accuracy = mean_and_std(result["top1"]["mean"], result["top1"]["std"])
+            accuracy = mean_and_std(result["top1"]["mean"], result["top1"]["std"], result["num_seeds"])
             num_images, num_seeds = f"{result['num_images']:,}", str(result["num_seeds"])
             table.add_row(title, num_images, accuracy, num_seeds, f"{result['seconds']:.0f}")
     return table

@@ -78,7 +78,7 @@ def _cells(values: dict[str, Any]) -> list[str]:
         values["labels"],
         str(values["epochs"]),
         str(values["num_seeds"]),
-        *(mean_and_std(values[f"{name}_mean"], values[f"{name}_std"]) for name in SCORES),
+        *(mean_and_std(values[f"{name}_mean"], values[f"{name}_std"], values["num_seeds"]) for name in SCORES),
         duration(values["distillation_seconds"]),
         duration(values["student_seconds"]),
         size(values["peak_memory_bytes"]),

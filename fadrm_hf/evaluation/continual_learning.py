@@ -260,7 +260,7 @@ def _rows_of(labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def _accuracy(top1: dict[str, Any]) -> str:
-    return mean_and_std(top1["mean"], top1["std"])
+    return mean_and_std(top1["mean"], top1["std"], len(top1["values"]))
 
 
 def _chosen(texts: Sequence[str], classes: Sequence[int]) -> tuple[str, ...]:

@@ -83,9 +83,11 @@ def as_yaml(settings: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True).strip()
 
 
-def mean_and_std(mean: float | None, std: float | None) -> str:
-    """Return fractions as `mean ± standard deviation` in percent."""
-    return "–" if mean is None or std is None else f"{100 * mean:.1f} ± {100 * std:.1f}"
+def mean_and_std(mean: float | None, std: float | None, num_seeds: int) -> str:
+    """Return fractions as `mean ± standard deviation` in percent; of one seed no deviation is known."""
+    if mean is None or std is None:
+        return "–"
+    return f"{100 * mean:.1f} ± {100 * std:.1f}" if num_seeds > 1 else f"{100 * mean:.1f}"
 
 
 def counted(number: int, noun: str) -> str:

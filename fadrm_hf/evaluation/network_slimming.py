@@ -139,7 +139,7 @@ class NetworkSlimming(Study[list[Measured]]):
                 **({"control": by_images[1]} if len(by_images) > 1 else {}),
             },
             texts={
-                "rows": [_cells(stage) for stage in stages],
+                "rows": [_cells(stage, len(rows[0])) for stage in stages],
                 "worth": _worth(rows),
                 "widths": [[seed["widths"]["after"] for seed in measured] for measured in rows],
                 "whole": seeds[0]["widths"]["before"],
@@ -247,13 +247,13 @@ def _stage(name: str, seeds: Measured) -> dict[str, Any]:
     }
 
 
-def _cells(stage: dict[str, Any]) -> list[str]:
+def _cells(stage: dict[str, Any], num_seeds: int) -> list[str]:
     return [
         stage["images"],
         _STAGES[stage["stage"]],
         f"{stage['multiply_adds'] / 1e6:.3g} M",
         f"{stage['parameters'] / 1e6:.3g} M",
-        *(mean_and_std(stage[f"{name}_mean"], stage[f"{name}_std"]) for name in ("top1", "top5")),
+        *(mean_and_std(stage[f"{name}_mean"], stage[f"{name}_std"], num_seeds) for name in ("top1", "top5")),
     ]
 
 

@@ -164,9 +164,14 @@ def describe_result(result: Result) -> str:
     chosen = f"; best epoch, chosen on the test images: {best['mean']:.1%}" if best else ""
     return (
         f"{result['student']}, {result['labels']} labels, {result['epochs']} epochs: "
-        f"top-1 {top1['mean']:.1%} ± {top1['std']:.1%}, top-5 {top5['mean']:.1%} ± {top5['std']:.1%} "
+        f"top-1 {_in_percent(top1, result['num_seeds'])}, top-5 {_in_percent(top5, result['num_seeds'])} "
         f"(last epoch, {counted(result['num_seeds'], 'seed')}){chosen}"
     )
+
+
+def _in_percent(summary: dict[str, float], num_seeds: int) -> str:
+    """Return an accuracy in percent; of one seed no deviation is known."""
+    return f"{summary['mean']:.1%}" + (f" ± {summary['std']:.1%}" if num_seeds > 1 else "")
 
 
 def _as_recorded(known: Result) -> Result:

@@ -9,6 +9,7 @@ the runs of one comparison or sweep.
 import hashlib
 import json
 import multiprocessing
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,9 +77,17 @@ class ComparedMethod:
     @property
     def note(self) -> Path:
         """The file next to the run folders that notes what the run has reached, one for each protocol."""
+        return Path(self.run.output).parent / "measured" / self.name / f"{self._identity}.json"
+
+    @property
+    def students(self) -> Path:
+        """The folder of its unfinished students, which are in nobody's way if other settings are asked for later."""
+        return RunFolder(self.run.output).work.path / "students" / self._identity
+
+    @property
+    def _identity(self) -> str:
         settings = [recipe_of(self.run), asdict(self.protocol)]
-        identity = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        return Path(self.run.output).parent / "measured" / self.name / f"{identity[:16]}.json"
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def result_file(self) -> Path | None:
@@ -238,10 +247,18 @@ def measure_apart(method: ComparedMethod, command: str, touch: Callable[[], None
     try:
         answer = json.loads(answers.recv_bytes())
     except EOFError:
-        answer = {"failure": f"its process ended with code {process.exitcode}; -9 is mostly a lack of memory"}
+        answer = {"failure": f"its process ended with code {process.exitcode} ({_reason_of(process.exitcode)})"}
     finally:
         answers.close()
     return _row_of(method, answer)
+
+
+def _reason_of(code: int) -> str:
+    """Return what the exit code of a process that gave no answer says."""
+    if code >= 0:
+        return "what it printed before that says why"
+    name = signal.Signals(-code).name
+    return f"{name}: mostly a lack of memory; lower --recover.batch_size" if name == "SIGKILL" else f"{name}"
 
 
 @contextmanager
@@ -275,11 +292,11 @@ def measure(method: ComparedMethod, command: str) -> Path:
     finished = find_result(folder, result_header(distilled, resolve_protocol(distilled, method.protocol)))
     if finished is not None:
         return finished
-    work, source = RunFolder(folder).work, load_source(method.run.source)
-    reporter, device = Reporter(work.log), join_world().device
-    result = train_students(distilled, source, method.protocol, work.path, reporter, device)
+    source = load_source(method.run.source)
+    reporter, device = Reporter(RunFolder(folder).work.log), join_world().device
+    result = train_students(distilled, source, method.protocol, method.students, reporter, device)
     filed = record_result(folder, result | {"command": command})
-    remove_checkpoints(work.path, result)
+    remove_checkpoints(method.students, result)
     return filed
 
 

@@ -132,7 +132,7 @@ def _cells(row: StudentRow, methods: Sequence[str]) -> list[str]:
         row.setting,
         str(values["epochs"]),
         str(values["num_seeds"]),
-        *(mean_and_std(values[f"{name}_mean"], values[f"{name}_std"]) for name in SCORES),
+        *(mean_and_std(values[f"{name}_mean"], values[f"{name}_std"], values["num_seeds"]) for name in SCORES),
         duration(values["student_seconds"]),
         *(f"{100 * row.published[name].accuracy:.1f}" if name in row.published else "–" for name in methods),
     ]

@@ -73,6 +73,11 @@ def open_artifact(name: str | Path, revision: str | None = None, reads_tables: b
         HubError: If the Hub does not give it.
     """
     folder = Path(name)
+    if revision is None and _has_lost_its_folder(str(name), folder):
+        raise ArtifactError(
+            f"{name} is no folder, expected one in {folder.parent}/, which there is; check the path, or write"
+            f" hf://datasets/{name} for the repository of that name on the Hub"
+        )
     if folder.exists() or _looks_local(str(name)):
         if (folder / CHANGING).exists():
             from fadrm_hf.report.renewal import finish_change  # it imports torch
@@ -247,6 +252,12 @@ def _cached(name: RepoName, file: str) -> Path | None:
 def _require_size(name: str, found: int | None, expected: int | None) -> None:
     if None not in (found, expected) and found != expected:
         raise ArtifactError(f"{name} has {found:,} bytes, {MANIFEST} says {expected:,}; fetch it again")
+
+
+def _has_lost_its_folder(name: str, folder: Path) -> bool:
+    """Return whether a name could be a repository's and is rather that of a folder that does not exist here."""
+    is_of_the_hub = name.startswith(("hf://", "datasets/")) or "@" in name
+    return not is_of_the_hub and not _looks_local(name) and folder.parent.is_dir() and not folder.exists()
 
 
 def _looks_local(name: str) -> bool:

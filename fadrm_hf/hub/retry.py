@@ -83,7 +83,7 @@ def _send(what: str, send: Callable[[], Outcome]) -> Outcome:
                 raise error.__cause__ from error
             if isinstance(error, LocalEntryNotFoundError):
                 raise
-            raise HubError(f"{what}: {error}; upgrade with: pip install -U huggingface_hub fadrm_hf") from error
+            raise HubError(f"{what}: {error}; upgrade with: pip install -U huggingface_hub") from error
 
 
 def _look(what: str, landed: Callable[[], Outcome | None]) -> Outcome | None:

@@ -20,7 +20,7 @@ from fadrm_hf.errors import HubError
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token of yours"
 _REMEDIES = {
-    400: "the Hub does not accept this request; upgrade with: pip install -U huggingface_hub fadrm_hf",
+    400: "the Hub does not accept this request; upgrade with: pip install -U huggingface_hub",
     401: f"the token is missing, expired or wrong; {LOG_IN}",
     403: "the token may not do this; use one with write access to the repository (hf auth login)",
     404: "there is no such thing on the Hub; check the name",

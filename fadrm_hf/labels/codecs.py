@@ -20,7 +20,7 @@ import torch
 from datasets import Features, List, Value
 from torch import Tensor
 
-from fadrm_hf.errors import ArtifactError, ConfigError, TeacherError
+from fadrm_hf.errors import UPGRADE, ArtifactError, ConfigError, TeacherError
 
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
@@ -283,7 +283,7 @@ def find_codec(name: str) -> LabelCodec:
     if codec is None:
         raise ArtifactError(
             f"unknown label codec {name!r}, expected {', '.join(_CODECS)}, or top<k> with k of 1 or more, e.g. top10; "
-            "for labels of a newer version: pip install -U fadrm_hf"
+            f"for labels of a newer version {UPGRADE}"
         )
     return codec
 

@@ -17,7 +17,7 @@ from fadrm_hf.artifact.location import Location, table_names
 from fadrm_hf.artifact.manifest import Manifest, is_unaltered, parse_settings
 from fadrm_hf.config import RelabelConfig, StudentConfig
 from fadrm_hf.config.students import full_name
-from fadrm_hf.errors import ArtifactError, ConfigError, unknown
+from fadrm_hf.errors import UPGRADE, ArtifactError, ConfigError, unknown
 from fadrm_hf.publishing.received_results import read_evaluation
 from fadrm_hf.report.card.results import NO_EVALUATIONS, Result
 from fadrm_hf.runtime.files import sha256
@@ -98,6 +98,8 @@ class Reproduction:
         return [
             f"expected: top-1 {_summary(self.expected)}",
             f"obtained: top-1 {_summary(self.obtained)}",
+            "sigma is what one student's accuracy varies by: its standard deviation over seeds, or what"
+            f" {int(self.obtained['num_test_images']):,} test images leave uncertain if that is more",
             f"difference: {points} (sigma {100 * self.sigma:.2f} points); tolerance {self.tolerance}",
             *(f"differs: {line}" for line in other_machine(self.expected, self.obtained)),
             "reproduced" if self.holds else "not reproduced: the difference is beyond the tolerance",
@@ -206,8 +208,7 @@ def settings_of(result: Result, file: str, num_seeds: int | None) -> StudentConf
     newer |= (result["settings"].get("relabel") or {}).keys() - {field.name for field in fields(RelabelConfig)}
     if newer:
         raise ArtifactError(
-            f"{file} was measured with settings that are unknown here: {', '.join(sorted(newer))}; upgrade with: pip"
-            " install -U fadrm_hf"
+            f"{file} was measured with settings that are unknown here: {', '.join(sorted(newer))}; {UPGRADE}"
         )
     seeds = len(_values(result)) if num_seeds is None else num_seeds
     return parse_settings(result["settings"] | {"num_seeds": seeds, "num_workers": 0}, StudentConfig, file)
@@ -283,5 +284,6 @@ def _values(result: Result) -> list[float]:
 
 def _summary(result: Result) -> str:
     values = _values(result)
-    std = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):.2%} ± {std:.2%} ({len(values)} seed{'s' if len(values) > 1 else ''})"
+    if len(values) == 1:
+        return f"{values[0]:.2%} (1 seed)"
+    return f"{statistics.fmean(values):.2%} ± {statistics.stdev(values):.2%} ({len(values)} seeds)"

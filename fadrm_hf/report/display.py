@@ -79,7 +79,7 @@ def _facts(name: str, manifest: Manifest) -> Iterator[tuple[str, str]]:
 def _accuracies(location: Location) -> Iterator[tuple[str, str]]:
     """Yield the top-1 accuracy of each evaluation in the artifact, at the last epoch."""
     for text, mean, std in accuracy_bars(read_results(location.folder)):
-        yield text, f"{100 * mean:.1f} ± {100 * std:.1f} %"
+        yield text, f"{100 * mean:.1f}{f' ± {100 * std:.1f}' if std else ''} %"
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:

@@ -24,6 +24,7 @@ Item = TypeVar("Item")
 
 _SAY_EVERY = 60.0  # seconds between two lines where there is no terminal
 _PLACES = ("epoch", "iteration")  # metrics that say where on a curve a point is
+_ACCURACIES = ("top1", "top5")  # metrics that are fractions
 
 
 @dataclass(frozen=True)
@@ -145,4 +146,7 @@ class Task:
 
 
 def _in_words(metrics: dict[str, float]) -> str:
-    return " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    """Return metrics as a line: accuracies in percent, as in results, and first, as a terminal may cut it."""
+    accuracies = [f"{name} {100 * metrics[name]:.1f}%" for name in _ACCURACIES if name in metrics]
+    rest = [f"{name} {value:.4g}" for name, value in metrics.items() if name not in _ACCURACIES]
+    return " ".join([*accuracies, *rest])

@@ -544,6 +544,14 @@ def test_an_unknown_hub_dataset_has_near_matches():
         load("uoft-cs/cifar1O")
 
 
+def test_a_folder_that_does_not_exist_is_no_hub_dataset(hub, place):
+    (place / "photos/birds").mkdir(parents=True)
+    hub.requests.clear()
+    with pytest.raises(SourceError, match=r"no file or folder 'photos/bird'.*did you mean.*--source.revision main"):
+        load("photos/bird")
+    assert hub.requests == []
+
+
 def test_a_hub_that_fails_is_told_from_an_unknown_dataset(hub):
     hub.fail("GET", "/api/datasets/uoft-cs/cifar10", "500", times=-1)
     with pytest.raises(SourceError, match=r"'uoft-cs/cifar10' is no local path, and the Hub could not be reached"):

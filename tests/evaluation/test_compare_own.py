@@ -7,6 +7,9 @@ import pytest
 from fixtures.runs import RECIPE, STUDENT
 
 from fadrm_hf.cli import main
+from fadrm_hf.commands.compare import parse_comparison
+from fadrm_hf.evaluation import shared_runs
+from fadrm_hf.evaluation.shared_runs import measure
 from fadrm_hf.methods import METHODS
 
 METHOD = """
@@ -36,6 +39,9 @@ import sys
 import own_method
 
 from fadrm_hf.cli import main
+from fadrm_hf.commands.compare import parse_comparison
+from fadrm_hf.evaluation import shared_runs
+from fadrm_hf.evaluation.shared_runs import measure
 from fadrm_hf.methods import METHODS
 
 print("executed")
@@ -84,3 +90,29 @@ def test_a_folder_of_another_run_is_refused_with_the_option_that_mends_it(compar
     assert main([*COMPARE, "--import=own_method.py", "--num_seeds=1", *SETTINGS, "--seed=1"]) == 2
     message = " ".join(capsys.readouterr().err.split())
     assert "holds another run: seed is 0 there, 1 here." in message and "--runs" in message
+
+
+def test_students_that_were_interrupted_are_in_nobodys_way(compared, monkeypatch):
+    """A comparison of two epochs ends before its result is on file; one epoch is then a training of its own."""
+    words = [
+        *COMPARE[2:],
+        "--methods=[random_real]",
+        "--num_seeds=1",
+        *SETTINGS,
+        "--relabel.epochs=2",
+        "--runs=longer",
+    ]
+    (longer,), _ = parse_comparison([*words, "--student.epochs=2"])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shared_runs, "record_result", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        measure(longer, "")
+    assert list(longer.students.iterdir())
+    (shorter,), _ = parse_comparison(words)
+    assert measure(shorter, "").is_file()
+    assert list(longer.students.iterdir()) and not list(shorter.students.iterdir())
+
+
+def test_a_process_that_gives_no_answer_says_how_it_ended():
+    assert shared_runs._reason_of(-9).startswith("SIGKILL: mostly a lack of memory")
+    assert shared_runs._reason_of(-11) == "SIGSEGV"
+    assert "printed before" in shared_runs._reason_of(1)

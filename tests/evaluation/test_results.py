@@ -36,7 +36,7 @@ def test_results_of_another_kind_have_another_name(result, key):
 
 def test_a_result_in_one_line(result):
     assert describe_result(result) == (
-        "timm/resnet18, soft labels, 300 epochs: top-1 12.3% ± 0.0%, top-5 45.6% ± 0.0% (last epoch, 1 seed); "
+        "timm/resnet18, soft labels, 300 epochs: top-1 12.3%, top-5 45.6% (last epoch, 1 seed); "
         "best epoch, chosen on the test images: 20.0%"
     )
     several = result | {"num_seeds": 3, "top1": summary(0.123, 0.004), "best_epoch_top1": None}

@@ -69,6 +69,7 @@ def test_from_the_hub_alone_the_same_machine_gives_the_same_number(hub, publishe
     mean, std = (stored(measured)["top1"][key] for key in ("mean", "std"))
     assert f"{name}@{commit}: {FILE}" in out
     assert f"expected: top-1 {mean:.2%} ± {std:.2%} (2 seeds)\nobtained: top-1 {mean:.2%} ± {std:.2%} (2 seeds)" in out
+    assert "sigma is what one student's accuracy varies by" in out and "what 500 test images leave uncertain" in out
     assert "difference: +0.00 points = +0.00 sigma" in out and "tolerance 2 sigma\nreproduced\n" in out
     obtained = json.loads((place / "runs" / name.replace("/", "--") / FILE).read_text())
     assert obtained["reproduction"]["difference"] == 0.0 and obtained["reproduction"]["reproduced"] is True
@@ -177,7 +178,7 @@ def test_settings_of_a_newer_version_are_refused(run, place, capsys):
     result = stored(run)
     record_result(run, result | {"settings": result["settings"] | {"warmup": 5}})
     said = is_refused(capsys, place, "run")
-    assert "warmup" in said and "pip install -U fadrm_hf" in said
+    assert "warmup" in said and "pip install -U" in said
 
 
 # Which result

@@ -79,6 +79,24 @@ def test_full_text():
     assert render(manifest, RESULTS, ["accuracy", "grid", "recovery"]) == EXPECTED.read_text("utf-8")
 
 
+def test_commands_train_the_student_that_was_measured():
+    """The first of the authors' results on these images; before there is one, the student of the recipe."""
+    narrow = RESULTS[-1] | {"student": "timm/resnet10_narrow"}
+    assert "--student timm/resnet10_narrow\n" in render(make_manifest(), [narrow])
+    foreign = narrow | {"contributed": True}
+    assert "--student timm/resnet18\n" in render(make_manifest(), [foreign, narrow | {"images": "whole"}])
+    own = make_manifest()
+    own.config["student"] = {"student": "torchvision/resnet18"}
+    assert "--student torchvision/resnet18\n" in render(own)
+    own.config["student"] = {"student": "resnet18; rm -rf x"}
+    assert "--student timm/resnet18\n" in render(own)
+
+
+def test_nobody_is_told_to_install_a_name_that_is_in_no_index():
+    text = render(make_manifest(), RESULTS)
+    assert "pip install fadrm" not in text and "`pip install .` in a copy of its repository" in text
+
+
 def test_what_is_absent_is_said_to_be_not_measured():
     teacher = TeacherRecord("timm/resnet18.tv_in1k", "ab" * 32)
     text = render(replace(make_manifest(), teachers=(teacher,), machine={}, stages={}))

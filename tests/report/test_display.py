@@ -90,3 +90,10 @@ def test_the_numbers_are_those_on_file(shown):
     lines = page.text.splitlines()
     assert lines[lines.index("teacher") + 1] == "squeeze/resnet10_narrow, top-1 98.7 %"
     assert "51.2 ± 1.3 %" in lines and "90.2 s" in lines
+
+
+def test_of_one_seed_no_deviation_is_known(tmp_path):
+    folder = artifacts.make_artifact(tmp_path / "run")
+    one = RESULT | {"num_seeds": 1, "top1": {"mean": 0.2, "std": 0.0, "values": [0.2]}}
+    (folder / "results/fadrm-resnet18.json").write_text(json.dumps(one))
+    assert "20.0 %" in Page(load_distilled(folder)._repr_html_()).text.splitlines()

@@ -471,7 +471,7 @@ def test_a_newer_format_is_refused(finished, place, capsys, command):
     run = copy_artifact(finished, place)
     damage_json(run / "fadrm.json", format_version="2.0")
     arguments = DISTILL if command == "distill" else (command, "run")
-    names_all(refused(capsys, place, *arguments), "format 2.0", "reads up to 1.x", "pip install -U fadrm_hf")
+    names_all(refused(capsys, place, *arguments), "format 2.0", "reads up to 1.x", "pip install -U")
 
 
 @pytest.mark.parametrize("command", ["train-student", "baselines"])

@@ -39,6 +39,13 @@ def test_a_bar_shows_stage_units_and_metrics_on_stderr(capsys):
     assert shown.out == ""
 
 
+def test_accuracies_are_shown_in_percent_as_results_show_them_and_logged_as_fractions(tmp_path, capsys):
+    with Reporter(tmp_path / "log.jsonl").stage("student soft", 1) as task:
+        task.advance(1, loss=0.5, top1=0.9166)
+    assert "top1 91.7% loss 0.5" in capsys.readouterr().err
+    assert json.loads((tmp_path / "log.jsonl").read_text())["top1"] == 0.9166
+
+
 def test_the_quiet_show_nothing(capsys):
     reporter = Reporter(quiet=True)
     reporter.say("not shown")

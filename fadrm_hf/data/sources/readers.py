@@ -64,6 +64,12 @@ def read_tables(config: SourceConfig) -> Tables:
         return _reading(config, lambda: read_file(path, config))
     if config.name.startswith((".", "/", "~")) or config.name.count("/") > 1 or path.suffix in FILE_SUFFIXES:
         raise SourceError(f"{_no_such(config.name, path)}; expected {_ACCEPTED}; set --source.name")
+    is_of_the_hub = config.revision is not None or config.name in _known_names()
+    if "/" in config.name and path.parent.is_dir() and not is_of_the_hub:
+        raise SourceError(
+            f"{_no_such(config.name, path)}; set --source.name, or --source.revision main for the Hub dataset of that "
+            "name"
+        )
     return _hub_tables(config)
 
 

@@ -1,9 +1,12 @@
 """The results of a card: a table of every evaluation in `results/`, which can be updated by itself."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fadrm_hf.artifact.manifest import Manifest
+from fadrm_hf.config import StudentConfig
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.report.card.scores import SCORES_NAME
 from fadrm_hf.report.card.text import NOT_MEASURED, render
@@ -23,6 +26,7 @@ ROWS: dict[tuple[str, str], str] = {
     ("whole", "hard"): "whole dataset + hard labels",
 }
 _SECTIONS = ("settings", "machine", "versions", "artifact")
+_STUDENT = re.compile(r"\w[\w./-]*")
 _BEGIN, _END = "<!-- results -->", "<!-- /results -->"
 
 
@@ -142,6 +146,19 @@ def _measured_by(result: Result) -> str:
 
 def _kind(result: Result) -> tuple[str, str]:
     return result["images"], result["labels"]
+
+
+def measured_student(results: Sequence[Result], manifest: Manifest) -> str:
+    """Return the student of the first of the authors' results on these images; without any, the artifact's own.
+
+    It is printed in commands, so what is no name of an architecture is passed over.
+    """
+    images = "random_real" if manifest.method == "random_real" else "distilled"
+    own = [result for result in in_order(results) if result["images"] == images and not result.get("contributed")]
+    section = manifest.config.get("student")
+    recipe = section.get("student", "") if isinstance(section, dict) else ""
+    named = (str(name) for name in (*(result["student"] for result in own), recipe))
+    return next((name for name in named if _STUDENT.fullmatch(name)), StudentConfig().student)
 
 
 def kind_title(result: Result) -> str:

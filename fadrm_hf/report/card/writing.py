@@ -19,7 +19,7 @@ from fadrm_hf.builders.soft_labels import label_features, row_bytes
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.report.card.metadata import card_metadata, card_title, method_name, nested_ipc, public_source
-from fadrm_hf.report.card.results import Result, accuracy_bars, read_results, render_results
+from fadrm_hf.report.card.results import Result, accuracy_bars, measured_student, read_results, render_results
 from fadrm_hf.report.card.scores import KINDS, Scores, complete_points, read_scores, score_rows, trajectory_rows
 from fadrm_hf.report.card.text import machine_line, quoted, render
 from fadrm_hf.report.pictures.card import write_pictures
@@ -85,6 +85,7 @@ def render_card(
         on_hub="/" in name,
         is_imported="import" in manifest.config,
         results=render_results(results),
+        student=measured_student(results, manifest),
         image_row=rows[0],
         label_row=rows[1],
         pictures=pictures,

@@ -14,7 +14,7 @@ from fadrm_hf.artifact.tables import label_names
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.report.card.metadata import card_title, method_name, public_source
-from fadrm_hf.report.card.results import Result, in_order, kind_title, read_results
+from fadrm_hf.report.card.results import Result, in_order, kind_title, measured_student, read_results
 from fadrm_hf.report.card.scores import KINDS, read_scores, score_rows
 from fadrm_hf.report.card.text import quoted
 from fadrm_hf.report.card.writing import published_name
@@ -35,7 +35,7 @@ def facts_of(folder: Path, manifest: Manifest, pictures: Pictures, name: str | N
         ArtifactError: If a file in `results/` is no result.
     """
     name = name or published_name(RunFolder(folder).card) or folder.resolve().name
-    paper, scores = manifest.paper, read_scores(folder)
+    paper, scores, results = manifest.paper, read_scores(folder), read_results(folder)
     return {
         "name": name,
         "title": card_title(manifest),
@@ -55,11 +55,11 @@ def facts_of(folder: Path, manifest: Manifest, pictures: Pictures, name: str | N
             "columns": pictures.columns,
             "stages": [asdict(stage) | {"files": stage.files} for stage in pictures.stages],
         },
-        "results": _result_rows(read_results(folder)),
+        "results": _result_rows(results),
         "scores": [] if scores is None else [list(row) for row in score_rows(scores)],
         "scoreValues": {} if scores is None else {KINDS[key].title: s.value for key, s in scores.scores.items()},
         "course": [] if scores is None else [dict(point) for point in scores.course],
-        "howTo": _how_to(name),
+        "howTo": _how_to(name, measured_student(results, manifest)),
     }
 
 
@@ -103,7 +103,7 @@ def _summary(found: Mapping[str, float] | None) -> dict[str, float] | None:
     return summary
 
 
-def _how_to(name: str) -> list[dict[str, str]]:
+def _how_to(name: str, student: str) -> list[dict[str, str]]:
     """Return examples of the artifact's use, each with code to copy."""
     in_python, in_shell = quoted(name), shlex.quote(name)
     return [
@@ -120,8 +120,8 @@ def _how_to(name: str) -> list[dict[str, str]]:
             "    batch.images, batch.labels, batch.logits",
         },
         {
-            "title": "A student, trained like those above",
+            "title": "A student, trained by the evaluation protocol",
             "language": "Shell",
-            "code": f"fadrm-hf train-student {in_shell} --student timm/resnet18",
+            "code": f"fadrm-hf train-student {in_shell} --student {shlex.quote(student)}",
         },
     ]
