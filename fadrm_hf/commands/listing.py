@@ -4,7 +4,6 @@ Each thing is a line on a terminal and in a pipe, and an entry of the document o
 import takes seconds.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config.datasets import PRESETS
 from fadrm_hf.config.students import ARCHITECTURES
 from fadrm_hf.methods import METHODS
+from fadrm_hf.runtime.files import read_json
 
 Entry = dict[str, Any]
 
@@ -116,9 +116,14 @@ def _trained_here() -> Iterator[Entry]:
     """Yield the teachers that earlier runs have trained, with their accuracy."""
     for config in sorted(_TRAINED_HERE.glob("*/config.json")):
         try:
-            record = json.loads(config.read_text("utf-8"))["fadrm"]
-        except (ValueError, KeyError):  # damaged, or not trained here: a run that names it refuses it
+            record = read_json(config)["fadrm"]
+            about = f"{record['accuracy']:.1%} on {record['source']}, {record['epochs']} epochs"
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+        ):  # damaged, or not trained here
             continue
-        about = f"{record['accuracy']:.1%} on {record['source']}, {record['epochs']} epochs"
         entry = {"name": f"timm/local-dir:{config.parent}", "kind": "trained here", "about": about}
         yield entry | {"accuracy": record["accuracy"]}

@@ -4,7 +4,6 @@ The folder is the repository: `config.json`, `model.safetensors`, `README.md`. I
 `import fadrm_hf.networks` registers with timm; one of torchvision's is kept as timm's twin of it, where there is one.
 """
 
-import json
 import re
 from collections import Counter
 from dataclasses import replace
@@ -29,6 +28,7 @@ from fadrm_hf.networks.model_directory import CONFIG, WEIGHTS, model_config, wri
 from fadrm_hf.networks.students import architecture_of_student, create_student
 from fadrm_hf.publishing.student_card import PLACEHOLDER, render_student_card
 from fadrm_hf.report.card.results import Result
+from fadrm_hf.runtime.files import read_json
 from fadrm_hf.runtime.run_folder import CARD
 
 _FILES = (CONFIG, WEIGHTS, CARD)
@@ -140,10 +140,7 @@ def _require_free(folder: Path) -> None:
 
 def _is_student(folder: Path) -> bool:
     """Return whether a folder holds what `save_student` writes, and nothing else."""
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+    config = read_json(folder / CONFIG)
     record = config.get("fadrm") if isinstance(config, dict) else None
     is_alone = {path.name for path in folder.iterdir()} <= {*_FILES}
     return isinstance(record, dict) and "student" in record and is_alone

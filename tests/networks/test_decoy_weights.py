@@ -1,5 +1,6 @@
 """Whatever is in a model directory, and whatever its files say, nothing pickled is opened."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -18,7 +19,7 @@ from timm.models import save_for_hf
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from fadrm_hf.errors import TeacherError
-from fadrm_hf.networks.teachers.teacher import load_teacher
+from fadrm_hf.networks.teachers.teacher import load_teacher, require_size
 
 HALF = [0.5] * 3
 WEIGHTS, CONFIG, INDEX = "model.safetensors", "config.json", "model.safetensors.index.json"
@@ -189,3 +190,32 @@ def test_shards_of_safetensors_are_read(transformers, tmp_path) -> None:
     index = {"metadata": {}, "weight_map": dict.fromkeys(state, "model-00001-of-00001.safetensors")}
     (tmp_path / "m" / INDEX).write_text(json.dumps(index))
     assert load_teacher(f"transformers/{tmp_path / 'm'}").sha256 == load_teacher(f"transformers/{transformers}").sha256
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", ["timm/local-dir:", "transformers/", "transformers/ of timm"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_classes": 10**18},
+        {"model_args": {"width": 10**18}},
+        {"depths": [10**18, 1]},
+        {"hidden_sizes": [10**401]},
+        {"pretrained_cfg": 3},
+        {"label_names": ["\ud800"] * 10},
+        {"model_args": {"drop_rate": [[]]}, "dropout": [[]]},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_network_larger_than_its_weights_or_of_other_kinds_is_refused(
+    changes, family, timms, transformers, tmp_path
+) -> None:
+    """Before it is built, which would take all memory, or for ever."""
+    shutil.copytree(transformers if family == "transformers/" else timms, tmp_path / "m")
+    with_config(tmp_path / "m", **changes)
+    name = f"{family.removesuffix(' of timm')}{tmp_path / 'm'}"
+    is_odd = family == "transformers/" and not {"num_classes", "depths", "hidden_sizes"} & changes.keys()
+    with (
+        contextlib.suppress(TeacherError) if is_odd else pytest.raises(TeacherError, match=r"config\.json|take images")
+    ):
+        require_size(name, load_teacher(name).module, 16, "")

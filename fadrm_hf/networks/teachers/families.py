@@ -6,6 +6,7 @@ name and read with `weights_only=True`.
 
 import inspect
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -197,7 +198,23 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise _damaged(folder / "config.json", f"architecture is {architecture!r:.80}, expected one of timm's")
     if isinstance(arguments, dict) and (given := _OF_TIMM & arguments.keys()):
         raise _damaged(folder / "config.json", f"model_args holds {', '.join(sorted(given))}, expected a network's")
+    num_bytes = sum(file.stat().st_size for file in weights)
+    for key, number in _whole_numbers({key: value for key, value in config.items() if key != "fadrm"}):
+        if number > num_bytes:  # a width, a depth or a number of classes, which is built before weights are looked at
+            raise _damaged(folder / "config.json", f"{key} is {number:,}, of {num_bytes:,} bytes of weights")
     return config
+
+
+def _whole_numbers(value: Any, key: str = "") -> Iterator[tuple[str, int]]:
+    """Yield every whole number in plain data, with the key that it is under."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _whole_numbers(inner, name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _whole_numbers(inner, key)
+    elif type(value) is int:
+        yield key, value
 
 
 def _require_transformers(config: dict[str, Any], folder: Path) -> None:
@@ -230,7 +247,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _require_timm(config: dict[str, Any], folder: Path) -> None:
-    """Refuse a config that describes no network, or more classes than its weights can have, before it is built."""
+    """Refuse a config that describes no network, before it is built."""
     kinds = {"architecture": str, "num_classes": int | None, "pretrained_cfg": dict | None, "model_args": dict | None}
     for key, kind in kinds.items():
         if not isinstance(config.get(key), kind):
@@ -241,10 +258,6 @@ def _require_timm(config: dict[str, Any], folder: Path) -> None:
             f"the model in {folder} has pickled weights, of which timm would take the first, and they are not read; "
             f"expected {_WEIGHTS}: load it where you trust it and save it with safe_serialization=True"
         )
-    num_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    if (config.get("num_classes") or 0) > num_bytes:
-        what = f"num_classes is {config['num_classes']}, of {num_bytes} bytes of weights"
-        raise _damaged(folder / "config.json", what)
 
 
 def _damaged(file: Path, error: object) -> TeacherError:
@@ -289,6 +302,8 @@ def _processor_constants(folder: Path, config: dict[str, Any]) -> dict[str, Colo
     if processor.get("do_normalize") is False:
         return {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
     timm_constants = config.get("pretrained_cfg") or {}
+    if not isinstance(timm_constants, dict):
+        raise _damaged(folder / "config.json", f"pretrained_cfg is {timm_constants!r:.80}")
     mean = processor.get("image_mean", timm_constants.get("mean"))
     std = processor.get("image_std", timm_constants.get("std"))
     if mean is None or std is None:

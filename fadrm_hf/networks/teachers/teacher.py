@@ -244,7 +244,7 @@ def require_size(name: str, module: nn.Module, size: int, remedy: str) -> int:
     device = next(module.parameters()).device
     try:
         logits: Tensor = module(torch.zeros(1, 3, size, size, device=device))
-    except (RuntimeError, ValueError, AssertionError) as error:
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         message = f"teacher {name!r} does not take images of {size}x{size} pixels ({reason}){remedy}"
         raise TeacherError(message) from error
