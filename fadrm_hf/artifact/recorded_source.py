@@ -52,11 +52,12 @@ def source_of(location: Location, name: str | None = None) -> Source:
     if source.class_map.hash != location.manifest.classes.hash:
         raise ConfigError(
             f"source {source.config.name} has other classes than {location.name}, or in another order; give the "
-            "source it was distilled from to --source.name"
+            "source it was distilled from to --source.name (in Python: source=)"
         )
     if source.test_rows != location.manifest.source.test_rows:
         raise ConfigError(
             f"source {source.config.name} has changed since {location.name} was distilled: other images are held "
-            "out to test on than its manifest records; give the source it was distilled from to --source.name"
+            "out to test on than its manifest records; give the source it was distilled from to --source.name "
+            "(in Python: source=)"
         )
     return source

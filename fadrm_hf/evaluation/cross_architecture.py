@@ -24,7 +24,7 @@ from fadrm_hf.report.card.results import Result
 from fadrm_hf.training.loader import Distilled
 from fadrm_hf.training.protocol import apply_protocol, check_protocol, resolve_protocol
 from fadrm_hf.training.student_group import Launch
-from fadrm_hf.training.train_student import require_views, result_header, train_students
+from fadrm_hf.training.train_student import remove_checkpoints, require_views, result_header, train_students
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,11 @@ class CrossArchitecture(StudentStudy):
         work, device = self.results.work.path, session.state.device
         result = train(self.distilled, self.source, self.students[student], work, session.reporter, device)
         result |= {"command": session.command}
-        return _read(self.results.add(result)) if session.state.is_main_process else result
+        if not session.state.is_main_process:
+            return result
+        filed = _read(self.results.add(result))
+        remove_checkpoints(work, result)
+        return filed
 
     def row(self, student: str, result: Result) -> StudentRow:
         """Return a student's row."""
