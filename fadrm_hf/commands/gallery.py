@@ -20,7 +20,6 @@ from fadrm_hf.report.gallery.writing import fetch_for_gallery, write_gallery
 from fadrm_hf.report.renewal import changing
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import GALLERY, MANIFEST, WorkFolder, require_place
-from fadrm_hf.runtime.terminal import progress
 
 
 def gallery_command(call: Call) -> Summary:
@@ -40,7 +39,7 @@ def _show(location: Location, output: str | None) -> Path:
     name = repository.id if repository else None
     given = fetch_for_gallery(location)
     is_own = repository is None and place.resolve() == (location.folder / GALLERY).resolve()
-    with changing(location.folder, progress.print) if is_own else nullcontext():
+    with changing(location.folder, Reporter().say) if is_own else nullcontext():
         return write_gallery(**given, work=_work_of(location), output=place, name=name, reporter=Reporter())
 
 

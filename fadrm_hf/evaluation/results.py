@@ -21,8 +21,8 @@ from fadrm_hf.report.card.results import Result, read_results
 from fadrm_hf.report.card.scores import Scores, read_scores
 from fadrm_hf.report.renewal import changing
 from fadrm_hf.runtime.files import read_json, write_json
+from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import RunFolder, WorkFolder, require_place
-from fadrm_hf.runtime.terminal import progress
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class ResultFolder:
 
     def _put(self, path: Path, document: dict[str, Any]) -> Path:
         is_own = self.folder == self.location.folder
-        with changing(self.folder, progress.print) if is_own else nullcontext():
+        with changing(self.folder, Reporter().say) if is_own else nullcontext():
             write_json(path, document)
         return path
 
@@ -127,7 +127,7 @@ def record_result(folder: Path, result: Result) -> Path:
         The result's file. An evaluation of the same kind that was there before is replaced.
     """
     path = RunFolder(folder).result(result_name(result))
-    with changing(folder, progress.print):
+    with changing(folder, Reporter().say):
         write_json(path, result)
         if (scores := read_scores(folder)) is not None:
             scores = renewed(scores, read_results(folder), read_manifest(folder))

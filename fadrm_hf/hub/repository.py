@@ -27,7 +27,6 @@ from fadrm_hf.artifact.manifest import MAX_MANIFEST_BYTES, read_manifest
 from fadrm_hf.errors import ArtifactError, HubError
 from fadrm_hf.hub.session import talking_to_hub
 from fadrm_hf.runtime.run_folder import CHANGING, LABELS_FOLDER, MANIFEST, inner_path
-from fadrm_hf.runtime.terminal import progress
 
 _NAME = re.compile(r"(?:hf://)?(?:datasets/)?(?P<id>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
 _CODE = (".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".py", ".sh", ".so")
@@ -81,8 +80,9 @@ def open_artifact(name: str | Path, revision: str | None = None, reads_tables: b
     if folder.exists() or _looks_local(str(name)):
         if (folder / CHANGING).exists():
             from fadrm_hf.report.renewal import finish_change  # it imports torch
+            from fadrm_hf.runtime.progress import Reporter
 
-            finish_change(folder, progress.print)
+            finish_change(folder, Reporter().say)
         location: Location = LocalFolder(folder)
     else:
         given = parse_name(str(name))

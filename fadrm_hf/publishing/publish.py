@@ -50,7 +50,6 @@ from fadrm_hf.runtime.run_folder import (
     TEACHERS,
     RunFolder,
 )
-from fadrm_hf.runtime.terminal import progress
 
 Labels = Literal["with", "apart", "online"]
 
@@ -346,7 +345,7 @@ def _link(file: Path, copy: Path) -> None:
 
 def _written_for(folder: Path, repo_id: str | None) -> dict[str, LocalFile]:
     """Write the card for a repository, or for the one that it names already; return the artifact's files."""
-    with changing(folder, progress.print, name=repo_id):
+    with changing(folder, Reporter().say, name=repo_id):
         pass
     return _files(folder)
 
