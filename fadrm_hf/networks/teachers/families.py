@@ -201,7 +201,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     num_bytes = sum(file.stat().st_size for file in weights)
     for key, number in _whole_numbers({key: value for key, value in config.items() if key != "fadrm"}):
         if number > num_bytes:  # a width, a depth or a number of classes, which is built before weights are looked at
-            raise _damaged(folder / "config.json", f"{key} is {number:,}, of {num_bytes:,} bytes of weights")
+            held = f"{', '.join(file.name for file in weights[:3])} has {num_bytes:,} bytes"
+            raise _damaged(folder / "config.json", f"{key} is {number:,}, but {held}: one of them is not what it was")
     return config
 
 
