@@ -12,7 +12,7 @@ from fadrm_hf.commands.call import Call
 from fadrm_hf.commands.options.checking import InfoOptions
 from fadrm_hf.commands.output import list_rows, say
 from fadrm_hf.commands.summary import Summary
-from fadrm_hf.config.file import read_texts
+from fadrm_hf.config.file import read_head
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.hub.repository import RepoName, pinned_repository
@@ -49,15 +49,12 @@ def _tags(card: str) -> list[str]:
     Raises:
         ArtifactError: If the header is more than plain data, which it need not be expanded to know.
     """
-    _, begin, rest = card.partition("---\n")
-    header, end, _ = rest.partition("\n---")
     try:
-        found = read_texts(header) if begin and end else None
+        tags = read_head(card).get("tags")
     except yaml.YAMLError as error:
         raise ArtifactError(
             f"the header of {CARD} is not readable ({' '.join(str(error).split())}); fetch the artifact again"
         ) from error
-    tags = found.get("tags") if isinstance(found, dict) else None
     return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
 
 

@@ -5,6 +5,7 @@ any amount of memory, and of a key that is written twice one value would be lost
 """
 
 import difflib
+import re
 from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ MAX_SETTINGS_DEPTH = 32  # a complete run has 3
 
 _RECIPES = "recipes/configs/"  # their folder in the repository
 _EXAMPLE = "digits/fadrm_ipc10"
+_HEAD = re.compile(r"\s*---[\r\n]+(.*?)[\r\n]+---(?:[\r\n]|$)", re.DOTALL)  # the Hub's rule
 _OPENING = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
 _CLOSING = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
 
@@ -77,6 +79,20 @@ def read_texts(text: str) -> Any:
         yaml.YAMLError: If it is no YAML, or more than plain data.
     """
     return yaml.load(text, _TextLoader)
+
+
+def read_head(card: str) -> dict[str, Any]:
+    """Return the head of a README.md, the YAML between its two lines of `---`, as mappings and lists of texts.
+
+    Returns:
+        An empty one where there is no head, or it is no mapping.
+
+    Raises:
+        yaml.YAMLError: If it is no YAML, or more than plain data.
+    """
+    found = _HEAD.match(card)
+    head = read_texts(found[1]) if found else None
+    return head if isinstance(head, dict) else {}
 
 
 def _text_of(file: Path, option: str) -> str:

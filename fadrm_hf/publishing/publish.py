@@ -36,7 +36,7 @@ from fadrm_hf.report.card.results import read_results
 from fadrm_hf.report.card.text import render
 from fadrm_hf.report.gallery.sheets import RECORD
 from fadrm_hf.report.gallery.writing import PAGE
-from fadrm_hf.report.renewal import changing
+from fadrm_hf.report.renewal import renew
 from fadrm_hf.runtime.files import write_bytes, write_json
 from fadrm_hf.runtime.progress import QUIET, Reporter
 from fadrm_hf.runtime.run_folder import (
@@ -194,10 +194,7 @@ def _with_teachers_as_asked(publisher: Publisher, request: Request, remote: Remo
 
 def _stage_without_teachers(request: Request) -> Path:
     """Return a copy of the run without the weights of its teachers."""
-    folder = request.staged(f"teachers-{request.teachers}")
-    for name in [*artifact_files(request.folder), MANIFEST]:
-        if not name.startswith(TEACHERS):
-            _link(request.folder / name, folder / name)
+    folder = _linked(request, f"teachers-{request.teachers}", left_out=TEACHERS)
     leave_out_teachers(folder, request.teachers)
     return folder
 
@@ -325,13 +322,20 @@ def _fetch_result(publisher: Publisher, remote: Remote, name: str) -> bytes:
 
 def _stage_apart(request: Request, label_commit: str) -> dict[str, LocalFile]:
     """Return the files of a copy of the run without labels, whose manifest says where they are."""
-    folder = request.staged("apart")
-    for name in [*artifact_files(request.folder), MANIFEST]:
-        _link(request.folder / name, folder / name)
+    folder = _linked(request, "apart")
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     write_json(folder / MANIFEST, manifest | {"label_repository": f"{request.label_repo_id}@{label_commit}"})
     files = _written_for(folder, request.repo_id)
     return {name: file for name, file in files.items() if not name.startswith(_LABELS)}
+
+
+def _linked(request: Request, variant: str, left_out: str | None = None) -> Path:
+    """Return a copy of the run that takes no room, without the files whose names begin with `left_out`."""
+    folder = request.staged(variant)
+    for name in [*artifact_files(request.folder), MANIFEST]:
+        if left_out is None or not name.startswith(left_out):
+            _link(request.folder / name, folder / name)
+    return folder
 
 
 def _link(file: Path, copy: Path) -> None:
@@ -345,8 +349,7 @@ def _link(file: Path, copy: Path) -> None:
 
 def _written_for(folder: Path, repo_id: str | None) -> dict[str, LocalFile]:
     """Write the card for a repository, or for the one that it names already; return the artifact's files."""
-    with changing(folder, Reporter().say, name=repo_id):
-        pass
+    renew(folder, Reporter().say, repo_id)
     return _files(folder)
 
 

@@ -32,10 +32,16 @@ def changing(folder: Path, say: Say, name: str | None = None) -> Iterator[None]:
             (folder / CHANGING).unlink(missing_ok=True)
 
 
+def renew(folder: Path, say: Say, name: str | None = None) -> None:
+    """Make card, page and manifest of an artifact anew; arguments as of `changing`."""
+    with changing(folder, say, name):
+        pass
+
+
 def finish_change(folder: Path, say: Say) -> None:
     """Finish a change of an artifact that was interrupted; wait for one that is under way."""
-    with suppress(PermissionError), changing(folder, say):  # who may only read leaves it to others
-        pass
+    with suppress(PermissionError):  # who may only read leaves it to others
+        renew(folder, say)
 
 
 def _renew(folder: Path, name: str | None) -> None:

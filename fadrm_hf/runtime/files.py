@@ -66,7 +66,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with a final newline."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, _as_json(value))
 
 
 def create_json(path: Path, value: Any) -> bool:
@@ -77,13 +77,17 @@ def create_json(path: Path, value: Any) -> bool:
     """
 
     def write(temporary: Path) -> None:
-        write_json(temporary, value)
+        temporary.write_bytes(_as_json(value))
 
     try:
         write_with(path, write, _place_first)
     except FileExistsError:
         return False
     return True
+
+
+def _as_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _place_first(temporary: Path, path: Path) -> None:

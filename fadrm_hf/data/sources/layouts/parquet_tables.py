@@ -20,7 +20,7 @@ import yaml
 from datasets import ClassLabel, Dataset, Features
 
 from fadrm_hf.config import SourceConfig
-from fadrm_hf.config.file import read_texts
+from fadrm_hf.config.file import read_head
 from fadrm_hf.data.sources.layouts.folder import Folder
 from fadrm_hf.data.sources.layouts.split_names import is_split_name, read_split_name
 from fadrm_hf.data.sources.layouts.tables import Tables, some
@@ -189,8 +189,6 @@ def _matching(root: Path, pattern: str | Sequence[str]) -> list[str]:
 def read_card(path: Path) -> Card:
     """Read the head of a README.md; one without a head, or with a broken one, states nothing."""
     try:
-        text = path.read_text(encoding="utf-8")
-        head = read_texts(text.split("---")[1]) if text.startswith("---") else {}
-    except (OSError, ValueError, IndexError, yaml.YAMLError):
+        return Card(read_head(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError):
         return Card({})
-    return Card(head if isinstance(head, dict) else {})
