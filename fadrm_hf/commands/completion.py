@@ -14,9 +14,9 @@ from fadrm_hf.commands.call import parser_of
 from fadrm_hf.commands.catalogue import COMMANDS
 from fadrm_hf.commands.output import say
 from fadrm_hf.commands.summary import Summary
+from fadrm_hf.config.architectures import ARCHITECTURES
 from fadrm_hf.config.datasets import PRESETS
 from fadrm_hf.config.protocols import PROTOCOLS
-from fadrm_hf.config.students import ARCHITECTURES
 from fadrm_hf.errors import ConfigError, unknown
 from fadrm_hf.methods import METHODS
 

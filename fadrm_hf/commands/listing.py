@@ -11,8 +11,8 @@ from typing import Any
 from fadrm_hf.commands.call import Call
 from fadrm_hf.commands.output import list_rows
 from fadrm_hf.commands.summary import Summary
+from fadrm_hf.config.architectures import ARCHITECTURES
 from fadrm_hf.config.datasets import PRESETS
-from fadrm_hf.config.students import ARCHITECTURES
 from fadrm_hf.methods import METHODS
 from fadrm_hf.runtime.files import read_json
 

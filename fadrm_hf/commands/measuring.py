@@ -18,8 +18,8 @@ from fadrm_hf.commands.output import say
 from fadrm_hf.commands.sharing import Sharing
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import StudentConfig, build
+from fadrm_hf.config.architectures import full_name
 from fadrm_hf.config.protocols import protocol_section
-from fadrm_hf.config.students import full_name
 from fadrm_hf.errors import ConfigError, FadrmError
 from fadrm_hf.evaluation.baselines import compared_results, comparison_table, measure_baselines
 from fadrm_hf.evaluation.measured_tables import with_suffix

@@ -7,8 +7,8 @@ from fadrm_hf.commands.measuring import student_options, table_summary
 from fadrm_hf.commands.options.training import WholeDatasetOptions
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import require
+from fadrm_hf.config.architectures import full_name
 from fadrm_hf.config.datasets import resolve_squeeze
-from fadrm_hf.config.students import full_name
 from fadrm_hf.data.sources import load_source
 from fadrm_hf.evaluation.study import Session, run_study
 from fadrm_hf.evaluation.whole_dataset import WholeDataset

@@ -21,7 +21,6 @@ from fadrm_hf.config.checks import (
     values_before,
     with_defaults,
 )
-from fadrm_hf.config.evaluation import RelabelConfig, StudentConfig
 from fadrm_hf.config.file import find_settings, read_settings, recipes
 from fadrm_hf.config.matching import Matching
 from fadrm_hf.config.real_images import (
@@ -34,7 +33,9 @@ from fadrm_hf.config.real_images import (
     TeacherConfig,
 )
 from fadrm_hf.config.recovery import RecoverConfig, StatisticsConfig
+from fadrm_hf.config.relabel import RelabelConfig
 from fadrm_hf.config.run import RunConfig
+from fadrm_hf.config.student import StudentConfig
 from fadrm_hf.config.votes import VoteConfig
 
 __all__ = [

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from fadrm_hf.config.evaluation import RelabelConfig
 from fadrm_hf.config.layers import Layer
+from fadrm_hf.config.relabel import RelabelConfig
 
 Value = TypeVar("Value")
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fadrm_hf.config.architectures import Implementation
 from fadrm_hf.config.checks import (
     OPEN,
     Colour,
@@ -15,7 +16,6 @@ from fadrm_hf.config.checks import (
     require_probability,
     require_workers,
 )
-from fadrm_hf.config.students import Implementation
 
 LARGEST_SIDE = 4096  # pixels, four times that of the largest images that classifiers are shown
 LARGEST_SMALL_SIZE = 64  # pixels; Tiny-ImageNet is the largest source that papers train with a small-image stem

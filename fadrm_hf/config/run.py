@@ -4,9 +4,10 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from fadrm_hf.config.checks import require, require_finite
-from fadrm_hf.config.evaluation import RelabelConfig, StudentConfig
 from fadrm_hf.config.real_images import PatchConfig, SourceConfig, SqueezeConfig, TeacherConfig
 from fadrm_hf.config.recovery import RecoverConfig, StatisticsConfig
+from fadrm_hf.config.relabel import RelabelConfig
+from fadrm_hf.config.student import StudentConfig
 
 
 @dataclass(frozen=True)

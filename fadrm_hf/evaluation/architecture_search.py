@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from fadrm_hf.config import require
-from fadrm_hf.config.students import full_name
+from fadrm_hf.config.architectures import full_name
 from fadrm_hf.errors import ScoreError
 from fadrm_hf.evaluation.cross_architecture import CrossArchitecture
 from fadrm_hf.evaluation.measured_tables import StudyTable, images_per_class, mean_and_std

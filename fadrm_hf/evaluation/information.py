@@ -20,7 +20,7 @@ from fadrm_hf.errors import ScoreError, TeacherError
 from fadrm_hf.evaluation.scores import feature_entropy, pixel_entropy
 from fadrm_hf.networks.features import features_before_last_linear, last_linear
 from fadrm_hf.networks.teachers import load_teacher, public_name, require_size
-from fadrm_hf.runtime.retry import in_halves
+from fadrm_hf.runtime.out_of_memory import in_halves
 from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, TEACHERS
 from fadrm_hf.runtime.tensor_files import load_tensors
 from fadrm_hf.training.accuracy import predict

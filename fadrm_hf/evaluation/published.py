@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fadrm_hf.config.students import find_architecture
+from fadrm_hf.config.architectures import find_architecture
 
 _RESNETS = ("resnet18", "resnet50", "resnet101")
 _METHODS = ("rded", "edc", "cv_dd", "fadrm", "fadrm_plus")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fadrm_hf.config.students import ARCHITECTURES, find_architecture
+from fadrm_hf.config.architectures import ARCHITECTURES, find_architecture
 from fadrm_hf.evaluation.evidence import (
     Cell,
     Measurement,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fadrm_hf.config import SourceConfig
+from fadrm_hf.config.architectures import find_architecture
 from fadrm_hf.config.datasets import preset_of
 from fadrm_hf.config.protocols import SETTINGS
-from fadrm_hf.config.students import find_architecture
 from fadrm_hf.evaluation.measured_tables import SCORES, StudyTable, accuracies, mean_and_std
 from fadrm_hf.evaluation.published import Published
 from fadrm_hf.evaluation.study import Session, Study

@@ -30,7 +30,7 @@ from fadrm_hf.labels.grouped_norm import Grouping, use_group_statistics
 from fadrm_hf.networks.fused.tracing import freeze
 from fadrm_hf.networks.teachers import Teacher, require_finite, vote_weights
 from fadrm_hf.runtime.number_format import DTYPES, is_native
-from fadrm_hf.runtime.retry import in_halves
+from fadrm_hf.runtime.out_of_memory import in_halves
 
 Colour = tuple[float, float, float]
 Encode = Callable[[Tensor], dict[str, Tensor]]

@@ -10,7 +10,7 @@ of the images of each class c:
 
     min_x  CE(f_t(view(x)), y) + r_bn ((1 - alpha) D(all) + alpha mean_c D(c)) + lambda L'_FR
 
-where D is the distance that SRe2L and G-VBSM have, and L'_FR is `fadrm_hf.recovery.terms.Flatness`.
+where D is the distance that SRe2L and G-VBSM have, and L'_FR is `fadrm_hf.recovery.regularisers.Flatness`.
 """
 
 from dataclasses import dataclass
@@ -134,7 +134,7 @@ class EDC(Method):
 
     def recover(self, start: "Tensor", recovery: "Recovery") -> "Tensor":
         """Optimise the images once, along a path that is to be flat."""
-        from fadrm_hf.recovery.terms import Flatness  # takes torch along
+        from fadrm_hf.recovery.regularisers import Flatness  # takes torch along
 
         flat = Flatness(self.flatness, self.flatness_decay, self.flatness_temperature, self.reverse_flatness)
         return recovery.optimise(start, self.iterations, terms=[flat] if self.flatness > 0 else [])

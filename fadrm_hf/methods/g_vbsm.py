@@ -11,7 +11,7 @@ network f_t of the pool:
     min_x  CE(f_t(view(x)), y) + r_bn sum_l c_l (||m_l,t - mu_l|| + ||v_l,t - sigma_l^2||) + lambda_n L_DD(view(x))
 
 over BatchNorm layers and convolutions l, by channel and by block, where m_t = m m_(t-1) + (1 - m) mean_l(view(x)), v_t
-likewise, and L_DD is `fadrm_hf.recovery.terms.Densification`.
+likewise, and L_DD is `fadrm_hf.recovery.regularisers.Densification`.
 """
 
 from dataclasses import dataclass
@@ -125,7 +125,7 @@ class GVBSM(Method):
 
     def recover(self, start: "Tensor", recovery: "Recovery") -> "Tensor":
         """Optimise the images once, keeping those of a class from becoming alike."""
-        from fadrm_hf.recovery.terms import Densification  # takes torch along
+        from fadrm_hf.recovery.regularisers import Densification  # takes torch along
 
         terms = [Densification(self.densification, self.temperature)] if self.densification > 0 else []
         return recovery.optimise(start, self.iterations, terms=terms)

@@ -14,7 +14,7 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
 from fadrm_hf.config import LARGEST_SMALL_SIZE
-from fadrm_hf.config.students import Implementation
+from fadrm_hf.config.architectures import Implementation
 from fadrm_hf.networks.convnets import ConvNet, SmallAlexNet, SmallVGG, WideResNet
 from fadrm_hf.networks.released import (
     PointwiseShuffleNetV2,

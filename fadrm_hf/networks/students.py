@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import nn
 
-from fadrm_hf.config.students import ARCHITECTURES, Implementation, full_name
+from fadrm_hf.config.architectures import ARCHITECTURES, Implementation, full_name
 from fadrm_hf.errors import StudentError, unknown
 from fadrm_hf.networks.small_images import architecture_for, create_network
 
@@ -18,7 +18,7 @@ def create_student(name: str, num_classes: int, size: int, implementation: Imple
     """Create an untrained student; its weights come from torch's global random state.
 
     Args:
-        name: `timm/ARCHITECTURE`, `torchvision/ARCHITECTURE`, or a short name (`fadrm_hf.config.students`).
+        name: `timm/ARCHITECTURE`, `torchvision/ARCHITECTURE`, or a short name (`fadrm_hf.config.architectures`).
         num_classes: Number of logits.
         size: Side of the images; 64 px or less use the twin where `fadrm_hf.networks.small_images` has one.
         implementation: Whose network it is where the papers' released code and the library differ.

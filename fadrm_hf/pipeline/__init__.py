@@ -6,7 +6,7 @@ job.py            the input of every stage, and this process's units of a stage
 patch_stage.py    patches, and the pools that they may be retrieved from
 recover_stage.py  the images
 relabel_stage.py  the soft labels
-costs.py          the seconds and memory that each stage took
+stage_costs.py    the seconds and memory that each stage took
 estimate.py       what a run will take, before it starts
 run.py            all of them in order
 

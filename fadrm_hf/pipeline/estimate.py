@@ -33,8 +33,8 @@ from fadrm_hf.networks.teachers.squeeze import new_network, new_optimizer
 from fadrm_hf.networks.teachers.teacher import split_name
 from fadrm_hf.pipeline.untrained import teachers_like, untrained_names
 from fadrm_hf.recovery.matcher import open_matchers
+from fadrm_hf.recovery.matching.distance import needs_measuring
 from fadrm_hf.recovery.matching.gathering import StatisticsPass, block_side
-from fadrm_hf.recovery.matching.matching import needs_measuring
 from fadrm_hf.recovery.matching.targets import Targets
 from fadrm_hf.recovery.memory import MemoryLaw, measure_recovery, peak_tensor_bytes, share_of_memory
 from fadrm_hf.recovery.patches.starting import images_needed, starting_images

@@ -12,15 +12,15 @@ from fadrm_hf.builders.soft_labels import label_features, row_bytes
 from fadrm_hf.config import RunConfig
 from fadrm_hf.data.sources import Source
 from fadrm_hf.networks.teachers import Teacher, prepare_teachers, public_name
-from fadrm_hf.pipeline.costs import Costs
 from fadrm_hf.pipeline.job import Job
 from fadrm_hf.pipeline.package import write_artifact
 from fadrm_hf.pipeline.patch_stage import build_pools, select_patches
 from fadrm_hf.pipeline.recover_stage import Measured, recover_images
 from fadrm_hf.pipeline.relabel_stage import label_images
+from fadrm_hf.pipeline.stage_costs import Costs
 from fadrm_hf.recovery.matcher import MatchableCheck
+from fadrm_hf.recovery.matching.distance import needs_measuring
 from fadrm_hf.recovery.matching.gathering import StatisticsPass
-from fadrm_hf.recovery.matching.matching import needs_measuring
 from fadrm_hf.runtime.locks import Locks
 from fadrm_hf.runtime.number_format import slow_format
 from fadrm_hf.runtime.progress import Reporter

@@ -16,7 +16,7 @@ from typing import Any
 from fadrm_hf.artifact.location import Location, table_names
 from fadrm_hf.artifact.manifest import Manifest, is_unaltered, parse_settings
 from fadrm_hf.config import RelabelConfig, StudentConfig
-from fadrm_hf.config.students import full_name
+from fadrm_hf.config.architectures import full_name
 from fadrm_hf.errors import UPGRADE, ArtifactError, ConfigError, unknown
 from fadrm_hf.publishing.received_results import read_evaluation
 from fadrm_hf.report.card.results import NO_EVALUATIONS, Result

@@ -17,7 +17,7 @@ from torch import nn
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.config import SourceConfig
-from fadrm_hf.config.students import Implementation
+from fadrm_hf.config.architectures import Implementation
 from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.errors import HubError, RunFolderError, StudentError
 from fadrm_hf.hub.publisher import Order, Publisher

@@ -13,7 +13,7 @@ from fadrm_hf.errors import TeacherError
 from fadrm_hf.networks.fused.tracing import freeze
 from fadrm_hf.networks.layers import matched_layers
 from fadrm_hf.networks.teachers import Teacher, require_size
-from fadrm_hf.recovery.matching.matching import MatchedStatistics
+from fadrm_hf.recovery.matching.distance import MatchedStatistics
 from fadrm_hf.recovery.matching.targets import Targets
 from fadrm_hf.recovery.plain import PlainStatistics, require_plain
 from fadrm_hf.runtime.compilation import can_compile

@@ -17,7 +17,7 @@ from fadrm_hf.config import Matching
 from fadrm_hf.data.views import BatchViews
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.networks.layers import matched_layers
-from fadrm_hf.recovery.matching.matching import needs_measuring
+from fadrm_hf.recovery.matching.distance import needs_measuring
 
 
 class PlainStatistics:

@@ -25,7 +25,7 @@ from fadrm_hf.networks.teachers import require_finite
 from fadrm_hf.recovery.capture import Captured
 from fadrm_hf.recovery.matcher import Matcher
 from fadrm_hf.recovery.plain import plain_view
-from fadrm_hf.recovery.terms import EuclideanNorm, Step, Term, TotalVariation, ViewFunction
+from fadrm_hf.recovery.regularisers import EuclideanNorm, Step, Term, TotalVariation, ViewFunction
 
 _REPORT_EVERY = 25
 _VIEWS_AT_ONCE = 100

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fadrm_hf.errors import ScoreError
-from fadrm_hf.runtime.retry import in_halves
+from fadrm_hf.runtime.out_of_memory import in_halves
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from fadrm_hf.cli import main
 from fadrm_hf.commands.catalogue import COMMANDS, STATIONS
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.listing import PUBLISHED_TEACHERS
+from fadrm_hf.config.architectures import list_students
 from fadrm_hf.config.datasets import PRESETS, resolve
-from fadrm_hf.config.students import list_students
 from fadrm_hf.methods import METHODS, find_method
 from fadrm_hf.networks.students import create_student
 from fadrm_hf.pipeline.arguments import parse_run

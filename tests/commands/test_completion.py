@@ -14,9 +14,9 @@ import pytest
 
 from fadrm_hf.cli import main
 from fadrm_hf.commands.catalogue import COMMANDS
+from fadrm_hf.config.architectures import ARCHITECTURES
 from fadrm_hf.config.datasets import PRESETS
 from fadrm_hf.config.protocols import PROTOCOLS
-from fadrm_hf.config.students import ARCHITECTURES
 from fadrm_hf.methods import METHODS
 
 

@@ -5,8 +5,8 @@ import re
 import pytest
 from fixtures.real import real_path
 
+from fadrm_hf.config.architectures import ARCHITECTURES
 from fadrm_hf.config.datasets import PRESETS
-from fadrm_hf.config.students import ARCHITECTURES
 from fadrm_hf.evaluation.published import (
     find_ablation,
     published_ablations,

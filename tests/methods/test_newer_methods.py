@@ -18,7 +18,7 @@ from fadrm_hf.methods.lpld import LPLD
 from fadrm_hf.methods.psm import PSM
 from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.recovery.matcher import open_matchers
-from fadrm_hf.recovery.matching.matching import MatchedStatistics
+from fadrm_hf.recovery.matching.distance import MatchedStatistics
 from fadrm_hf.recovery.recover import Recovery, ShardContext, valid_range
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.shards import recovery_shards

@@ -16,7 +16,7 @@ from fadrm_hf.config import Matching
 from fadrm_hf.networks.fused.convolution import FrozenConv2d
 from fadrm_hf.networks.fused.normalisation import FrozenNorm2d
 from fadrm_hf.networks.fused.tracing import freeze
-from fadrm_hf.recovery.matching.matching import MatchedStatistics
+from fadrm_hf.recovery.matching.distance import MatchedStatistics
 
 pytestmark = pytest.mark.numerical
 

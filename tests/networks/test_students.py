@@ -3,7 +3,7 @@ import torch
 import torchvision
 
 from fadrm_hf.config import StudentConfig
-from fadrm_hf.config.students import ARCHITECTURES, find_architecture, full_name, list_students
+from fadrm_hf.config.architectures import ARCHITECTURES, find_architecture, full_name, list_students
 from fadrm_hf.errors import StudentError
 from fadrm_hf.networks.small_images import small_variant
 from fadrm_hf.networks.students import check_student, count_parameters, create_student, sizes_of

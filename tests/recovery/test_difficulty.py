@@ -15,8 +15,8 @@ from fadrm_hf.config import Matching, PatchConfig, StatisticsConfig
 from fadrm_hf.methods.psm import PSM
 from fadrm_hf.networks.teachers.teacher import weights_sha256
 from fadrm_hf.recovery.matching.difficulty import difficulty_groups, image_scores
+from fadrm_hf.recovery.matching.distance import MatchedStatistics
 from fadrm_hf.recovery.matching.gathering import StatisticsPass
-from fadrm_hf.recovery.matching.matching import MatchedStatistics
 from fadrm_hf.recovery.matching.targets import Targets
 from fadrm_hf.recovery.patches.graded import pick_in_groups
 from fadrm_hf.recovery.patches.starting import starting_images

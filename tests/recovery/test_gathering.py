@@ -28,9 +28,9 @@ from fadrm_hf.errors import RunFolderError, SourceError
 from fadrm_hf.networks.layers import matched_layers
 from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.networks.teachers.teacher import weights_sha256
+from fadrm_hf.recovery.matching.distance import MatchedStatistics
 from fadrm_hf.recovery.matching.gathering import StatisticsPass, block_side
 from fadrm_hf.recovery.matching.image_moments import mean_and_variance, sums_over_images
-from fadrm_hf.recovery.matching.matching import MatchedStatistics
 from fadrm_hf.recovery.matching.real_views import ClassViews
 from fadrm_hf.recovery.matching.targets import Targets
 from fadrm_hf.runtime.progress import QUIET, Reporter, Task

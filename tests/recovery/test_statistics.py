@@ -6,7 +6,7 @@ from fixtures.plain_matching import network
 from torch import nn
 
 from fadrm_hf.networks.moments import channel_moments
-from fadrm_hf.recovery.matching.matching import MatchedStatistics
+from fadrm_hf.recovery.matching.distance import MatchedStatistics
 from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical

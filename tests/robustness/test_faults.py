@@ -60,8 +60,8 @@ from fadrm_hf.recovery.matcher import open_matchers
 from fadrm_hf.recovery.patches.starting import starting_images
 from fadrm_hf.recovery.recover import Recovery
 from fadrm_hf.runtime.locks import Locks
+from fadrm_hf.runtime.out_of_memory import in_halves
 from fadrm_hf.runtime.randomness import generator
-from fadrm_hf.runtime.retry import in_halves
 
 CPU = torch.device("cpu")
 EVERYTHING = os.environ.get("FAULTS") == "all"

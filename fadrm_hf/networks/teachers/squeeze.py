@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from fadrm_hf.config import SqueezeConfig, values_before
-from fadrm_hf.config.students import Implementation
+from fadrm_hf.config.architectures import Implementation
 from fadrm_hf.data.sources import Source, Split
 from fadrm_hf.errors import RunFolderError, TeacherError, unknown
 from fadrm_hf.networks.model_directory import CONFIG, WEIGHTS, model_config, write_model_directory
@@ -34,9 +34,9 @@ from fadrm_hf.networks.teachers.training_views import TrainingViews, pixels_in_m
 from fadrm_hf.runtime import files, tensor_files
 from fadrm_hf.runtime.checkpoint import load_checkpoint, save_checkpoint
 from fadrm_hf.runtime.locks import locked
+from fadrm_hf.runtime.out_of_memory import in_halves
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.randomness import derive_seed, generator
-from fadrm_hf.runtime.retry import in_halves
 from fadrm_hf.runtime.run_folder import hidden_work
 
 _MEASURED_TOGETHER = 100  # images, as far as memory allows

@@ -15,7 +15,7 @@ from fadrm_hf.data.sources import Source
 from fadrm_hf.networks.teachers import Teacher, require_finite
 from fadrm_hf.recovery.patches.mosaics import compose_mosaics, fill_border, rows_of_mosaics
 from fadrm_hf.recovery.patches.patches import Patches, rows_of_class
-from fadrm_hf.runtime.retry import in_halves
+from fadrm_hf.runtime.out_of_memory import in_halves
 
 _SCORE_BATCH = 100
 

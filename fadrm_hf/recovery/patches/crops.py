@@ -19,8 +19,8 @@ from fadrm_hf.data.sources import Source
 from fadrm_hf.networks.teachers import Teacher, require_finite
 from fadrm_hf.recovery.patches.mosaics import compose_mosaics, fill_border, rows_of_mosaics
 from fadrm_hf.recovery.patches.patches import Patches, draw_pool
+from fadrm_hf.runtime.out_of_memory import in_halves
 from fadrm_hf.runtime.randomness import generator
-from fadrm_hf.runtime.retry import in_halves
 
 _SCORE_BATCH = 100
 _CUT_TOGETHER = 400  # crops in memory at once, so that threads have something to share

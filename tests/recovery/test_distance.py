@@ -10,7 +10,7 @@ from torch import nn
 
 from fadrm_hf import networks  # noqa: F401  registers the small networks
 from fadrm_hf.config import Matching
-from fadrm_hf.recovery.matching.matching import MatchedStatistics
+from fadrm_hf.recovery.matching.distance import MatchedStatistics
 from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical

@@ -13,7 +13,7 @@ from fadrm_hf.errors import ConfigError
 from fadrm_hf.methods.g_vbsm import GVBSM
 from fadrm_hf.recovery.matcher import open_matchers
 from fadrm_hf.recovery.recover import Recovery
-from fadrm_hf.recovery.terms import Densification, EuclideanNorm, Flatness, Step, TotalVariation
+from fadrm_hf.recovery.regularisers import Densification, EuclideanNorm, Flatness, Step, TotalVariation
 from fadrm_hf.runtime.randomness import generator
 
 pytestmark = pytest.mark.numerical
