@@ -16,6 +16,7 @@ from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.labels.relabel import check_labelling
 from fadrm_hf.networks.students import check_student
 from fadrm_hf.networks.teachers import check_names
+from fadrm_hf.pipeline.job import Job
 from fadrm_hf.pipeline.run import Pipeline, Vote, recipe_of
 from fadrm_hf.pipeline.votes import check_votes, measure_votes, needs_votes, with_votes
 from fadrm_hf.recovery.patches.starting import images_needed
@@ -54,10 +55,9 @@ def distill(
     state = join_world()
     run, source = check_run(run, votes)
     say_source(source, Reporter(quiet=quiet or not state.is_main_process))
-    vote = _vote_of(run, votes)
-    pipeline = Pipeline(run, source, state, quiet, vote, share=share, snapshots=snapshots, curves=curves)
+    job = Job.in_folder(run, source, state, quiet, share, snapshots, curves)
     with recording(curves, recipe_of(run)):
-        return pipeline.run()
+        return Pipeline(job, _vote_of(run, votes)).run()
 
 
 def say_source(source: Source, reporter: Reporter) -> None:
@@ -75,7 +75,7 @@ def package(run: RunConfig, quiet: bool = False) -> Path:
     """
     state = join_world()
     run, source = check_run(run)
-    pipeline = Pipeline(run, source, state, quiet, _vote_of(run, None))
+    pipeline = Pipeline(Job.in_folder(run, source, state, quiet), _vote_of(run, None))
     if missing := pipeline.missing_shards():
         named = ", ".join(shard.name for shard in missing[:3]) + (" ..." if len(missing) > 3 else "")
         raise RunFolderError(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -14,7 +15,8 @@ from fadrm_hf.runtime import tensor_files
 from fadrm_hf.runtime.locks import Locks
 from fadrm_hf.runtime.progress import Reporter, Task
 from fadrm_hf.runtime.run_folder import WorkFolder
-from fadrm_hf.runtime.shards import Shard, Share, class_ranges, classes_together, recovery_shards
+from fadrm_hf.runtime.shards import WHOLE, Shard, Share, class_ranges, classes_together, recovery_shards
+from fadrm_hf.runtime.tracking import Curves
 
 Unit = TypeVar("Unit")
 
@@ -42,6 +44,34 @@ class Job:
     reporter: Reporter
     share: Share
     snapshots: bool = False
+
+    @classmethod
+    def in_folder(
+        cls,
+        run: RunConfig,
+        source: Source,
+        state: PartialState,
+        quiet: bool = False,
+        share: Share = WHOLE,
+        snapshots: bool = False,
+        curves: Curves | None = None,
+    ) -> "Job":
+        """Return this process's part in a run, with its files beside the run's folder.
+
+        Args:
+            run: The resolved run.
+            source: Its real images.
+            state: The processes that share the work.
+            quiet: Show no progress.
+            share: Which images are recovered here.
+            snapshots: Keep what the images of the first shard look like along their optimisation.
+            curves: Tracker of the run, or `None`; the main process's.
+        """
+        work, is_main = WorkFolder(Path(run.output)), state.is_main_process
+        reporter = Reporter(work.log, quiet or not is_main, curves if is_main else None)
+        place = state.process_index / state.num_processes
+        locks = Locks(work.locks, reporter.say, Reporter(quiet=quiet).say, place)
+        return cls(run, source, state, work, locks, reporter, share, snapshots)
 
     @property
     def device(self) -> torch.device:

@@ -85,10 +85,7 @@ def recode(
     tables = [f"{LABELS_FOLDER}/{file.name}" for file in table_files(labels or folder, LABELS_FOLDER)]
     _require_unchanged(manifest, {name: folder / name for name in kept if not name.startswith(_REFRESHED)})
     _require_unchanged(manifest, {name: (labels or folder) / name for name in tables})
-    if (stored := num_label_epochs(labels or folder)) != manifest.label_epochs:
-        raise ArtifactError(
-            f"{LABELS_FOLDER}/ has {stored} epochs, {MANIFEST} says {manifest.label_epochs}; fetch the artifact again"
-        )
+    _require_all_epochs(manifest, labels or folder)
     work = hidden_work(output)
     shutil.rmtree(work, ignore_errors=True)  # of a call that was killed
     for name in kept:
@@ -132,6 +129,13 @@ def _require_unchanged(manifest: Manifest, paths: Mapping[str, Path]) -> None:
             raise ArtifactError(
                 f"{name} is damaged: it is not what {MANIFEST} says (SHA-256); fetch the artifact again"
             )
+
+
+def _require_all_epochs(manifest: Manifest, folder: Path) -> None:
+    if (stored := num_label_epochs(folder)) != manifest.label_epochs:
+        raise ArtifactError(
+            f"{LABELS_FOLDER}/ has {stored} epochs, {MANIFEST} says {manifest.label_epochs}; fetch the artifact again"
+        )
 
 
 def _require_empty(output: Path) -> None:

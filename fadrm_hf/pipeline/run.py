@@ -21,12 +21,10 @@ from fadrm_hf.pipeline.stage_costs import Costs
 from fadrm_hf.recovery.matcher import MatchableCheck
 from fadrm_hf.recovery.matching.distance import needs_measuring
 from fadrm_hf.recovery.matching.gathering import StatisticsPass
-from fadrm_hf.runtime.locks import Locks
 from fadrm_hf.runtime.number_format import slow_format
 from fadrm_hf.runtime.progress import Reporter
-from fadrm_hf.runtime.run_folder import RunFolder, WorkFolder, require_space
-from fadrm_hf.runtime.shards import WHOLE, Shard, Share
-from fadrm_hf.runtime.tracking import Curves
+from fadrm_hf.runtime.run_folder import RunFolder, require_space
+from fadrm_hf.runtime.shards import Shard
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,36 +66,14 @@ class Pipeline:
     """All stages of one run, from source to artifact.
 
     Args:
-        run: A resolved run.
-        source: Its source.
-        state: The processes that share the work.
-        quiet: Show no progress.
+        job: This process's part in the run.
         vote: How teachers are voted on, for methods whose teachers have votes.
         teachers: The run's teachers, where they are known already.
-        share: Which images this process and those of its launch recover; other jobs recover the rest.
-        snapshots: Keep what the images of the first shard look like along their optimisation.
-        curves: Tracker of the run, or `None`; the main process's.
     """
 
-    def __init__(
-        self,
-        run: RunConfig,
-        source: Source,
-        state: PartialState,
-        quiet: bool = False,
-        vote: Vote | None = None,
-        teachers: list[Teacher] | None = None,
-        share: Share = WHOLE,
-        snapshots: bool = False,
-        curves: Curves | None = None,
-    ) -> None:
-        self._folder = Path(run.output)
-        work = WorkFolder(self._folder)
-        reporter = Reporter(work.log, quiet or not state.is_main_process, curves if state.is_main_process else None)
-        place = state.process_index / state.num_processes
-        locks = Locks(work.locks, reporter.say, Reporter(quiet=quiet).say, place)
-        self._job = Job(run, source, state, work, locks, reporter, share, snapshots)
-        self._costs = Costs(self._job, is_part=teachers is not None)
+    def __init__(self, job: Job, vote: Vote | None = None, teachers: list[Teacher] | None = None) -> None:
+        self._job, self._folder = job, Path(job.run.output)
+        self._costs = Costs(job, is_part=teachers is not None)
         self._vote, self._given_teachers = vote, teachers
 
     def run(self) -> Path:

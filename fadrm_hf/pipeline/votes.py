@@ -23,6 +23,7 @@ from fadrm_hf.errors import ConfigError, SourceError
 from fadrm_hf.methods.sre2l_pp import SRe2LPlusPlus
 from fadrm_hf.networks.students import check_student
 from fadrm_hf.networks.teachers import Teacher, public_name
+from fadrm_hf.pipeline.job import Job
 from fadrm_hf.pipeline.run import Pipeline, VoteContext, recipe_of
 from fadrm_hf.recovery.patches.starting import images_needed
 from fadrm_hf.runtime import files
@@ -149,7 +150,8 @@ class _Trial:
 
     def distil(self) -> None:
         """Make its artifact, or what is left of it; all processes together."""
-        Pipeline(self.run, self.source, self.context.state, quiet=True, teachers=[self.teacher]).run()
+        job = Job.in_folder(self.run, self.source, self.context.state, quiet=True)
+        Pipeline(job, teachers=[self.teacher]).run()
 
     def measure(self, device: torch.device) -> float:
         """Train the student and keep its accuracy, as a fraction."""

@@ -98,6 +98,18 @@ def test_no_file_is_longer_than_400_lines():
     assert {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > 400} == {}
 
 
+def test_no_function_is_longer_than_60_lines():
+    functions = [
+        (f"{path.relative_to(ROOT)}: {node.name}", (node.end_lineno or 0) - node.lineno + 1)
+        for room in ROOMS
+        for path in (ROOT / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    ]
+    assert len(functions) > 1000
+    assert [name for name, lines in functions if lines > 60] == []
+
+
 def test_no_module_is_named_after_nothing():
     assert {"utils", "common", "helpers", "misc"}.isdisjoint(path.stem for path in library().values())
 
