@@ -10,7 +10,7 @@ from fadrm_hf.commands.measuring import only_process, table_summary
 from fadrm_hf.commands.options.training import AblateOptions
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import RunConfig, StudentConfig, read_settings
-from fadrm_hf.config.layers import Settings
+from fadrm_hf.config.layers import Layer, Settings
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.evaluation.ablation import Ablation
 from fadrm_hf.evaluation.study import Session, run_study
@@ -64,5 +64,5 @@ def _protocol(call: Call, config: SweepConfig, base: RunConfig) -> StudentConfig
     protocol = base.student
     if config.protocol is not None:
         changed = {k: v for k, v in config.settings.items() if k.startswith("student.")}
-        protocol = call.student_protocol(config.protocol, changed)
+        protocol = call.student_protocol(config.protocol, [Layer("the sweep", changed)])
     return protocol if config.num_seeds is None else replace(protocol, num_seeds=config.num_seeds)

@@ -1,7 +1,7 @@
 """A command as it was typed: its parser, made from the dataclass of its options, and its settings."""
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cached_property
 from inspect import cleandoc
@@ -14,11 +14,12 @@ from fadrm_hf.commands.catalogue import COMMANDS
 from fadrm_hf.commands.options.base import Options
 from fadrm_hf.commands.output import as_typed
 from fadrm_hf.config import StudentConfig, build
-from fadrm_hf.config.layers import DEFAULT, Layer, Settings, dotted, nested
+from fadrm_hf.config.layers import DEFAULT, Layer, Settings, dotted, nested, section_values
 from fadrm_hf.config.protocols import PROTOCOLS, protocol_section
 from fadrm_hf.errors import ConfigError, unknown
 from fadrm_hf.pipeline.arguments import (
     OF_EVERY_COMMAND,
+    OF_ONE_METHOD,
     add_alias,
     add_run_options,
     add_shared_options,
@@ -29,7 +30,14 @@ from fadrm_hf.pipeline.arguments import (
     read_file,
     read_layers,
 )
-from fadrm_hf.pipeline.settings import SECTIONS, Request, request_run, settings_as_yaml
+from fadrm_hf.pipeline.settings import (
+    SECTIONS,
+    Request,
+    comparison_as_yaml,
+    has_setting,
+    request_run,
+    settings_as_yaml,
+)
 
 _NAMED_ARTIFACT = "named_artifact"
 _OF_PROTOCOL = tuple(item.name for item in fields(StudentConfig))
@@ -130,6 +138,19 @@ class Call:
         """Return the requested run."""
         return request_run(self.parser.get_default("method.name"), self.layers_of(("settings", *OF_RUN)))
 
+    def request_of(self, method: str) -> Request:
+        """Return the run of one of several methods: what is set for all that have it, then for this one alone."""
+        shared = [
+            Layer(layer.origin, {name: value for name, value in layer.values.items() if has_setting(method, name)})
+            for layer in self.layers_of(("ipc", "seed", "source", "method", *OF_ONE_METHOD))
+        ]
+        own = [
+            Layer(layer.origin, dotted(layer.values[f"settings.{method}"]))
+            for layer in self.layers
+            if f"settings.{method}" in layer.values
+        ]
+        return request_run(method, [*shared, *own])
+
     def layers_of(self, names: Sequence[str]) -> list[Layer]:
         """Return the layers, with some settings and sections alone."""
         return [
@@ -150,31 +171,47 @@ class Call:
             del settings.values["labels"]
         return settings.values
 
-    def student_protocol(self, named: str | None, changed: Mapping[str, Any]) -> StudentConfig:
+    def student_protocol(self, named: str | None, changed: Sequence[Layer]) -> StudentConfig:
         """Return the protocol of a command that makes runs and trains students on them.
 
         Args:
             named: Its name, or a YAML file; FADRM's if `None`.
-            changed: Settings that differ, by dotted name.
+            changed: Settings that differ.
         """
+        return build(StudentConfig, self._student_settings(named, changed).section("student"))
+
+    def _student_settings(self, named: str | None, changed: Sequence[Layer]) -> Settings:
         settings = Settings()
+        settings.put(Layer(DEFAULT, section_values("student", StudentConfig())))
         if named is not None and is_file(named):
             settings.put(read_file(self.parser, named, "--protocol", section="student"))
         elif named is not None:
-            settings.put(Layer("", {f"student.{k}": v for k, v in protocol_section(known_protocol(named)).items()}))
-        settings.put(Layer("", changed))
-        return build(StudentConfig, settings.section("student"))
+            values = {f"student.{key}": value for key, value in protocol_section(known_protocol(named)).items()}
+            settings.put(Layer(f"protocol {named}", values))
+        settings.put(*changed)
+        return settings
 
     def settings_as_yaml(self) -> str:
         """Return every value as a file that runs, each with the place it comes from."""
         if self._options.takes == "run":
             return self.request.resolved().as_yaml()
+        if self._options.takes == "several":
+            return self._comparison_as_yaml()
         settings = Settings()
         defaults = dotted(self.parser.get_defaults().as_dict())
         settings.put(Layer(DEFAULT, defaults), *self.layers)
         for name in OF_EVERY_COMMAND:
             settings.values.pop(name, None)
         return settings_as_yaml(settings.values, settings.origins)
+
+    def _comparison_as_yaml(self) -> str:
+        own, settings = [item.name for item in fields(self._options)], Settings()
+        settings.put(Layer(DEFAULT, {name: getattr(self.options, name) for name in own}), *self.layers_of(own))
+        student = self._student_settings(self.options.protocol, self.layers_of(("student",)))
+        settings.values |= student.values
+        settings.origins |= student.origins
+        requests = {name: self.request_of(name).resolved() for name in self.options.methods}
+        return comparison_as_yaml(settings, requests, shared=("ipc", "seed", "source"), own=("method", *OF_ONE_METHOD))
 
     @property
     def _options(self) -> type[Options]:

@@ -30,7 +30,7 @@ from fadrm_hf.config.layers import DEFAULT, Layer, Settings, dotted, section_val
 from fadrm_hf.config.protocols import protocol_section
 from fadrm_hf.config.renamed import with_current_names
 from fadrm_hf.methods import find_method
-from fadrm_hf.methods.method import Method
+from fadrm_hf.methods.method import Method, setting_names
 
 SECTIONS: dict[str, type] = {
     "source": SourceConfig,
@@ -204,6 +204,12 @@ def _values(run: RunConfig) -> dict[str, Any]:
     return values
 
 
+def has_setting(method: str, name: str) -> bool:
+    """Return whether a method has a setting, by dotted name; all have those of every section but `method`."""
+    section, _, key = name.partition(".")
+    return section != "method" or key in setting_names(find_method(method))
+
+
 def settings_as_yaml(values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     """Return settings by dotted name as a file, with the origin of every value and the meaning of null."""
     lines: list[str] = []
@@ -211,9 +217,45 @@ def settings_as_yaml(values: Mapping[str, Any], origins: Mapping[str, str]) -> s
         section, _, key = name.rpartition(".")
         if section and f"{section}:" not in lines:
             lines += ["", f"{section}:"]
-        origin = f"{NONE_MEANS[name]}; {origins[name]}" if value is None and name in NONE_MEANS else origins[name]
-        lines.append(f"{'  ' * bool(section)}{key}: {_inline(value)}  # {origin}")
+        lines.append(f"{'  ' * bool(section)}{key}: {_value_and_origin(name, value, origins)}")
     return "\n".join(lines) + "\n"
+
+
+def comparison_as_yaml(
+    settings: Settings, requests: Mapping[str, Request], shared: Sequence[str], own: Sequence[str]
+) -> str:
+    """Return the settings of a comparison as a file: what its methods share, once; under `settings` what they do not.
+
+    Args:
+        settings: Those of the comparison itself and of its students.
+        requests: The resolved run of each method.
+        shared: Settings and sections that are the same for all.
+        own: Sections that may differ. A value is a method's own where value or origin is another than elsewhere.
+    """
+    runs = [(_values(request.run), request.origins) for request in requests.values()]
+    values, origins = dict(settings.values), dict(settings.origins)
+
+    def is_common(name: str) -> bool:
+        first, origin = runs[0][0].get(name), runs[0][1].get(name)
+        return all(run.get(name, runs) == first and found[name] == origin for run, found in runs)
+
+    for name, value in runs[0][0].items() if runs else ():
+        section = name.partition(".")[0]
+        if section in shared or (section in own and section != "method" and is_common(name)):
+            values[name], origins[name] = value, runs[0][1][name]
+    lines = ["", "settings:"]
+    for method, (run, found) in zip(requests, runs, strict=True):
+        different = [name for name in run if name.partition(".")[0] in own and name not in values]
+        lines += [f"  {method}:"]
+        lines += [
+            f"    {name}: {_value_and_origin(name, run[name], found)}" for name in different if name != "method.name"
+        ]
+    return settings_as_yaml(values, origins) + "\n".join(lines) + "\n"
+
+
+def _value_and_origin(name: str, value: Any, origins: Mapping[str, str]) -> str:
+    origin = f"{NONE_MEANS[name]}; {origins[name]}" if value is None and name in NONE_MEANS else origins[name]
+    return f"{_inline(value)}  # {origin}"
 
 
 def _inline(value: Any) -> str:

@@ -287,3 +287,19 @@ def test_a_comparison_that_comes_along_can_run(path, place):
     assert str(output) == yaml.safe_load(path.read_text())["output"]
     others = {yaml.safe_load(other.read_text())["output"] for other in path.parent.glob("*.yaml") if other != path}
     assert output.name.startswith("compare-") and str(output) not in others
+
+
+def test_what_print_config_prints_names_every_value_that_runs_and_runs(place, capsys):
+    typed = ["--methods=[random_real,fadrm,cda]", *SHARED, "--method.iterations=40", "--relabel.epochs=4"]
+    typed += ["--settings.fadrm.recover.lr=0.5", "--student.epochs=3", "--teachers.names=[squeeze/convnet3_narrow]"]
+    assert main(["compare", *typed, "--print_config"]) == 0
+    printed = capsys.readouterr().out
+    document = yaml.safe_load(printed)
+    assert [line for line in printed.splitlines() if line and not line.endswith(":") and "  # " not in line] == []
+    assert document["relabel"]["epochs"] == 4 and document["student"]["epochs"] == 3
+    assert document["settings"]["fadrm"]["recover.lr"] == 0.5
+    assert document["settings"]["fadrm"]["method.iterations"] == document["settings"]["cda"]["method.iterations"] == 40
+    assert not any(name.startswith("method.") for name in document["settings"]["random_real"] or {})
+    file = place.parent / "printed.yaml"
+    file.write_text(printed)
+    assert parse_comparison(["--config", str(file)]) == parse_comparison(typed)
