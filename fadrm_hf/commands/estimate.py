@@ -16,6 +16,8 @@ from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.terminal import duration
 
+_BUSY = 0.2  # share of the cores from which times are no longer those of a quiet machine
+
 
 def estimate_command(call: Call) -> Summary:
     """Run `fadrm-hf estimate`."""
@@ -59,6 +61,11 @@ def _remarks(found: Estimate) -> list[str]:
             lines[-1] += f", of a single process {found.largest_batch_alone:,}"
     if found.untrained:
         lines.append(f"timed with untrained networks in place of {', '.join(found.untrained)}")
+    if found.busy >= _BUSY:
+        lines.append(
+            f"other work was using {found.busy:.0%} of this machine's cores meanwhile; on a quiet machine the run "
+            "takes less time than this"
+        )
     return lines
 
 

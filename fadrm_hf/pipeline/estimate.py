@@ -37,9 +37,11 @@ from fadrm_hf.recovery.matching.distance import needs_measuring
 from fadrm_hf.recovery.matching.gathering import StatisticsPass, block_side
 from fadrm_hf.recovery.matching.targets import Targets
 from fadrm_hf.recovery.memory import MemoryLaw, measure_recovery, peak_tensor_bytes, share_of_memory
-from fadrm_hf.recovery.patches.starting import images_needed, starting_images
+from fadrm_hf.recovery.patches.crops import CUT_TOGETHER, SCORE_BATCH
+from fadrm_hf.recovery.patches.starting import images_needed, is_scored, num_candidates, starting_images
 from fadrm_hf.recovery.trial import cycle_of, largest_shard, try_recovery
-from fadrm_hf.runtime.machine import peak_memory_bytes, reset_peak_memory
+from fadrm_hf.runtime.machine import busy_share, peak_memory_bytes, reset_peak_memory
+from fadrm_hf.runtime.out_of_memory import in_halves
 from fadrm_hf.runtime.progress import QUIET
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.shards import recovery_shards
@@ -82,6 +84,7 @@ class Estimate:
         largest_batch: The most that fit into each process; `None` if none are optimised.
         largest_batch_alone: The same for a single process.
         untrained: Teachers in whose place untrained networks were timed.
+        busy: Share in [0, 1] of the usable processor cores that other work was using when it was timed.
     """
 
     stages: dict[str, StageEstimate]
@@ -92,6 +95,7 @@ class Estimate:
     largest_batch: int | None
     largest_batch_alone: int | None
     untrained: tuple[str, ...]
+    busy: float
 
     @property
     def total(self) -> StageEstimate:
@@ -224,6 +228,7 @@ def estimate(
         FadrmError: If a teacher or student cannot be built.
     """
     case = _Case(run, source, device, num_processes, budget)
+    busy = busy_share()
     reset_peak_memory()
     teachers, untrained = teachers_like(run, source, device)
     resident = torch.cuda.memory_allocated(device) if device.type == "cuda" else peak_memory_bytes()
@@ -242,7 +247,7 @@ def estimate(
         stages["students"] = _train_students(case)
     free, alone = (share_of_memory(device, num) for num in (num_processes, 1))
     most = [None if law is None else law.largest_batch(bytes_) for bytes_ in (free, alone)]
-    return Estimate(stages, num_processes, resident, free, batch, most[0], most[1], tuple(untrained))
+    return Estimate(stages, num_processes, resident, free, batch, most[0], most[1], tuple(untrained), busy)
 
 
 def _train_teachers(case: _Case) -> StageEstimate:
@@ -296,25 +301,37 @@ def _gather(case: _Case, teachers: list[Teacher]) -> tuple[StageEstimate, Measur
 
 
 def _select(case: _Case, scorer: Teacher) -> StageEstimate:
-    """Estimate the choice of starting images from those of one class, with as large a pool as time allows."""
+    """Estimate the choice of starting images from those of one class, with as many candidates as time allows."""
     run, kind = case.run, case.run.method.init
-    least = images_needed(kind, 1, run.patches)
-    in_class = len(case.source.rows_by_class[0])
-    pool = min(max(run.patches.pool, images_needed(kind, run.ipc, run.patches)), in_class)
+    rows, least = case.source.rows_by_class[0], images_needed(kind, 1, run.patches)
+    candidates = num_candidates(kind, run.ipc, run.patches, len(rows))
 
     def step(num: int) -> int:
         num = max(num, least)
-        ipc = min(run.ipc, num // max(1, least))
-        few = replace(run.patches, pool=num)
-        starting_images(kind, case.source, scorer, range(1), ipc, few, run.seed, case.device)
+        few = replace(case.source, train=case.source.train.select(rows[:num]))
+        ipc, patches = min(run.ipc, num // max(1, least)), replace(run.patches, pool=num)
+        starting_images(kind, few, scorer, range(1), ipc, patches, run.seed, case.device)
         return num
 
-    if kind != "patches":
-        pool = run.ipc * least
-    timing = case.time(step, max(1, pool))
-    memory = case.peak(step, timing.units) * pool // timing.units
-    seconds = case.shared(timing.seconds * pool * case.num_classes, case.num_classes)
+    timing = case.time(step, max(1, candidates))
+    seconds = case.shared(timing.seconds * candidates * case.num_classes, case.num_classes)
+    memory = _scoring_bytes(case, scorer, candidates) if is_scored(kind) else case.peak(step, timing.units)
     return StageEstimate(seconds, memory, case.image_bytes, f"{timing.units} candidates of one class")
+
+
+def _scoring_bytes(case: _Case, scorer: Teacher, candidates: int) -> int:
+    """Return the memory in which a class is scored: a batch in the network, the crops it is cut from, and the best."""
+    crops = candidates * (case.run.patches.crops_per_image if case.run.method.init == "patches" else 1)
+
+    images = case.random_images(min(crops, SCORE_BATCH))
+
+    @torch.inference_mode()
+    def score() -> None:
+        in_halves(scorer.module, case.source.normalise(images).to(case.device))
+
+    score()  # once before, so that what is made once is there
+    kept = (min(crops, CUT_TOGETHER) + candidates) * 3 * case.source.size**2
+    return peak_tensor_bytes(score, case.device) + kept
 
 
 def _recover(case: _Case, teachers: list[Teacher], measured: Measured) -> tuple[StageEstimate, MemoryLaw]:

@@ -42,6 +42,14 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def busy_share(seconds: float = 0.3) -> float:
+    """Return the share in [0, 1] of the cores this process may use that others are using, while it waits so long."""
+    of_each = psutil.cpu_percent(seconds, percpu=True)
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(of_each))
+    shares = [of_each[core] for core in usable if core < len(of_each)] or of_each
+    return sum(shares) / len(shares) / 100
+
+
 def library_versions() -> dict[str, str]:
     """Return versions of Python and of the libraries that results depend on, and the commit of this one if known."""
     versions = {"python": platform.python_version()}

@@ -9,9 +9,13 @@ from fixtures.runs import FADRM, RECIPE
 
 from fadrm_hf.artifact.manifest import read_manifest
 from fadrm_hf.cli import main
+from fadrm_hf.config import PatchConfig
 from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.pipeline.distill import check_run
 from fadrm_hf.pipeline.estimate import estimate, time_units
+from fadrm_hf.pipeline.untrained import teachers_like
+from fadrm_hf.recovery.memory import peak_tensor_bytes
+from fadrm_hf.recovery.patches.starting import num_candidates, starting_images
 
 CPU = torch.device("cpu")
 
@@ -82,6 +86,30 @@ def test_a_method_without_recovery_has_no_batch(tmp_path):
     assert (found.batch, found.largest_batch) == (0, None)
 
 
+@pytest.mark.parametrize("method", ["rded", "el2n"])
+def test_memory_of_scoring_is_that_of_batches_not_of_the_whole_class(tmp_path, method):
+    """Few candidates are timed; a hundred are scored."""
+    words = [f"--method={method}", "--patches.pool=100", f"--output={tmp_path / 'run'}"]
+    run, source = check_run(parse_run([*RECIPE, *words]))
+    said = estimate(run, source, CPU, budget=1e-6, with_students=False).stages["patches"]
+    (teacher,), _ = teachers_like(run, source, CPU)
+    arguments = (run.method.init, source, teacher, range(1), run.ipc, run.patches, run.seed, CPU)
+    starting_images(*arguments)
+    needed = peak_tensor_bytes(lambda: starting_images(*arguments), CPU)
+    assert int(said.timed.split()[0]) < 10, said.timed
+    assert needed / 1.5 < said.memory_bytes < 1.5 * needed
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("patches", 300), ("el2n", 500), ("pca", 500), ("graded", 500), ("random_images", 50), ("noise", 0)],
+)
+def test_candidates_are_the_images_that_are_looked_at(kind, expected):
+    assert num_candidates(kind, 50, PatchConfig(pool=300), 500) == expected
+    if kind == "patches":
+        assert num_candidates(kind, 50, PatchConfig(pool=300, grid=2), 150) == 150
+
+
 def test_statistics_that_teachers_do_not_keep_are_a_stage(tmp_path):
     found = estimated(
         "--method=edc",
@@ -109,6 +137,13 @@ def test_the_command_shows_a_table_and_gives_every_figure(tmp_path, capsys):
     assert record["num_processes"] == 2
     assert record["total"]["seconds"] > record["stages"]["recover"]["seconds"]
     assert not output.exists() and not output.with_name("run.work").exists()  # nothing is begun
+
+
+def test_a_busy_machine_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("fadrm_hf.pipeline.estimate.busy_share", lambda: 0.83)
+    words = [*RECIPE, *FADRM, "--budget=0.01", "--no_students", f"--output={tmp_path / 'run'}"]
+    assert main(["estimate", *words]) == 0
+    assert "other work was using 83% of this machine's cores" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fadrm_hf.runtime.machine import (
+    busy_share,
     describe_machine,
     head_commit,
     library_versions,
@@ -65,3 +66,12 @@ def test_a_stage_has_a_peak_of_its_own():
     after = peak_memory_bytes()
     assert after < before - BLOCK // 2
     assert peak_memory_bytes() >= after
+
+
+def test_other_work_counts_and_waiting_does_not():
+    hog = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        assert 0.0 < busy_share(0.2) <= 1.0
+    finally:
+        hog.kill()
+        hog.wait()

@@ -13,11 +13,10 @@ from torchvision.transforms.v2 import functional as transforms
 
 from fadrm_hf.data.sources import Source
 from fadrm_hf.networks.teachers import Teacher, require_finite
+from fadrm_hf.recovery.patches.crops import SCORE_BATCH
 from fadrm_hf.recovery.patches.mosaics import compose_mosaics, fill_border, rows_of_mosaics
 from fadrm_hf.recovery.patches.patches import Patches, rows_of_class
 from fadrm_hf.runtime.out_of_memory import in_halves
-
-_SCORE_BATCH = 100
 
 
 def easy_images(source: Source, scorer: Teacher, classes: range, ipc: int, grid: int, device: torch.device) -> Patches:
@@ -50,7 +49,7 @@ def _select(
     """Return the images of one class, (ipc, 3, S, S) uint8, and their rows (ipc, tiles)."""
     needed = ipc * grid**2
     rows = torch.as_tensor(rows_of_class(source, label, needed))
-    scores = torch.cat([_score(source, scorer, part, label, device) for part in rows.split(_SCORE_BATCH)])
+    scores = torch.cat([_score(source, scorer, part, label, device) for part in rows.split(SCORE_BATCH)])
     easiest = rows[scores.argsort(stable=True)[:needed]]
     side = source.size // grid
     tiles = transforms.resize(source.pixels("train", easiest.tolist()), [side, side], antialias=True)

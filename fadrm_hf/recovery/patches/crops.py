@@ -22,8 +22,8 @@ from fadrm_hf.recovery.patches.patches import Patches, draw_pool
 from fadrm_hf.runtime.out_of_memory import in_halves
 from fadrm_hf.runtime.randomness import generator
 
-_SCORE_BATCH = 100
-_CUT_TOGETHER = 400  # crops in memory at once, so that threads have something to share
+SCORE_BATCH = 100
+CUT_TOGETHER = 400  # crops in memory at once, so that threads have something to share
 
 
 def select_patches(
@@ -61,7 +61,7 @@ def _select(
     needed = ipc * config.grid**2
     rows = torch.as_tensor(draw_pool(source, label, max(config.pool, needed), needed, seed))
     draws = _draw_crops(len(rows), config.crops_per_image, generator(seed, "patch-crops", label))
-    together = max(1, _CUT_TOGETHER // config.crops_per_image)
+    together = max(1, CUT_TOGETHER // config.crops_per_image)
     best = [
         _best_crops(source, scorer, part, crops_of_part, label, config, device)
         for part, crops_of_part in zip(rows.split(together), draws.split(together), strict=True)
@@ -116,7 +116,7 @@ def _cross_entropy(scorer: Teacher, source: Source, crops: Tensor, label: int, d
     margin = source.size - crops.shape[-1]
     low = margin // 2
     padding = (low, margin - low, low, margin - low)
-    batches = (F.pad(source.normalise(chunk).to(device), padding) for chunk in crops.split(_SCORE_BATCH))
+    batches = (F.pad(source.normalise(chunk).to(device), padding) for chunk in crops.split(SCORE_BATCH))
     logits = torch.cat([in_halves(scorer.module, batch) for batch in batches])
     require_finite(scorer.name, logits, f"logits of crops of class {label}")
     return F.cross_entropy(logits, torch.full((len(logits),), label, device=device), reduction="none").cpu()

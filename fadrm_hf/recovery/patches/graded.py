@@ -6,9 +6,8 @@ from torch import Tensor
 from fadrm_hf.data.sources import Source
 from fadrm_hf.networks.teachers import Teacher, require_finite
 from fadrm_hf.recovery.matching.difficulty import difficulty_groups, image_scores
+from fadrm_hf.recovery.patches.crops import SCORE_BATCH
 from fadrm_hf.recovery.patches.patches import Patches, rows_of_class
-
-_SCORE_BATCH = 100
 
 
 def graded_images(
@@ -41,7 +40,7 @@ def _select(
 ) -> tuple[Tensor, Tensor]:
     """Return the images of one class, (ipc, 3, S, S) uint8, and their rows (ipc, 1)."""
     rows = torch.as_tensor(rows_of_class(source, label, ipc))
-    pixels = (source.pixels("train", part.tolist()) for part in rows.split(_SCORE_BATCH))
+    pixels = (source.pixels("train", part.tolist()) for part in rows.split(SCORE_BATCH))
     scores = image_scores(scorer.module, (source.normalise(part).to(device) for part in pixels))
     require_finite(scorer.name, scores, f"feature maps of images of class {label}")
     chosen = rows[pick_in_groups(scores, ipc, difficulty)]

@@ -66,5 +66,18 @@ def images_needed(kind: Init, ipc: int, config: PatchConfig) -> int:
     return 0 if kind == "noise" else ipc * _grid(kind, config) ** 2
 
 
+def num_candidates(kind: Init, ipc: int, config: PatchConfig, num_images: int) -> int:
+    """Return how many of a class's `num_images` training images are looked at for `ipc` starting images of a kind."""
+    needed = images_needed(kind, ipc, config)
+    if kind == "patches":
+        return min(max(config.pool, needed), num_images)
+    return num_images if is_scored(kind) else needed
+
+
+def is_scored(kind: Init) -> bool:
+    """Return whether a teacher scores the images that these starting images are chosen from."""
+    return kind not in ("noise", "random_images")
+
+
 def _grid(kind: Init, config: PatchConfig) -> int:
     return config.grid if kind in ("patches", "pca") else 1
