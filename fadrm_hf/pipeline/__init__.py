@@ -8,6 +8,7 @@ recover_stage.py  the images
 relabel_stage.py  the soft labels
 stage_costs.py    the seconds and memory that each stage took
 estimate.py       what a run will take, before it starts
+timing.py         the time of a unit of work
 run.py            all of them in order
 
 Every stage writes finished shards to the work folder and skips those that are there, so the same command

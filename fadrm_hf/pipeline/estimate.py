@@ -7,10 +7,8 @@ and packaging are not timed.
 """
 
 import math
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,15 +20,18 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from fadrm_hf.builders.soft_labels import label_features, row_bytes
-from fadrm_hf.config import RunConfig
+from fadrm_hf.config import RelabelConfig, RunConfig
+from fadrm_hf.data.pixels import normalise
 from fadrm_hf.data.sources import Source
+from fadrm_hf.data.views import render_views
 from fadrm_hf.labels.codecs import find_codec
-from fadrm_hf.labels.drawing import micro_batches
+from fadrm_hf.labels.drawing import draw_epoch, micro_batches
 from fadrm_hf.labels.relabel import Labeller, label_epoch
 from fadrm_hf.networks.students import create_student
 from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.networks.teachers.squeeze import new_network, new_optimizer
 from fadrm_hf.networks.teachers.teacher import split_name
+from fadrm_hf.pipeline.timing import Step, Timing, time_units
 from fadrm_hf.pipeline.untrained import teachers_like, untrained_names
 from fadrm_hf.recovery.matcher import open_matchers
 from fadrm_hf.recovery.matching.distance import needs_measuring
@@ -47,7 +48,6 @@ from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.shards import recovery_shards
 from fadrm_hf.training.protocol import create_optimiser
 
-Step = Callable[[int], int]  # does about so many units of work, and returns how many it did
 Measured = list[dict[str, Targets]]
 
 _EVALUATIONS = 10  # of a student while it is trained
@@ -107,51 +107,6 @@ class Estimate:
     def as_plain(self) -> dict[str, Any]:
         """Return the estimate as JSON holds it."""
         return asdict(self) | {"total": asdict(self.total)}
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Time of a unit of work.
-
-    Attributes:
-        seconds: Of one.
-        units: How many were timed together.
-    """
-
-    seconds: float
-    units: int
-
-
-def time_units(step: Step, units: int, device: torch.device, budget: float) -> Timing:
-    """Time a step per unit of work, with as many units together as a budget of seconds allows.
-
-    Args:
-        step: The work.
-        units: The most units in one step.
-        device: Where it runs.
-        budget: Seconds; a few times as many are spent.
-    """
-    num = min(2, units)
-    seconds, _ = _timed(step, num, device)
-    while num < units and seconds < budget / 2:
-        num = min(units, max(num + 1, int(num * min(budget / seconds, 16.0))))
-        seconds, _ = _timed(step, num, device)
-    runs = [_timed(step, num, device) for _ in range(3)]
-    return Timing(statistics.median(seconds for seconds, _ in runs) / runs[0][1], runs[0][1])
-
-
-def _timed(step: Step, units: int, device: torch.device) -> tuple[float, int]:
-    """Return the seconds of a step, and how many units it did."""
-    _wait(device)
-    started = time.perf_counter()
-    done = step(units)
-    _wait(device)
-    return max(time.perf_counter() - started, 1e-6), done
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @dataclass(frozen=True)
@@ -374,7 +329,7 @@ def _relabel(case: _Case, teachers: list[Teacher]) -> StageEstimate:
 
 
 def _train_students(case: _Case) -> StageEstimate:
-    """Estimate the training and the evaluations of every seed, without drawing views."""
+    """Estimate the training and the evaluations of every seed."""
     run, config = case.run, case.run.student
     labels = replace(run.relabel, batch_size=config.batch_size or run.relabel.batch_size)
     batch = micro_batches(min(labels.batch_size, case.num_images), labels)[0]
@@ -382,12 +337,21 @@ def _train_students(case: _Case) -> StageEstimate:
     student = create_student(config.student, *shape, config.implementation).to(case.device)
     step = partial(_train, case, student, create_optimiser(config, student))
     training = case.time(step, batch)
+    rendering = case.time(partial(_render, case, labels), case.num_images)
     num_test = 0 if case.source.test is None else len(case.source.test)
     predicting = case.time(partial(_predict, case, student), _PREDICTED)
-    seen = config.epochs * case.num_images * training.seconds
+    seen = config.epochs * case.num_images * (training.seconds + rendering.seconds)
     seen += min(_EVALUATIONS, config.epochs) * num_test * predicting.seconds
     timed = f"steps of {training.units} images; {config.num_seeds} seeds"
     return StageEstimate(config.num_seeds * seen, case.peak(step, batch), 0, timed)
+
+
+def _render(case: _Case, labels: RelabelConfig, num: int) -> int:
+    """Draw and render a view of each of some random images, at least two."""
+    images, config = case.random_images(max(2, num)).to(case.device), case.source.config
+    _, views = draw_epoch(len(images), case.source.size, labels, case.run.seed, 0)
+    normalise(render_views(images, views.to(case.device)), config.mean, config.std)
+    return len(images)
 
 
 @torch.inference_mode()

@@ -12,7 +12,8 @@ from fadrm_hf.cli import main
 from fadrm_hf.config import PatchConfig
 from fadrm_hf.pipeline.arguments import parse_run
 from fadrm_hf.pipeline.distill import check_run
-from fadrm_hf.pipeline.estimate import estimate, time_units
+from fadrm_hf.pipeline.estimate import estimate
+from fadrm_hf.pipeline.timing import time_units
 from fadrm_hf.pipeline.untrained import teachers_like
 from fadrm_hf.recovery.memory import peak_tensor_bytes
 from fadrm_hf.recovery.patches.starting import num_candidates, starting_images
@@ -34,7 +35,7 @@ def of_two_images(tmp_path_factory):
 
 def test_time_is_that_of_a_unit_whatever_the_number(monkeypatch):
     now = 0.0
-    monkeypatch.setattr("fadrm_hf.pipeline.estimate.time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr("fadrm_hf.pipeline.timing.time", SimpleNamespace(perf_counter=lambda: now))
 
     def step(units: int) -> int:
         nonlocal now
