@@ -20,6 +20,7 @@ MAX_SETTINGS_DEPTH = 32  # a complete run has 3
 _RECIPES = "recipes/configs/"  # their folder in the repository
 _EXAMPLE = "digits/fadrm_ipc10"
 _HEAD = re.compile(r"\s*---[\r\n]+(.*?)[\r\n]+---(?:[\r\n]|$)", re.DOTALL)  # the Hub's rule
+_MISREAD = re.compile(r"^[-+]?0[0-9_]|:")  # octal, and to the base of 60
 _OPENING = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
 _CLOSING = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
 
@@ -139,8 +140,18 @@ class _PlainLoader(yaml.SafeLoader):
             seen.add(name)
         return super().construct_mapping(node, deep)
 
+    def construct_whole_number(self, node: yaml.ScalarNode) -> int:
+        """Build a whole number that is read as it looks: to YAML 1.1, 010 is 8 and 1:30 is 90."""
+        if _MISREAD.search(node.value):
+            read = self.construct_yaml_int(node)
+            self._refuse(f"{node.value}, which YAML reads as {read}; write that, or '{node.value}' for a text", node)
+        return self.construct_yaml_int(node)
+
     def _refuse(self, what: str, where: yaml.Event | yaml.Node) -> None:
         raise yaml.MarkedYAMLError(problem=f"it holds {what}", problem_mark=where.start_mark)
+
+
+_PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_whole_number)
 
 
 class _TextLoader(_PlainLoader):

@@ -19,6 +19,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from fadrm_hf.errors import HubError
 from fadrm_hf.hub.remote import Kind, LocalFile, Plan, Remote, RemoteFile, compare, files_at, look, next_version
 from fadrm_hf.hub.retry import PATIENT, Patience, retry
+from fadrm_hf.hub.session import NOT_THE_HUB
 from fadrm_hf.report.card.text import size
 from fadrm_hf.runtime.progress import QUIET, Reporter
 from fadrm_hf.runtime.run_folder import CARD
@@ -229,15 +230,19 @@ class Publisher:
     def _tag(self, order: Order, tag: str, commit: str) -> None:
         repo_id = order.repo_id
 
+        what = f"tagging {repo_id} as {tag}"
+
         def send() -> bool:
             self.api.create_tag(repo_id, tag=tag, revision=commit, repo_type=order.kind)
+            if not landed():  # the client does not look at the answer
+                raise HubError(f"{what}: {NOT_THE_HUB}")
             return True
 
         def landed() -> bool | None:
             refs = self.api.list_repo_refs(repo_id, repo_type=order.kind)
             return any((ref.name, ref.target_commit) == (tag, commit) for ref in refs.tags) or None
 
-        retry(f"tagging {repo_id} as {tag}", send, landed, self.patience)
+        retry(what, send, landed, self.patience)
 
 
 def _count(files: Mapping[str, int]) -> str:

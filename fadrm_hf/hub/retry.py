@@ -1,5 +1,6 @@
 """Requests that change something on the Hub, carried out exactly once however the connection behaves."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def _send(what: str, send: Callable[[], Outcome]) -> Outcome:
     with talking_to_hub(what):
         try:
             return send()
-        except (FadrmError, HFValidationError, httpx.HTTPError):
+        except (FadrmError, HFValidationError, httpx.HTTPError, json.JSONDecodeError):
             raise
         except (LocalEntryNotFoundError, RuntimeError, ValueError) as error:
             if isinstance(error.__cause__, httpx.HTTPError):  # the client wraps what befell one file

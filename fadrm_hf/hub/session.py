@@ -1,5 +1,6 @@
 """Speaking to the Hub: who is logged in, and what its refusals mean. A token is never shown nor stored here."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,6 +30,10 @@ _REMEDIES = {
     429: "too many requests; wait a few minutes, then run the same command again",
     507: "the Hub has no space left for this; free some of your storage there, then run the same command again",
 }
+NOT_THE_HUB = (
+    "what answered is not the Hub, but perhaps a proxy or the login page of a network: open the Hub in a browser, "
+    "then run the same command again"
+)
 _SERVER_TROUBLE = "the Hub has trouble; what has been sent stays there: run the same command again in a while"
 
 
@@ -79,6 +84,8 @@ def talking_to_hub(what: str) -> Iterator[None]:
         raise HubError(f"{what}: {error}; expected ORG/NAME, e.g. 'org/fadrm-in1k-ipc10'") from error
     except HfHubHTTPError as error:
         raise HubError(f"{what}: {_explain(error)}") from error
+    except json.JSONDecodeError as error:
+        raise HubError(f"{what}: {NOT_THE_HUB}") from error
     except (httpx.HTTPError, ConnectionError) as error:
         reason = str(error) or type(error).__name__
         raise HubError(

@@ -111,6 +111,8 @@ def test_a_value_outside_its_range_is_answered_with_the_range(place, capsys, arg
         ("ipc: [1\nmethod: {", ["run.yaml", "not readable YAML", "line 2"]),
         ("- ipc\n- seed\n", ["run.yaml", "holds list", "sections of settings"]),
         ("", ["run.yaml", "expected sections of settings"]),
+        ("ipc: 010\n", ["run.yaml", "holds 010, which YAML reads as 8", "'010' for a text", "line 1"]),
+        ("seed: 1:30\n", ["run.yaml", "holds 1:30, which YAML reads as 90"]),
         ("recover:\n  learning_rate: 3\n", ["--recover.learning_rate", "--recover.lr", "--help"]),
         ("recovery:\n  lr: 3\n", ["recovery", "--help"]),
         ("ipc: many\n", ["ipc", "int", "many"]),
