@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from fadrm_hf.artifact.manifest import StageRecord
@@ -35,12 +35,18 @@ class Costs:
             reset_peak_memory()
         try:
             yield
-        finally:
-            seconds = round(time.monotonic() - started, 1)
-            self._own[stage] = {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes()}
-            if self._job.state.is_main_process and self._job.work.path.exists():
-                with locked(self._job.work.locks / "costs.lock", self._job.reporter.say):
-                    self._add(stage)
+        except BaseException:
+            with suppress(OSError):  # what stopped the stage is what is told: a full disk has no room for this, either
+                self._note(stage, started)
+            raise
+        self._note(stage, started)
+
+    def _note(self, stage: str, started: float) -> None:
+        seconds = round(time.monotonic() - started, 1)
+        self._own[stage] = {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes()}
+        if self._job.state.is_main_process and self._job.work.path.exists():
+            with locked(self._job.work.locks / "costs.lock", self._job.reporter.say):
+                self._add(stage)
 
     def records(self) -> dict[str, StageRecord]:
         """Return the manifest's costs by stage; of a stage that the main process has not left yet, the cost so far."""
