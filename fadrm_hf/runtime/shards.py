@@ -16,6 +16,7 @@ from accelerate.utils import gather_object, parse_flag_from_env
 
 from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ConfigError, RunFolderError
+from fadrm_hf.runtime.launcher import end_with_launcher
 
 Unit = TypeVar("Unit")
 Value = TypeVar("Value")
@@ -149,6 +150,7 @@ def join_world() -> PartialState:
             "for ACCELERATE_USE_CPU; unset them, or start the command by accelerate launch, which sets them"
         ) from error
     check_world(state)
+    end_with_launcher()
     return state
 
 
