@@ -20,7 +20,7 @@ from fadrm_hf import __version__
 from fadrm_hf.commands.call import Call
 from fadrm_hf.commands.catalogue import COMMANDS, help_text
 from fadrm_hf.commands.completion import print_completion
-from fadrm_hf.commands.ending import Ended, explain_signal, interruptible
+from fadrm_hf.commands.ending import Ended, ended_by_the_system, explain_signal, interruptible
 from fadrm_hf.commands.exit_code import ExitCode
 from fadrm_hf.commands.output import say
 from fadrm_hf.commands.summary import OutputMode, Summary, conclude
@@ -132,7 +132,8 @@ def _load(name: str) -> ModuleType:
     """Import a module, a third sooner: the collector would look through all that is loaded, again and again."""
     gc.disable()
     try:
-        return importlib.import_module(name)
+        with ended_by_the_system():
+            return importlib.import_module(name)
     finally:
         gc.enable()
 
