@@ -20,6 +20,14 @@ _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")  # the path of a relativ
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Add a link to the repository, whose address is known to who publishes the site: FADRM_HF_REPOSITORY."""
+    address = os.environ.get("FADRM_HF_REPOSITORY")
+    if address:
+        config.extra["social"].append({"icon": "material/source-repository", "link": address, "name": "Repository"})
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages from elsewhere in the repository, then the files that all pages link to."""
     root = Path(config.config_file_path).parent

@@ -13,6 +13,7 @@ from fadrm_hf.builders.images import encode_png
 from fadrm_hf.report.card.metadata import card_title
 from fadrm_hf.report.card.results import accuracy_bars, read_results
 from fadrm_hf.report.card.text import percent, size
+from fadrm_hf.report.class_names import shown_names
 from fadrm_hf.runtime.terminal import duration
 
 SHOWN_CLASSES, SHOWN_IMAGES = 10, 5  # columns and rows that a reader takes in at a glance
@@ -38,7 +39,8 @@ def notebook_html(location: Location, images: Tensor, labels: Tensor) -> str:
     """
     manifest = location.manifest
     classes = labels.unique().tolist()[:SHOWN_CLASSES]
-    names = ", ".join(manifest.classes.names[label] for label in classes)
+    class_names = shown_names(manifest)
+    names = ", ".join(class_names[label] for label in classes)
     picture = b64encode(encode_png(image_grid(images, labels, classes))).decode()
     return (
         f"<h4>{escape(card_title(manifest))}</h4>"

@@ -52,7 +52,7 @@ def test_it_says_what_made_it(early):
     assert "method_record" not in json.loads((early / "fadrm.json").read_text())
     assert manifest.method_title == "FADRM" and manifest.paper is not None and manifest.paper.arxiv == "2506.24125"
     assert manifest.method_setting("init") == "patches" and manifest.method_setting("iterations") == 40
-    assert card_title(manifest) == "FADRM digits, 1 image per class"
+    assert card_title(manifest) == "digits distilled by FADRM, 1 image per class"
 
 
 def test_a_method_that_is_unknown_here_has_a_title_and_a_paper(early):

@@ -50,7 +50,9 @@ def test_what_a_run_shows_is_not_stored():
 def test_an_artifact_shows_itself_and_later_its_number(executed):
     before, batch, after, tables, image = shown(executed)
     assert "data:image/png;base64," in before["text/html"]
-    assert before["text/plain"].startswith("<Distilled runs/notebook: FADRM digits, 5 images per class; 50 images")
+    assert before["text/plain"].startswith(
+        "<Distilled runs/notebook: digits distilled by FADRM, 5 images per class; 50 images"
+    )
     row = "distilled images + soft labels"
     assert row not in before["text/html"] and row in after["text/html"]
     assert batch["text/plain"].startswith("(torch.Size([16, 3, 16, 16])")

@@ -43,7 +43,7 @@ def test_the_space_is_the_gallery_with_a_card(hub, run):
     assert there == files_of(run / "gallery")
     header = yaml.safe_load(card.split("---")[1])
     assert (header["sdk"], header["app_file"], header["datasets"]) == ("static", "index.html", [REPO])
-    assert header["title"] == "FADRM trees, 2 images per class" and f"[{REPO}]" in card
+    assert header["title"] == "trees distilled by FADRM, 2 images per class" and f"[{REPO}]" in card
     assert f'load_dataset("{REPO}"' in read_script(run / "gallery/data.js")["howTo"][0]["code"]
     assert hub.tags(REPO, kind="spaces").keys() == hub.tags(REPO).keys() == {"v1.0"}
     assert {name: hub.files(REPO)[f"gallery/{name}"] for name in there} == there, "the dataset holds it too"

@@ -1,7 +1,7 @@
 """The pages in a real browser: what they show and how they answer, to eyes, keyboards, screen readers and phones."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from fixtures.browser import PATIENCE, start_browser
 from fixtures.galleries import CLASSES, HOSTILE, LARGE_CLASSES, make_gallery, make_large_gallery, snapshot_images
 
+from fadrm_hf.artifact.manifest import read_manifest, write_manifest
 from fadrm_hf.artifact.reading import read_images, read_soft_labels
 from fadrm_hf.cli import main
 from fadrm_hf.data.views import LabelViews, render_views
@@ -35,16 +36,8 @@ PIXEL = """async ([selector, x, y]) => {
   return [...context.getImageData(left, top, 1, 1).data].slice(0, 3);
 }"""
 
-# The mean colours of 8 x 8 squares of a canvas of 144 x 144 pixels.
-SQUARES = """canvas => Array.from({ length: 64 }, (_, square) => {
-  const place = [(square % 8) * 18, Math.floor(square / 8) * 18];
-  const pixels = canvas.getContext("2d").getImageData(...place, 18, 18).data;
-  return [0, 1, 2].map((channel) => {
-    let sum = 0;
-    for (let at = channel; at < pixels.length; at += 4) sum += pixels[at];
-    return sum / 324;
-  });
-})"""
+DRAWN = """canvas => [canvas.width, canvas.clientWidth, getComputedStyle(canvas).imageRendering,
+  [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]]"""
 IS_DRAWN = """() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(
   [...document.querySelectorAll(".view canvas")].every(
     (canvas) => canvas.getContext("2d").getImageData(1, 1, 1, 1).data[3] === 255)))))"""
@@ -88,7 +81,7 @@ def visit(browser):
     """Opens pages, each with a storage and a clipboard of its own."""
     opened = []
 
-    def open_page(address, **options):
+    def open_page(address, ready=".tile", **options):
         context = browser.new_context(**({"viewport": DESK, "color_scheme": "light"} | options))
         context.set_default_timeout(PATIENCE)
         found = Visit(context.new_page())
@@ -97,7 +90,7 @@ def visit(browser):
         found.page.on("console", lambda message: found.hear(message.text))
         found.page.on("pageerror", lambda error: found.complaints.append(str(error)))
         found.page.goto(address.as_uri() if isinstance(address, Path) else address)
-        found.page.wait_for_selector(".tile")
+        found.page.wait_for_selector(ready)
         return found
 
     yield open_page
@@ -132,7 +125,7 @@ def slide(page, selector, value):
 
 def test_it_opens_from_disk_and_asks_nobody_else(page, made):
     assert page.page.locator(".pair").count() == 8
-    assert page.page.title() == page.text("h1") == "FADRM trees, 2 images per class"
+    assert page.page.title() == page.text("h1") == "trees distilled by FADRM, 2 images per class"
     assert "8 images of 8 × 8 pixels in 4 classes, distilled from example/trees by FADRM" in page.text("#lede")
     folder = (made / "gallery").as_uri()
     asked = [request for request in page.requests if not request.startswith("data:")]
@@ -197,10 +190,12 @@ def test_views_are_drawn_and_labelled_as_the_teachers_saw_them(made, visit):
             index = rows["image"].tolist().index(5)
             columns = {name: torch.from_numpy(column[index : index + 1]) for name, column in rows.items()}
             expected = render_views(images, LabelViews.from_columns(columns))[0].permute(1, 2, 0).numpy()
-            drawn = found.page.locator(".view canvas").nth(2 * epoch + 1).evaluate(SQUARES)
-            squares = np.array(drawn).reshape(8, 8, 3)
+            canvas = found.page.locator(".view canvas").nth(2 * epoch + 1)
+            side, shown, rendering, drawn = canvas.evaluate(DRAWN)
+            assert (side, shown % side, rendering) == (8, 0, "pixelated"), "its own size, enlarged by whole numbers"
+            pixels = np.array(drawn).reshape(8, 8, 4)[..., :3]
             # A browser's interpolation is another; mirrored, shifted or mixed otherwise, noise is 60 levels apart.
-            assert np.abs(squares - expected).mean() < 30, epoch
+            assert np.abs(pixels - expected).mean() < 4, epoch
             said = found.page.locator(".said").nth(epoch).locator("li")
             share = torch.from_numpy(rows["logits"][index]).double().softmax(0).max().item()
             best = int(rows["logits"][index].argmax())
@@ -285,7 +280,7 @@ def test_the_theme_is_that_of_the_machine_until_one_is_chosen(made, visit):
     assert found.page.evaluate(ground) == "rgb(250, 249, 247)"
     found.page.reload()
     assert found.page.evaluate(ground) == "rgb(250, 249, 247)"
-    assert found.page.locator("#theme").get_attribute("aria-pressed") == "false"
+    assert found.text("#theme") == "Dark", "the theme that it leads to"
 
 
 @pytest.mark.parametrize(("scheme", "viewport"), [("light", DESK), ("dark", PHONE)])
@@ -299,19 +294,83 @@ def test_nothing_stands_in_the_way_of_screen_readers_and_phones(made, visit, sch
     assert found.page.evaluate("document.querySelector('#detail').scrollWidth <= innerWidth")
 
 
-def test_several_artifacts_stand_beside_one_another(made, visit, tmp_path):
-    other = make_gallery(tmp_path / "others", snapshots=False)
-    assert main(["gallery", str(made), str(other), "--output", str(tmp_path / "page")]) == 0
-    for viewport, scheme in ((DESK, "light"), (PHONE, "dark")):
-        found = visit(tmp_path / "page/index.html", viewport=viewport, color_scheme=scheme)
-        assert found.page.locator(".class").count() == 4
-        assert found.page.locator(".class").first.locator(".strip p").all_inner_texts() == ["trees", "others"]
-        assert found.page.locator(".class").first.locator(".tile").count() == 4
-        assert "62.0 ± 2.0 %" in found.text("#accuracy") and found.page.locator("#accuracy article").count() == 3
-        assert audit(found.page) == []
-        assert found.page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
-        found.page.locator("#search").fill("elm")
-        assert found.text("#found") == "1 of 4 classes"
+SIDES = """section => [...section.querySelectorAll(".strip")].map((strip) => {
+  const [box, style] = [strip.getBoundingClientRect(), getComputedStyle(strip)];
+  return [box.left, box.top, style.borderTopColor, strip.querySelectorAll(".tile").length];
+})"""
+LEGEND = "all => all.map(each => getComputedStyle(each).borderTopColor)"
+
+
+@pytest.fixture(scope="module")
+def compared(made, tmp_path_factory):
+    """The page of two artifacts, the second with another recipe."""
+    folder = tmp_path_factory.mktemp("compared")
+    other = make_gallery(folder / "others", snapshots=False)
+    manifest = read_manifest(other)
+    method = manifest.config["method"] | {"alpha": 0.25}
+    write_manifest(other, replace(manifest, config=manifest.config | {"method": method}))
+    assert main(["gallery", str(made), str(other), "--output", str(folder / "page")]) == 0
+    return folder / "page/index.html"
+
+
+@pytest.mark.parametrize(("scheme", "viewport"), [("light", DESK), ("dark", PHONE)])
+def test_several_artifacts_are_compared(compared, visit, scheme, viewport):
+    found = visit(compared, ready="#measured article", viewport=viewport, color_scheme=scheme)
+    assert "62.0 ± 2.0 %" in found.text("#accuracy") and found.page.locator("#accuracy article").count() == 3
+    assert found.page.locator("#differences tbody tr").all_inner_texts() == ["method.alpha\t0.5\t0.25"]
+    found.page.locator("#images").scroll_into_view_if_needed()
+    classes = found.page.locator(".class")
+    classes.first.locator(".tile").first.wait_for()
+    assert classes.count() == 4 and classes.first.locator(".strip p").all_inner_texts() == ["trees", "others"]
+    (left, top, colour, num), (right, below, another, same) = classes.first.evaluate(SIDES)
+    assert top == below and left < right and num == same == 2, "beside each other, also on a phone"
+    assert [colour, another] == found.page.locator("#artifacts li").evaluate_all(LEGEND) and colour != another
+    assert audit(found.page) == []
+    assert found.page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+    found.page.locator("#search").fill("elm")
+    assert found.text("#found") == "1 of 4 classes"
+
+
+def test_a_comparison_leads_to_what_it_compares(compared, visit):
+    found = visit(compared, ready="#measured article")
+    links = found.page.locator("#artifacts strong a").evaluate_all("all => all.map(each => each.getAttribute('href'))")
+    assert links == ["../others/gallery/index.html"], "the other artifact is in a folder that is not next to the page"
+    found.page.locator("#artifacts strong a").click()
+    assert found.page.title() == "trees distilled by FADRM, 2 images per class"
+
+
+BOXES = """() => {
+  const boxOf = (each) => { const { left, right, top, width } = each.getBoundingClientRect(); return [left, right, top, width]; };
+  const pair = document.querySelector(".pair");
+  return {
+    area: boxOf(document.querySelector("#classes")),
+    tables: [...document.querySelectorAll("table")].map(boxOf),
+    classes: [...document.querySelectorAll(".class")].map(boxOf),
+    pair: [...pair.children].map(boxOf),
+    marks: [...pair.children].map((tile) => getComputedStyle(tile).boxShadow.split(")")[0] + ")"),
+    legend: [...document.querySelectorAll(".legend .key")].map((key) => getComputedStyle(key).backgroundColor),
+  };
+}"""
+
+
+def test_few_images_fill_the_width_and_say_which_is_real(page):
+    """Of 8 pixels, two of each of four classes: enlarged by a whole number, all classes in one line."""
+    found = page.page.evaluate(BOXES)
+    left, right, _, width = found["area"]
+    assert len({top for _, _, top, _ in found["classes"]}) == 1
+    (origin, now), tile = found["pair"], found["pair"][0][3]
+    assert tile % 8 == 0 and 8 * tile > 0.75 * width, "eight images take most of the line"
+    assert origin[0] == now[0] and origin[2] < now[2], "the real patch above, what became of it below"
+    assert found["marks"] == found["legend"] and len(set(found["legend"])) == 2
+    assert all(box[:2] == [left, right] for box in found["tables"]), "tables and images end at the same line"
+
+
+def test_where_it_comes_from_is_at_the_top(page):
+    facts = dict(part.split("\n", 1) for part in page.page.locator("#facts > div").all_inner_texts())
+    assert facts["Source"] == "example/trees" and facts["Licence"] == "other"
+    assert facts["Cost"].startswith("90.2 s\n") and facts["Size"].startswith("images ")
+    links = page.page.locator("#facts a").evaluate_all("all => all.map(each => each.href)")
+    assert links == ["https://huggingface.co/datasets/example/trees", "https://example.org/terms"]
 
 
 def rendering(page) -> str:

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from fadrm_hf.report.pictures.accuracy import draw_accuracy
 from fadrm_hf.report.pictures.curves import Series, StoredLabels, draw_images_per_class, draw_label_bytes
-from fadrm_hf.report.pictures.images import draw_information
-from fadrm_hf.report.pictures.style import GREY, SERIES, label_ends, label_points, new_figure, to_png
+from fadrm_hf.report.pictures.images import draw_grid, draw_information, draw_recovery
+from fadrm_hf.report.pictures.style import BLUE, GREY, INK, ORANGE, SERIES, label_ends, label_points, new_figure
 
 pytestmark = pytest.mark.numerical
 
@@ -92,6 +94,29 @@ def test_a_picture_is_the_same_bytes_each_time(draw):
     assert draw() == draw() and draw().startswith(b"\x89PNG")
 
 
+def columns_of(file: bytes, colour: str) -> int:
+    """How many separate marks of a colour one meets from left to right in the middle of a picture."""
+    pixels = np.asarray(Image.open(BytesIO(file)).convert("RGBA"))
+    wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+    upper = pixels[: len(pixels) // 3]  # of the first of two plots
+    hit = ((upper[..., :3] == wanted).all(2) & (upper[..., 3] > 200)).any(0)
+    return int((np.diff(hit.astype(int)) == 1).sum())
+
+
+def test_residuals_are_marked_along_the_recovery():
+    records = [{"iteration": at, "ce": 5 / at, "bn": 9 / at} for at in range(1, 2001, 50)]
+    assert columns_of(draw_recovery(records), ORANGE) == 0
+    assert columns_of(draw_recovery(records, (500, 1000, 1500)), ORANGE) == 3
+
+
+@pytest.mark.parametrize(("num_classes", "shape"), [(3, 2), (10, 4)])
+def test_images_are_in_bands_of_five_classes_whose_names_can_be_read(num_classes, shape):
+    """Of a phone's 340 pixels a band of five leaves each class 68."""
+    images = {label: torch.full((3, 8, 8), 40 + 20 * label, dtype=torch.uint8) for label in range(num_classes)}
+    width, height = Image.open(BytesIO(draw_grid([f"class {n}" for n in images], images, images))).size
+    assert shape / 5 < height / width < (shape + 1) / 5
+
+
 def test_a_picture_shows_what_it_is_given():
     drawn = draw_images_per_class(SERIES_DRAWN, [])
     assert drawn != draw_images_per_class(SERIES_DRAWN, [("whole dataset", 0.8, 0.01)])
@@ -100,9 +125,30 @@ def test_a_picture_shows_what_it_is_given():
     assert draw_information(COURSE) != draw_information([*COURSE[:2], {**COURSE[2], "iteration": 60}, COURSE[3]])
 
 
-def test_text_of_a_picture_is_dark_and_its_ground_light():
-    with new_figure(2, 1) as figure:
-        figure.subplots().set(xlabel="x")
-        file = to_png(figure)
-    pixels = np.asarray(Image.open(BytesIO(file)).convert("L"))
-    assert pixels[0, 0] == 255 and pixels.min() < 64 and (pixels == 255).mean() > 0.5
+GROUNDS = ("#FFFFFF", "#0B0F19")  # of the Hub's pages, by day and by night
+
+
+def luminance(colour: str) -> float:
+    srgb = np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(one: str, other: str) -> float:
+    """As WCAG 2 defines it."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("ground", GROUNDS)
+def test_every_colour_is_seen_on_a_white_and_on_a_dark_page(ground):
+    assert {colour: contrast(colour, ground) for colour in (*SERIES, GREY) if contrast(colour, ground) < 3} == {}
+    assert contrast(INK, ground) > 4.3
+
+
+def test_a_picture_has_no_ground_of_its_own_and_text_in_the_colour_of_text():
+    drawn = np.asarray(Image.open(BytesIO(draw_accuracy([("distilled images + soft labels", 0.62, 0.02)]))))
+    assert drawn.shape[2] == 4 and (drawn[..., 3] == 0).mean() > 0.5 and drawn[0, 0, 3] == 0
+    colours = {f"#{red:02X}{green:02X}{blue:02X}" for red, green, blue, alpha in drawn.reshape(-1, 4) if alpha == 255}
+    assert {INK, BLUE} <= colours
+    assert [colour for colour in colours if min(contrast(colour, ground) for ground in GROUNDS) < 2.9] == []

@@ -1,18 +1,16 @@
 """Alignment of a teacher with the source: images normalised as the source's, logits in the source's class order."""
 
-import re
 from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
 from fadrm_hf.config import Colour, SourceConfig
 from fadrm_hf.data.class_map import ClassMap, describe_difference
+from fadrm_hf.data.wordnet import in_words, is_wnid
 from fadrm_hf.errors import ClassMapError
 
-_WNID = re.compile(r"n\d{8}")
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode L
 
 
@@ -131,11 +129,9 @@ def _match(ours: ClassMap, teachers: ClassMap) -> tuple[int, ...] | None:
 
 def _in_words(classes: ClassMap) -> ClassMap:
     """Return classes that are called by their WNIDs with the words of ImageNet for them."""
-    if not all(_WNID.fullmatch(name) for name in classes.names):
+    if not all(map(is_wnid, classes.names)):
         return classes
-    info = ImageNetInfo("imagenet22k")
-    words = [info.label_name_to_description(name, detailed=False) for name in classes.names]
-    return ClassMap(classes.ids, tuple(words))
+    return ClassMap(classes.ids, tuple(in_words(classes.names)))
 
 
 def describe_selection(teachers: ClassMap, ours: ClassMap, selected: Sequence[int]) -> str:

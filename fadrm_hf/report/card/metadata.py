@@ -97,10 +97,12 @@ def method_name(manifest: Manifest) -> str:
 
 
 def card_title(manifest: Manifest) -> str:
-    """Return a title of method, source and images per class."""
-    source = public_source(manifest.source.name).rpartition("/")[2]
-    images = f"{manifest.ipc} image{'s' if manifest.ipc > 1 else ''} per class"
-    return f"{printable(f'{method_name(manifest)} {source}')}, {images}"
+    """Return a title of source, method and images per class."""
+    source = printable(public_source(manifest.source.name).rpartition("/")[2])
+    images = f"image{'s' if manifest.ipc > 1 else ''} per class"
+    if manifest.method == "random_real":
+        return f"{source}, {manifest.ipc} random real {images}"
+    return f"{source} distilled by {printable(method_name(manifest))}, {manifest.ipc} {images}"
 
 
 def public_source(name: str) -> str:

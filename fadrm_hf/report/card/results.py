@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ ROWS: dict[tuple[str, str], str] = {
 }
 _SECTIONS = ("settings", "machine", "versions", "artifact")
 _STUDENT = re.compile(r"\w[\w./-]*")
-_BEGIN, _END = "<!-- results -->", "<!-- /results -->"
+_BEGIN, _END, _FOLD = "<!-- results -->", "<!-- /results -->", "<details>"
 
 
 def result_files(folder: Path) -> list[Path]:
@@ -45,7 +46,7 @@ def read_results(folder: Path) -> list[Result]:
     for path in result_files(folder):
         try:
             result = parse_json(read_inner(folder, f"{RESULTS}{path.name}"))
-            _row(result), accuracy_bars([result])
+            _row(result), _details(result), accuracy_bars([result])
             _require_sections(result, _SECTIONS)
             _require_sections(result.get("settings") or {}, ("relabel",))
         except ArtifactError:
@@ -66,23 +67,34 @@ def _require_sections(record: Result, names: Sequence[str]) -> None:
 
 
 def render_results(results: Sequence[Result]) -> str:
-    """Render the table of a card, between the two marks by which `replace_results` finds it again."""
-    rows = [_row(result) for result in in_order(results)]
+    """Render the tables of a card, between the two marks by which `replace_results` finds them again.
+
+    The Hub shows about six columns beside each other; so what only a second look is for is in a folded table.
+    """
+    ordered = in_order(results)
+    rows = [_row(result) for result in ordered]
     missing = ROWS.keys() - {_kind(result) for result in results}
-    rows += [[ROWS[kind], "", "", "", "", NOT_MEASURED, "", "", "", ""] for kind in ROWS if kind in missing]
-    return f"{_BEGIN}\n{render('results.md', rows=rows)}{_END}"
+    rows += [[ROWS[kind], "", "", NOT_MEASURED, "", ""] for kind in ROWS if kind in missing]
+    return f"{_BEGIN}\n{render('results.md', rows=rows, details=[_details(result) for result in ordered])}{_END}"
 
 
 def tabled_results(card_text: str) -> list[dict[str, str]]:
-    """Return the measured rows of a card's table of results, by column; none if there is no such table."""
+    """Return the measured rows of a card's tables of results, by column; none if there is no such table."""
     _, begin, rest = card_text.partition(_BEGIN)
-    table, end, _ = rest.partition(_END)
+    tables, end, _ = rest.partition(_END)
     if not begin or not end:
         return []
+    shown, _, folded = tables.partition(_FOLD)  # early cards have one table of all columns
+    rows = [row for row in _rows_of(shown) if row.get("top-1") != NOT_MEASURED]
+    details = _rows_of(folded)[: len(rows)]
+    return [row | more for row, more in zip_longest(rows, details, fillvalue={})]
+
+
+def _rows_of(table: str) -> list[dict[str, str]]:
+    """Return the rows of a table in Markdown, by column."""
     lines = [line.strip().strip("|").split(" | ") for line in table.splitlines() if line.startswith("|")]
-    head, *rows = ([cell.strip() for cell in line] for line in lines if "---" not in line[0])
-    tabled = (dict(zip(head, row, strict=False)) for row in rows)
-    return [row for row in tabled if row.get("top-1") != NOT_MEASURED]
+    cells = [[cell.strip() for cell in line] for line in lines if "---" not in line[0]]
+    return [dict(zip(cells[0], row, strict=False)) for row in cells[1:]]
 
 
 def replace_results(card_text: str, results: Sequence[Result]) -> str:
@@ -131,17 +143,25 @@ def in_order(results: Sequence[Result]) -> list[Result]:
 
 
 def _row(result: Result) -> list[str]:
-    texts = [result["student"], result["protocol"], str(result["epochs"]), str(result["num_seeds"])]
-    accuracies = [_accuracy(result.get(key), result["num_seeds"]) for key in ("top1", "top5", "best_epoch_top1")]
-    return [kind_title(result), *texts, *accuracies, result.get("label_codec") or "–", _measured_by(result)]
+    """Return the cells of the table that every reader sees."""
+    accuracies = [_accuracy(result.get(key), result["num_seeds"]) for key in ("top1", "top5")]
+    by = "others" if result.get("contributed") else "authors"
+    return [kind_title(result), result["student"], result["protocol"], *accuracies, by]
 
 
-def _measured_by(result: Result) -> str:
+def _details(result: Result) -> list[str]:
+    """Return the cells of the folded table."""
+    numbers = [str(result["epochs"]), str(result["num_seeds"])]
+    best = _accuracy(result.get("best_epoch_top1"), result["num_seeds"])
+    return [kind_title(result), *numbers, best, result.get("label_codec") or "–", _measured_on(result)]
+
+
+def _measured_on(result: Result) -> str:
     if not result.get("contributed"):
-        return "authors"
+        return "–"
     artifact = result.get("artifact") or {}
     at = f"@{artifact['revision'][:12]}" if artifact.get("revision") else ""
-    return f"reproduced by others from {artifact.get('repository', 'a copy')}{at}"
+    return f"{artifact.get('repository', 'a copy')}{at}"
 
 
 def _kind(result: Result) -> tuple[str, str]:

@@ -49,7 +49,7 @@ def write_card(
     """
     results, scores = read_results(folder), read_scores(folder)
     trajectory = complete_points(scores) if scores else []
-    write_pictures(folder, manifest.classes.names, accuracy_bars(results), trajectory, work, reporter)
+    write_pictures(folder, manifest, accuracy_bars(results), trajectory, work, reporter)
     run = RunFolder(folder)
     manifest = replace(manifest, bytes=_sizes(folder, manifest))
     rows = _first_row(folder, IMAGES_FOLDER), _first_label_row(folder, manifest)

@@ -5,12 +5,11 @@ import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from fadrm_hf.artifact.manifest import Manifest
-from fadrm_hf.artifact.tables import label_names
+from fadrm_hf.artifact.manifest import Manifest, TableBytes, table_bytes
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.report.card.metadata import card_title, method_name, public_source
@@ -18,6 +17,8 @@ from fadrm_hf.report.card.results import Result, in_order, kind_title, measured_
 from fadrm_hf.report.card.scores import KINDS, read_scores, score_rows
 from fadrm_hf.report.card.text import quoted
 from fadrm_hf.report.card.writing import published_name
+from fadrm_hf.report.class_names import shown_names
+from fadrm_hf.report.gallery.origin import origin_of
 from fadrm_hf.report.gallery.sheets import Pictures
 from fadrm_hf.runtime.run_folder import RunFolder
 
@@ -36,6 +37,7 @@ def facts_of(folder: Path, manifest: Manifest, pictures: Pictures, name: str | N
     """
     name = name or published_name(RunFolder(folder).card) or folder.resolve().name
     paper, scores, results = manifest.paper, read_scores(folder), read_results(folder)
+    manifest = replace(manifest, bytes=_stored_bytes(folder, manifest))
     return {
         "name": name,
         "title": card_title(manifest),
@@ -43,8 +45,9 @@ def facts_of(folder: Path, manifest: Manifest, pictures: Pictures, name: str | N
         "isDistilled": manifest.method != "random_real",
         "paper": {"arxiv": paper.arxiv, "url": paper.url} if paper else None,
         "source": public_source(manifest.source.name),
+        "origin": origin_of(manifest, name),
         "ids": list(manifest.classes.ids),
-        "classes": label_names(manifest.class_map),
+        "classes": shown_names(manifest),
         "ipc": manifest.ipc,
         "size": manifest.pixels.size,
         "labelEpochs": manifest.label_epochs,
@@ -61,6 +64,12 @@ def facts_of(folder: Path, manifest: Manifest, pictures: Pictures, name: str | N
         "course": [] if scores is None else [dict(point) for point in scores.course],
         "howTo": _how_to(name, measured_student(results, manifest)),
     }
+
+
+def _stored_bytes(folder: Path, manifest: Manifest) -> TableBytes:
+    """Return the bytes of the tables in a folder; of those that are elsewhere, what the manifest says."""
+    here, said = table_bytes(folder), manifest.bytes
+    return TableBytes(here.images or said.images, here.soft_labels or said.soft_labels)
 
 
 def as_script(variable: str, value: Any) -> bytes:

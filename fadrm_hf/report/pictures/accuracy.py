@@ -7,7 +7,9 @@ from fadrm_hf.report.pictures.style import (
     BLUE,
     ERRORS,
     GREY,
+    INK,
     TOP1,
+    WIDTH,
     label_points,
     new_figure,
     percent,
@@ -18,17 +20,23 @@ from fadrm_hf.report.pictures.style import (
 
 _RANKED = ("whole_mean", "whole_std", "distilled_mean", "distilled_std")
 _BASELINES = ("random_real",)
-_BAR: dict[str, Any] = {"height": 0.62, "error_kw": {"capsize": 2.5, "lw": 1}}
+_TALL_WIDTH = 6.0  # of plots one above the other, in inches
+_BAR: dict[str, Any] = {"error_kw": {"capsize": 2.5, "lw": 1, "ecolor": INK}}
 
 
 def draw_accuracy(bars: Sequence[tuple[str, float, float]]) -> bytes:
-    """Draw horizontal bars with error bars from (text, mean, standard deviation), as fractions."""
-    with new_figure(7, 0.36 * len(bars) + 0.75) as figure:
+    """Draw horizontal bars with error bars from (text, mean, standard deviation), as fractions.
+
+    Each text is above its bar, so that bars are long and texts legible however narrow the page is.
+    """
+    with new_figure(WIDTH, 0.44 * len(bars) + 0.6) as figure:
         axes = figure.subplots()
         colours = [BLUE if text.startswith("distilled") else GREY for text, _, _ in bars]
         means, errors = percent([mean for _, mean, _ in bars]), percent([error for _, _, error in bars])
-        _draw_bars(axes, [plain(text, 70) for text, _, _ in bars], means, errors, colours)
-        axes.set(xlim=(0, 110), xticks=range(0, 101, 20), xlabel=TOP1)
+        _draw_bars(axes, [""] * len(bars), means, errors, colours)
+        for position, (text, _, _) in enumerate(bars):
+            axes.annotate(plain(text, 60), (0, position - 0.21), (0, 2.5), textcoords="offset points", va="bottom")
+        axes.set(xlim=(0, 108), xticks=range(0, 101, 20), ylim=(len(bars) - 0.65, -0.75), xlabel=TOP1)
         return to_png(figure)
 
 
@@ -41,11 +49,12 @@ def draw_comparison(rows: Sequence[dict[str, Any]]) -> bytes:
     titles = [plain(row["title"], 30) for row in rows]
     means, errors = (percent([row[f"top1_{kind}"] for row in rows]) for kind in ("mean", "std"))
     colours = [GREY if row["method"] in _BASELINES else BLUE for row in rows]
-    with new_figure(9, max(2.8, 0.3 * len(rows) + 1.1)) as figure:
-        left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
-        _draw_bars(left, titles, means, errors, colours)
-        left.set(xlim=(0, 1.16 * max(mean + error for mean, error in zip(means, errors, strict=True))), xlabel=TOP1)
-        _draw_costs(right, rows, means, errors, colours)
+    heights = (0.27 * len(rows) + 0.6, 3.4)
+    with new_figure(_TALL_WIDTH, sum(heights)) as figure:
+        above, below = figure.subplots(2, 1, height_ratios=heights)
+        _draw_bars(above, titles, means, errors, colours)
+        above.set(xlim=(0, 1.16 * max(mean + error for mean, error in zip(means, errors, strict=True))), xlabel=TOP1)
+        _draw_costs(below, rows, means, errors, colours)
         return to_png(figure)
 
 
@@ -71,7 +80,7 @@ def _draw_bars(
 ) -> None:
     """Draw bars from top to bottom, each with its value at its end."""
     positions = range(len(texts))
-    axes.barh(positions, means, xerr=errors, color=colours, **_BAR)
+    axes.barh(positions, means, xerr=errors, color=colours, height=0.62 if any(texts) else 0.36, **_BAR)
     axes.set_yticks(positions, texts)
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")

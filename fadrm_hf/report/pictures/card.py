@@ -1,12 +1,16 @@
 """The pictures of a card, in `assets/` of an artifact."""
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fadrm_hf.artifact.manifest import Manifest
+from fadrm_hf.methods import METHODS
+from fadrm_hf.report.class_names import shown_names
 from fadrm_hf.report.pictures.accuracy import draw_accuracy
 from fadrm_hf.report.pictures.images import CURVES, draw_grid, draw_information, draw_recovery
 from fadrm_hf.runtime.files import parse_json, read_regular, write_bytes
@@ -20,7 +24,7 @@ _MAX_LOG_BYTES = 1 << 30  # a line for every iteration of every shard
 
 def write_pictures(
     folder: Path,
-    class_names: Sequence[str],
+    manifest: Manifest,
     bars: Sequence[tuple[str, float, float]],
     trajectory: Sequence[Mapping[str, float]] = (),
     work: Path | None = None,
@@ -30,7 +34,7 @@ def write_pictures(
 
     Args:
         folder: The artifact.
-        class_names: Names in label order.
+        manifest: Its manifest, which need not be written yet.
         bars: (text, mean, standard deviation) of each accuracy, as fractions.
         trajectory: Information in the images along their optimisation (`draw_information`), if it has more points
             than start and end.
@@ -41,10 +45,10 @@ def write_pictures(
     if work is not None:
         patches, recovered = (_first_images(work / stage) for stage in (PATCHES, RECOVERED))
         if patches and recovered:
-            write_bytes(run.picture("grid"), draw_grid(class_names, patches, recovered))
+            write_bytes(run.picture("grid"), draw_grid(shown_names(manifest), patches, recovered))
         records = _recovery_records(work / LOG, reporter)
         if records:
-            write_bytes(run.picture("recovery"), draw_recovery(records))
+            write_bytes(run.picture("recovery"), draw_recovery(records, _residuals(manifest)))
     if bars:
         write_bytes(run.picture("accuracy"), draw_accuracy(bars))
     information = run.picture("information")
@@ -52,6 +56,13 @@ def write_pictures(
         write_bytes(information, draw_information(trajectory))
     else:
         information.unlink(missing_ok=True)  # of earlier scores
+
+
+def _residuals(manifest: Manifest) -> list[int]:
+    """Return the iterations after which real patches were mixed in; none for methods without residuals."""
+    method = METHODS.get(manifest.method)
+    budgets = getattr(manifest.settings("method", method), "budgets", None) if method else None
+    return list(accumulate(budgets()[:-1])) if budgets else []
 
 
 def _first_images(shards: Path) -> dict[int, Tensor]:

@@ -120,7 +120,7 @@ def draw_label_bytes(stored: Sequence[StoredLabels]) -> bytes:
             for number, labels in enumerate(labels for labels in stored if labels.is_whole == is_whole):
                 error = None if labels.std is None else [100 * labels.std]
                 axes.errorbar([labels.num_bytes / 1e6], [100 * labels.mean], yerr=error, fmt=marker, color=colour,
-                              mfc="white" if error is None else colour,
+                              mfc="none" if error is None else colour,
                               label=text if number == 0 else None, **ERRORS)  # fmt: skip
         scale_by_logarithm(axes.xaxis)
         axes.set(xlabel="soft labels (MB)", ylabel=TOP1)

@@ -7,14 +7,16 @@ from typing import Any
 
 from torch import Tensor
 
-from fadrm_hf.report.pictures.style import BLUE, ORANGE, new_figure, plain, to_png
+from fadrm_hf.report.pictures.style import BLUE, ORANGE, WIDTH, new_figure, plain, to_png
 
 CURVES = {"ce": "cross-entropy", "bn": "distance of BatchNorm statistics"}
+_IN_A_BAND = 5  # classes, whose names can be read on a phone
+_RESIDUAL: Any = {"color": ORANGE, "ls": (0, (3, 1.5)), "lw": 1.2}
 _ENTROPIES = {"pixel_entropy": "entropy of pixels (bits)", "feature_entropy": "entropy of features (bits)"}
 
 
 def draw_grid(class_names: Sequence[str], patches: dict[int, Tensor], recovered: dict[int, Tensor]) -> bytes:
-    """Draw one column per class: the starting image above, the distilled image below.
+    """Draw a column per class, the starting image above and the distilled image below, in bands of five classes.
 
     Args:
         class_names: Names in label order.
@@ -22,35 +24,48 @@ def draw_grid(class_names: Sequence[str], patches: dict[int, Tensor], recovered:
         recovered: Label -> (3, S, S) uint8.
     """
     labels = sorted(patches.keys() & recovered.keys())
-    with new_figure(1.1 * len(labels) + 0.4, 2.7) as figure:
-        axes = figure.subplots(2, len(labels), squeeze=False)
-        for column, label in enumerate(labels):
-            for row, images in enumerate((patches, recovered)):
-                axes[row, column].imshow(images[label].permute(1, 2, 0).numpy(), interpolation="nearest")
-                axes[row, column].set(xticks=[], yticks=[])
-                axes[row, column].spines[:].set_visible(False)
-            axes[0, column].set_title(plain(class_names[label], 14), loc="center")
-        axes[0, 0].set_ylabel("start")
-        axes[1, 0].set_ylabel("distilled")
+    bands = [labels[first : first + _IN_A_BAND] for first in range(0, len(labels), _IN_A_BAND)]
+    side = WIDTH / _IN_A_BAND  # of an image with its margin, in inches
+    with new_figure(WIDTH, len(bands) * (2 * side + 0.2)) as figure:
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
+        axes = figure.subplots(2 * len(bands), _IN_A_BAND, squeeze=False)
+        for cell in axes.flat:
+            cell.set(xticks=[], yticks=[])
+            cell.spines[:].set_visible(False)
+        for number, band in enumerate(bands):
+            rows = axes[2 * number : 2 * number + 2]
+            for column, label in enumerate(band):
+                rows[0, column].set_title(plain(class_names[label], 14), loc="center", pad=3)
+                for row, images in enumerate((patches, recovered)):
+                    rows[row, column].imshow(images[label].permute(1, 2, 0).numpy(), interpolation="nearest")
+            rows[0, 0].set_ylabel("start", labelpad=3)
+            rows[1, 0].set_ylabel("distilled", labelpad=3)
         return to_png(figure)
 
 
-def draw_recovery(records: Sequence[dict[str, float]]) -> bytes:
-    """Draw the mean losses of all shards over the iterations; a residual is visible as a jump.
+def draw_recovery(records: Sequence[dict[str, float]], residuals: Sequence[int] = ()) -> bytes:
+    """Draw the mean losses of all shards over the iterations, one above the other.
 
     Args:
         records: Each with "iteration" and any of "ce" and "bn".
+        residuals: Iterations after which real patches were mixed in.
     """
     names = [name for name in CURVES if any(name in record for record in records)]
-    with new_figure(3.6 * len(names), 2.4) as figure:
-        for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    with new_figure(WIDTH, 1.6 * len(names) + 0.6) as figure:
+        every_axes = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
+        for axes, name in zip(every_axes, names, strict=True):
             values = defaultdict(list)
             for record in records:
                 if name in record:
                     values[record["iteration"]].append(record[name])
             iterations = sorted(values)
-            axes.plot(iterations, [sum(values[i]) / len(values[i]) for i in iterations], color=BLUE, lw=1.1)
-            axes.set(xlabel="iteration", title=CURVES[name])
+            axes.plot(iterations, [sum(values[i]) / len(values[i]) for i in iterations], color=BLUE)
+            for residual in residuals:
+                axes.axvline(residual, **_RESIDUAL)
+            axes.set(title=CURVES[name])
+        every_axes[-1].set_xlabel("iteration")
+        if residuals:
+            _add_legend(figure)
         return to_png(figure)
 
 
@@ -65,23 +80,25 @@ def draw_information(trajectory: Sequence[Mapping[str, float]]) -> bytes:
     """
     ranges = [sorted(point[name] for point in trajectory) for name in _ENTROPIES]
     span = 1.25 * max(values[-1] - values[0] for values in ranges) or 1.0
-    with new_figure(7.4, 2.8) as figure:
-        for axes, (name, title) in zip(figure.subplots(1, 2), _ENTROPIES.items(), strict=True):
+    with new_figure(WIDTH, 3.8) as figure:
+        every_axes = figure.subplots(2, 1, sharex=True)
+        for axes, (name, title) in zip(every_axes, _ENTROPIES.items(), strict=True):
             for before, after in itertools.pairwise(trajectory):
                 _draw_step(axes, before, after, name)
             values = [point[name] for point in trajectory]
             axes.plot([point["iteration"] for point in trajectory], values, "o", color=BLUE, ms=3.5)
-            axes.set(xlabel="iteration", title=title, ylim=_limits(values, span))
+            axes.set(title=title, ylim=_limits(values, span))
             axes.margins(x=0.06)
+        every_axes[-1].set_xlabel("iteration")
         if any(before["iteration"] == after["iteration"] for before, after in itertools.pairwise(trajectory)):
-            figure.legend(handles=_handles(), loc="outside lower center", ncols=2, frameon=False)
+            _add_legend(figure)
         return to_png(figure)
 
 
 def _draw_step(axes: Any, before: Mapping[str, float], after: Mapping[str, float], name: str) -> None:
     is_residual = before["iteration"] == after["iteration"]
     axes.plot([before["iteration"], after["iteration"]], [before[name], after[name]],
-              color=ORANGE if is_residual else BLUE, ls=(0, (3, 1.5)) if is_residual else "-")  # fmt: skip
+              **(_RESIDUAL if is_residual else {"color": BLUE}))  # fmt: skip
 
 
 def _limits(values: Sequence[float], span: float) -> tuple[float, float]:
@@ -90,10 +107,9 @@ def _limits(values: Sequence[float], span: float) -> tuple[float, float]:
     return middle - span / 2, middle + span / 2
 
 
-def _handles() -> list[Any]:
+def _add_legend(figure: Any) -> None:
+    """Explain the two kinds of line, below the plots."""
     from matplotlib.lines import Line2D
 
-    return [
-        Line2D([], [], color=BLUE, label="optimised"),
-        Line2D([], [], color=ORANGE, ls=(0, (3, 1.5)), label="real patches mixed in"),
-    ]
+    lines = [Line2D([], [], color=BLUE, label="optimised"), Line2D([], [], label="real patches mixed in", **_RESIDUAL)]
+    figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False)

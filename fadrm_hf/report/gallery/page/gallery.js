@@ -4,6 +4,8 @@
 const sheets = new Sheets(FACTS.pictures);
 const numClasses = FACTS.classes.length;
 const element = (id) => document.getElementById(id);
+const isPaired = sheets.first >= 0;
+const isCoarse = sheets.side === FACTS.size && sheets.side < 64; // pixels of images, to be shown as squares
 let stage = sheets.last;
 
 function introduce() {
@@ -13,18 +15,22 @@ function introduce() {
   lede.append(`${images} of ${FACTS.size} × ${FACTS.size} pixels in ${counted(numClasses, "class")}, ${from}`);
   if (FACTS.paper) lede.append(" (", node("a", { href: FACTS.paper.url }, `arXiv ${FACTS.paper.arxiv}`), ")");
   lede.append(FACTS.hasLabels ? `, with soft labels for ${counted(FACTS.labelEpochs, "view")} of each.` : ".");
-  const beside = sheets.first >= 0
-    ? `Each recovered image is next to the ${sheets.stages[sheets.first].title} it started from. ` : "";
+  const beside = isPaired ? `Each recovered image is below the ${sheets.stages[sheets.first].title} it started from. ` : "";
   const small = FACTS.pictures.is_whole ? "" : ` Thumbnails of ${sheets.side} pixels are shown.`;
   element("explained").textContent =
     `${beside}Select one to see how it changed, and what the teachers predicted.${small}`;
+  element("facts").append(...FACTS.origin.map(factOf));
   element("made").textContent = "Made with fadrm_hf from the files of the artifact. Nothing on this page is fetched from elsewhere.";
+}
+
+function factOf({ title, lines, note }) {
+  const said = lines.map(([text, address]) => node("dd", {}, linked(text, address)));
+  return node("div", {}, node("dt", {}, title), ...said, ...(note ? [node("dd", {}, node("small", {}, note))] : []));
 }
 
 // Classes
 
 const rowOf = (label, index) => index * numClasses + label;
-const isPaired = sheets.first >= 0;
 
 function nameOf(row) {
   return `${FACTS.classes[row % numClasses]}, image ${Math.floor(row / numClasses) + 1}`;
@@ -51,22 +57,19 @@ function drain(section) {
 }
 
 function sectionOf(name, label) {
-  const title = node("h3", { id: `class-${label}` }, name);
-  if (FACTS.ids[label] !== name) title.append(" ", node("small", {}, FACTS.ids[label]));
+  const title = classTitle(name, FACTS.ids[label], { id: `class-${label}` });
   const pairs = node("div", { class: "pairs", role: "group", "aria-labelledby": `class-${label}` });
   return node("section", { class: "class", "data-label": label }, title, pairs);
 }
 
 // The height of a class is known before its images are there: nothing jumps while they come and go.
 function reserve(area) {
-  const tile = sheets.scaledTo(area.clientWidth < 500 ? 56 : 72); // two pairs side by side on a phone
-  const width = tile * (isPaired ? 2 : 1) + (isPaired ? 3 : 0);
-  const gap = 10;
-  const perLine = Math.max(1, Math.floor((area.clientWidth + gap) / (width + gap)));
+  const { beside, perLine, tile } = arrange(sheets, area.clientWidth, FACTS.ipc, numClasses);
   const lines = Math.ceil(FACTS.ipc / perLine);
+  const pair = isPaired ? 2 * (tile + 3) + 4 : tile; // with the marks below both images
+  reserveTitles(area, beside, FACTS.ids.some((id, label) => id !== FACTS.classes[label]));
   area.style.setProperty("--tile", `${tile}px`);
-  area.style.setProperty("--pair", `${width}px`);
-  area.style.setProperty("--pairs", `${lines * (tile + gap) - gap}px`);
+  area.style.setProperty("--pairs", `${lines * (pair + GAP) - GAP}px`);
 }
 
 // The Tab key stops once per class; arrow keys move within a class.
@@ -86,7 +89,8 @@ function moveFocus(event) {
 function prepareClasses() {
   const area = element("classes");
   const sections = FACTS.classes.map(sectionOf);
-  document.documentElement.classList.toggle("coarse", sheets.side === FACTS.size && sheets.side < 64);
+  document.documentElement.classList.toggle("coarse", isCoarse);
+  area.classList.toggle("paired", isPaired);
   area.append(...sections);
   reserve(area);
   new ResizeObserver(() => reserve(area)).observe(area);
@@ -114,6 +118,7 @@ function prepareStages() {
   const slider = element("stage");
   for (const each of [slider, element("detail-stage")]) each.max = String(sheets.last);
   element("course-field").hidden = element("detail-field").hidden = sheets.last === 0;
+  if (isPaired) element("legend-origin").append(keyOf("origin"), sheets.stages[sheets.first].title);
   sheets.stages.forEach((_, index) => element("stops").append(node("option", { value: index })));
   element("stage-name").textContent = setSlider(slider, stage);
   slider.addEventListener("input", () => {
@@ -137,14 +142,14 @@ function open(row) {
 
 function pictureOf(kind, title) {
   const tile = node("span", { class: `tile ${kind}`, role: "img", "aria-label": title });
-  return node("figure", {}, tile, node("figcaption", {}, title));
+  return node("figure", {}, tile, node("figcaption", {}, keyOf(kind), node("span", {}, title)));
 }
 
 function show() {
   element("detail-title").textContent = nameOf(chosen);
   const figures = [...(isPaired ? [pictureOf("origin", sheets.stages[sheets.first].title)] : []), pictureOf("now", "")];
   element("stages").replaceChildren(...figures);
-  element("stages").style.setProperty("--tile", `${sheets.scaledTo(256)}px`);
+  element("stages").style.setProperty("--tile", `${sheets.fitted(256)}px`);
   if (isPaired) sheets.paint(figures[0].firstElementChild, sheets.first, chosen);
   showStage(stage);
   showViews();
@@ -156,7 +161,7 @@ function showStage(value) {
   const title = known ? sheets.stages[value].title : `${sheets.stages[value].title}: not available for this image`;
   sheets.paint(figure.firstElementChild, value, chosen);
   figure.firstElementChild.setAttribute("aria-label", title);
-  figure.lastElementChild.textContent = title;
+  figure.lastElementChild.lastElementChild.textContent = title;
   setSlider(element("detail-stage"), value);
 }
 
@@ -172,16 +177,24 @@ function showViews() {
   const frames = "The frame marks the crop; next to it is the view as the teachers saw it.";
   const mixed = views.some((view) => view.mix) ? " A part of another image may be mixed in." : "";
   const none = FACTS.hasLabels ? "" : " Labels are not stored: the teachers make them while a student trains.";
-  element("views-note").textContent = views.length ? `${frames}${mixed}${none}`
+  const small = sheets.side < FACTS.size ? ` Drawn from thumbnails of ${sheets.side} pixels.` : "";
+  element("views").style.setProperty("--own", `${ownSide()}px`);
+  element("views-note").textContent = views.length ? `${frames}${mixed}${none}${small}`
     : "The gallery has no views of this image, but of the first images of every class.";
   element("views").replaceChildren(...views.map(viewOf));
 }
 
 const boxText = ([top, left, height, width]) => `${width} × ${height} pixels at ${left}, ${top}`;
 
+// The side at which a view is shown: its own, or that enlarged by a whole number.
+function ownSide() {
+  return FACTS.size < 64 ? FACTS.size * Math.max(1, Math.floor((innerWidth < 500 ? 128 : 160) / FACTS.size)) : FACTS.size;
+}
+
+// The frame of a crop needs pixels of the screen; a view has as many as the teachers were shown.
 function viewOf(view) {
-  const canvases = ["image with its crop", "view"].map((what) =>
-    node("canvas", { width: 144, height: 144, role: "img", "aria-label": `${what}: ${boxText(view.crop)}${view.flip ? ", mirrored" : ""}` }));
+  const canvases = [["image with its crop", ownSide()], ["view", FACTS.size]].map(([what, side]) =>
+    node("canvas", { width: side, height: side, role: "img", "aria-label": `${what}: ${boxText(view.crop)}${view.flip ? ", mirrored" : ""}` }));
   drawView(view, chosen, ...canvases);
   const parts = [`Epoch ${view.epoch}`, ...(view.flip ? ["mirrored"] : []),
     ...(view.mix ? [`mixed with ${nameOf(view.mix.row)}`] : [])];
@@ -204,7 +217,7 @@ async function drawView(view, row, whole, seen) {
   const scale = sheets.side / FACTS.size;
   const image = await sheets.tiled(row);
   const [a, b] = [whole.getContext("2d"), seen.getContext("2d")];
-  a.imageSmoothingEnabled = sheets.side >= 64;
+  a.imageSmoothingEnabled = !isCoarse;
   a.drawImage(image, 0, 0, sheets.side, sheets.side, 0, 0, whole.width, whole.height);
   frame(a, view.crop, whole.width / FACTS.size);
   drawCrop(b, image, view.crop, view.flip, scale);
@@ -218,11 +231,15 @@ async function drawView(view, row, whole, seen) {
   b.restore();
 }
 
-function drawCrop(context, image, [top, left, height, width], isFlipped, scale) {
+// The crop is cut out first: enlarged within its image, its borders would take in pixels from outside it.
+function drawCrop(context, image, crop, isFlipped, scale) {
   const side = context.canvas.width;
+  const [top, left, height, width] = crop.map((edge) => Math.round(edge * scale));
+  const part = new OffscreenCanvas(Math.max(1, width), Math.max(1, height));
+  part.getContext("2d").drawImage(image, left, top, part.width, part.height, 0, 0, part.width, part.height);
   context.save();
   if (isFlipped) context.transform(-1, 0, 0, 1, side, 0);
-  context.drawImage(image, left * scale, top * scale, width * scale, height * scale, 0, 0, side, side);
+  context.drawImage(part, 0, 0, side, side);
   context.restore();
 }
 
@@ -315,7 +332,7 @@ function showScores() {
     node("td", {}, value), node("td", {}, better || "–")));
   const head = node("tr", {}, ...["Score", "Value", "Better"].map((title) => node("th", { scope: "col" }, title)));
   element("scores").append(node("h3", {}, "Scores"),
-    node("table", {}, node("thead", {}, head), node("tbody", {}, ...rows)));
+    node("table", { class: "scores" }, node("thead", {}, head), node("tbody", {}, ...rows)));
 }
 
 prepareTheme();

@@ -22,9 +22,12 @@ function remembered() {
   }
 }
 
+// The button names the theme that it leads to.
 function setTheme(theme) {
+  const other = theme === "dark" ? "Light" : "Dark";
   document.documentElement.dataset.theme = theme;
-  document.getElementById("theme").setAttribute("aria-pressed", String(theme === "dark"));
+  document.getElementById("theme").textContent = other;
+  document.getElementById("theme").setAttribute("aria-label", `${other} theme`);
 }
 
 function prepareTheme() {
@@ -50,6 +53,26 @@ async function copy(block) {
     getSelection().selectAllChildren(block);
     document.execCommand("copy");
   }
+}
+
+// A text, and the link that it is if it leads somewhere; addresses are checked where they come from.
+const linked = (text, address) => (address ? node("a", { href: address }, text) : node("span", {}, text));
+
+// A square in the colour of what it explains.
+const keyOf = (kind) => node("span", { class: `key ${kind}`, "aria-hidden": "true" });
+
+// The name of a class, and its id where that is another.
+function classTitle(name, identity, attributes = {}) {
+  const title = node("h3", { ...attributes, title: name }, node("span", { class: "name" }, name));
+  if (identity !== name) title.append(" ", node("small", {}, identity));
+  return title;
+}
+
+// Room for `beside` classes next to each other, and for their titles.
+function reserveTitles(area, beside, haveIds) {
+  area.style.setProperty("--beside", beside);
+  area.style.setProperty("--head", beside > 1 && haveIds ? "2.4rem" : "1.2rem");
+  area.classList.toggle("beside", beside > 1);
 }
 
 // A block of code with a button that copies it.

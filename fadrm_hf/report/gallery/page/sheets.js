@@ -1,6 +1,10 @@
 // The position of an image on its sheet, and how it is drawn from there; see pictures.json.
 "use strict";
 
+const GAP = 8; // pixels between the images of a class
+const BETWEEN = 28; // pixels between classes beside each other
+const NARROWEST = 120; // pixels that a class needs for its name
+
 class Sheets {
   #images = new Map();
 
@@ -15,9 +19,11 @@ class Sheets {
     this.last = this.stages.length - 1;
   }
 
-  // Small images are enlarged by whole numbers, so that each pixel stays square.
-  scaledTo(wished) {
-    return this.side >= wished ? wished : this.side * Math.max(1, Math.round(wished / this.side));
+  // The side at which an image is shown in some room, in pixels. Small images are enlarged by whole numbers, so that
+  // each pixel stays square; larger ones are never enlarged.
+  fitted(room) {
+    const times = this.side < 64 ? Math.floor(room / this.side) : 1;
+    return this.side >= room ? room : this.side * times;
   }
 
   // The position of a row of the images table at a stage; null if the stage does not have it.
@@ -72,4 +78,22 @@ class Sheets {
     }
     return canvas;
   }
+}
+
+// How images fill a width: `beside` classes next to each other, of `most` at most, `perLine` images of a class in a line,
+// of a side `tile`. Of all ways the one that leaves the least room empty and comes closest to a side that is seen well.
+function arrange(sheets, width, count, most) {
+  const wished = width < 500 ? 64 : 104;
+  let best = { beside: 1, perLine: 1, tile: sheets.fitted(Math.min(width, wished)), score: -Infinity };
+  for (let perLine = 1; perLine <= Math.min(count, 40); perLine += 1) {
+    for (let beside = 1; beside <= (perLine === count ? Math.min(most, 10) : 1); beside += 1) {
+      const room = Math.floor((width - (beside - 1) * BETWEEN + beside * GAP) / (beside * perLine) - GAP);
+      const tile = sheets.fitted(Math.min(room, 256));
+      if (room < 16 || (beside > 1 && perLine * (room + GAP) - GAP < NARROWEST)) continue;
+      const used = beside * (perLine * (tile + GAP) - GAP) + (beside - 1) * BETWEEN;
+      const score = used / width - Math.abs(Math.log2(tile / wished)) / 2;
+      if (score > best.score) best = { beside, perLine, tile, score };
+    }
+  }
+  return best;
 }
