@@ -21,10 +21,10 @@ _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Add a link to the repository, whose address is known to who publishes the site: FADRM_HF_REPOSITORY."""
+    """Add a link to the repository, whose address whoever publishes the site knows: FADRM_HF_REPOSITORY."""
     address = os.environ.get("FADRM_HF_REPOSITORY")
     if address:
-        config.extra["social"].append({"icon": "material/source-repository", "link": address, "name": "Repository"})
+        config.nav.append({"Repository": address})
     return config
 
 

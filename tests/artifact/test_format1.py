@@ -62,7 +62,7 @@ def test_a_method_that_is_unknown_here_has_a_title_and_a_paper(early):
     (early / "fadrm.json").write_text(json.dumps(document))
     record = MethodRecord("Views | All", paper, "noise")
     manifest = write_manifest(early, replace(read_manifest(early), method_record=record))
-    assert read_manifest(early) == manifest and card_title(manifest).startswith("Views | All")
+    assert read_manifest(early) == manifest and card_title(manifest).startswith("digits distilled by Views | All,")
     card = write_card(early, manifest).read_text()
     assert "https://arxiv.org/abs/2999.00001" in card and "note = {'''<b>}" in card and r"Views \| All" in card
     assert manifest.method_setting("init") == "noise" and manifest.method_setting("absent", 3) == 3

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from urllib.parse import unquote
 
 import pytest
+from fixtures.browser import start_browser
 from fixtures.documents import ROOT
 
 PAGES = sorted(
@@ -83,6 +84,56 @@ def test_names_of_the_library_are_explained_where_they_are_used(site):
     linked = {link.partition("#")[2] for link in pages[folder / "new_method.html"].links if "api.html" in link}
     assert {"fadrm_hf.Method", "fadrm_hf.recovery.recover.Recovery"} <= linked
     assert linked <= api | {""}
+
+
+# Blocks of code wider than their frame; those with a line that was broken; the page's own width.
+CODE = """() => {
+  const blocks = [...document.querySelectorAll("pre > code")];
+  const numLines = (block) => {
+    const { lineHeight, paddingTop, paddingBottom } = getComputedStyle(block);
+    return Math.round((block.clientHeight - parseFloat(paddingTop) - parseFloat(paddingBottom)) / parseFloat(lineHeight));
+  };
+  const numWritten = (block) => block.textContent.trimEnd().split("\\n").length;
+  return {
+    number: blocks.length,
+    cut: blocks.filter((block) => block.scrollWidth > block.clientWidth).map((block) => block.textContent),
+    broken: blocks.filter((block) => numLines(block) > numWritten(block)).map((block) => block.textContent),
+    width: document.documentElement.scrollWidth,
+  };
+}"""
+FACE = """() => {
+  const [ground, text, link] = [document.body, document.querySelector("p"), document.querySelector("p a")];
+  return [getComputedStyle(ground).backgroundColor, ...[text, link].map((each) => getComputedStyle(each).color)];
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    yield from start_browser()
+
+
+def luminance(colour):
+    """Of "rgb(r, g, b)", as WCAG 2 defines it."""
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(share * part for share, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize(("scheme", "ground"), [("light", "rgb(250, 249, 247)"), ("dark", "rgb(19, 23, 27)")])
+def test_it_has_the_face_of_the_galleries_and_code_is_whole_at_1280_pixels(site, browser, scheme, ground):
+    folder, pages = site
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+    for name in ("index.html", "operations.html", "new_method.html"):
+        page.goto((folder / name).as_uri())
+        code = page.evaluate(CODE)
+        assert code["number"] > 3 and (code["cut"], code["broken"], code["width"]) == ([], [], 1280), name
+    shown, *colours = page.evaluate(FACE)
+    assert shown == ground
+    contrasts = [sorted((luminance(shown), luminance(colour))) for colour in colours]
+    assert all((high + 0.05) / (low + 0.05) > 4.5 for low, high in contrasts), (shown, colours)
+    assert page.locator("a.md-logo img").first.get_attribute("src").endswith("images/mark.svg")
+    assert "https://arxiv.org/abs/2506.24125" in pages[folder / "index.html"].links
+    page.close()
 
 
 def slugs(text):

@@ -65,7 +65,8 @@ def shown(tmp_path):
 def test_a_line_says_what_it_is(shown):
     distilled, _ = shown
     assert repr(distilled) == (
-        f"<Distilled {distilled.name}: trees distilled by FADRM, 2 images per class; 8 images of 8 px, 3 epochs of float16 labels>"
+        f"<Distilled {distilled.name}: trees distilled by FADRM, 2 images per class; 8 images of 8 px, "
+        "3 epochs of float16 labels>"
     )
 
 

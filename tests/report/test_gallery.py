@@ -35,6 +35,7 @@ from fadrm_hf.errors import ArtifactError
 from fadrm_hf.evaluation.results import record_result
 from fadrm_hf.pipeline.recode import recode
 from fadrm_hf.publishing.verify import verify_artifact
+from fadrm_hf.report.card.text import size
 from fadrm_hf.report.gallery.serving import served
 from fadrm_hf.report.gallery.sheets import THUMBNAIL_PIXELS, WHOLE_PIXELS, Pictures, read_pictures
 from fadrm_hf.report.gallery.writing import refresh_gallery, write_gallery
@@ -172,6 +173,28 @@ def test_thumbnails_are_small_pictures_of_the_same_images(artifact, monkeypatch)
 def test_random_real_images_stand_alone(finished_random_real):
     facts = read_script(finished_random_real / "gallery/data.js")
     assert [stage["title"] for stage in facts["pictures"]["stages"]] == ["image"] and not facts["isDistilled"]
+
+
+WNIDS = ClassMap(*[("n01440764", "n02012849", "n03126707", "n99999999")] * 2)
+
+
+def test_classes_that_are_called_by_wnids_are_named_in_words_too(tmp_path):
+    """Two of the names are WordNet's for a bird and for a machine; the last id is in no dictionary."""
+    made = make_gallery(tmp_path / "nette", snapshots=False, classes=WNIDS)
+    facts = read_script(made / "gallery/data.js")
+    assert facts["ids"] == list(WNIDS.ids)
+    assert facts["classes"] == ["tench", "crane (n02012849)", "crane (n03126707)", "n99999999"]
+
+
+def test_the_page_says_whose_it_is_and_what_it_cost(finished):
+    facts = {fact["title"]: fact for fact in read_script(finished / "gallery/data.js")["origin"]}
+    manifest = read_manifest(finished)
+    assert facts["Source"]["lines"] == [["digits", None]] and facts["Licence"]["lines"] == [["cc-by-4.0", None]]
+    ((teacher, _),) = facts["Teachers"]["lines"]
+    share = 100 * manifest.teachers[0].accuracy
+    assert teacher == f"squeeze/resnet10_narrow, {share:.1f}\N{NO-BREAK SPACE}%"
+    assert facts["Size"]["lines"][0] == [f"images {size(manifest.bytes.images)}", None]
+    assert "cores" in facts["Cost"]["note"] and "Repository" not in facts
 
 
 # The same each time
@@ -318,6 +341,8 @@ def test_an_artifact_on_the_hub_is_shown_with_the_patches_that_travel_with_it(hu
     assert {name for name in shown if shown[name] != there[name]} == {"data.js"}  # which names the repository
     facts = read_script(place / "runs/org--trees/gallery/data.js")
     assert 'load_dataset("org/trees", split="train")' in facts["howTo"][0]["code"]
+    repository = ["org/trees", "https://huggingface.co/datasets/org/trees"]
+    assert facts["origin"][-1] == {"title": "Repository", "lines": [repository], "note": ""}
 
 
 def test_it_is_served_to_this_machine_while_the_block_lasts(made):

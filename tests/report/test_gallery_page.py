@@ -3,12 +3,14 @@
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
 import torch
 from fixtures.browser import PATIENCE, start_browser
 from fixtures.galleries import CLASSES, HOSTILE, LARGE_CLASSES, make_gallery, make_large_gallery, snapshot_images
+from markdown_it import MarkdownIt
 
 from fadrm_hf.artifact.manifest import read_manifest, write_manifest
 from fadrm_hf.artifact.reading import read_images, read_soft_labels
@@ -217,6 +219,28 @@ def test_measured_numbers_are_on_the_page(page):
     assert "6.200 ± 0.100 bits" in page.text("#scores")
 
 
+HUB = """<!doctype html><meta charset="utf-8"><style>
+body { width: 740px; margin: 0; font: 16px/1.6 sans-serif } img { max-width: 100%; height: auto }
+table { border-collapse: collapse; font-size: 14px } th, td { padding: 4px 10px }
+</style><body>"""  # about as the Hub sets a card
+
+
+def test_the_card_fits_the_column_of_the_hub(made, browser, tmp_path):
+    """Results are in the first screen below the picture, and no table is wider than the page, with all that is folded."""
+    text = (made / "README.md").read_text("utf-8").split("---\n", 2)[2]
+    copytree(made / "assets", tmp_path / "assets")
+    (tmp_path / "card.html").write_text(HUB + MarkdownIt("commonmark").enable("table").render(text), "utf-8")
+    page = browser.new_page(viewport={"width": 740, "height": 900})
+    page.goto((tmp_path / "card.html").as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    tables = page.locator("table").evaluate_all("all => all.map(each => each.getBoundingClientRect().right)")
+    assert len(tables) == 7 and max(tables) <= 740
+    widths = page.locator("img").evaluate_all("all => all.map(each => [each.naturalWidth > 600, each.width])")
+    assert widths and all(is_sharp and width == 620 for is_sharp, width in widths)
+    assert page.locator("h2:has-text('Results') ~ table").first.bounding_box()["y"] < 900
+    page.close()
+
+
 # How it answers
 
 
@@ -340,7 +364,10 @@ def test_a_comparison_leads_to_what_it_compares(compared, visit):
 
 
 BOXES = """() => {
-  const boxOf = (each) => { const { left, right, top, width } = each.getBoundingClientRect(); return [left, right, top, width]; };
+  const boxOf = (each) => {
+    const { left, right, top, width } = each.getBoundingClientRect();
+    return [left, right, top, width];
+  };
   const pair = document.querySelector(".pair");
   return {
     area: boxOf(document.querySelector("#classes")),

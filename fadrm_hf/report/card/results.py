@@ -93,7 +93,7 @@ def tabled_results(card_text: str) -> list[dict[str, str]]:
 def _rows_of(table: str) -> list[dict[str, str]]:
     """Return the rows of a table in Markdown, by column."""
     lines = [line.strip().strip("|").split(" | ") for line in table.splitlines() if line.startswith("|")]
-    cells = [[cell.strip() for cell in line] for line in lines if "---" not in line[0]]
+    cells = [[" ".join(cell.split()) for cell in line] for line in lines if "---" not in line[0]]
     return [dict(zip(cells[0], row, strict=False)) for row in cells[1:]]
 
 

@@ -33,7 +33,7 @@ def card_environment() -> jinja2.Environment:
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= {"cell": cell, "code": in_code, "link": link, "quoted": quoted, "shell": shlex.quote}
-    environment.filters |= {"percent": percent, "size": size, "duration": duration}
+    environment.filters |= {"percent": percent, "size": size, "duration": duration, "unbroken": unbroken}
     return environment
 
 
@@ -70,6 +70,11 @@ def link(address: str | None) -> str | None:
 def percent(fraction: float | None) -> str:
     """Format a fraction in percent."""
     return NOT_MEASURED if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def unbroken(text: str) -> str:
+    """Return text in which no line ends between a number and its deviation, as in a narrow column."""
+    return text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
 
 
 def size(num_bytes: float | None) -> str:

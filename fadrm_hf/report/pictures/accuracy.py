@@ -36,6 +36,7 @@ def draw_accuracy(bars: Sequence[tuple[str, float, float]]) -> bytes:
         _draw_bars(axes, [""] * len(bars), means, errors, colours)
         for position, (text, _, _) in enumerate(bars):
             axes.annotate(plain(text, 60), (0, position - 0.21), (0, 2.5), textcoords="offset points", va="bottom")
+        axes.grid(False)
         axes.set(xlim=(0, 108), xticks=range(0, 101, 20), ylim=(len(bars) - 0.65, -0.75), xlabel=TOP1)
         return to_png(figure)
 

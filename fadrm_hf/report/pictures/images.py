@@ -25,8 +25,8 @@ def draw_grid(class_names: Sequence[str], patches: dict[int, Tensor], recovered:
     """
     labels = sorted(patches.keys() & recovered.keys())
     bands = [labels[first : first + _IN_A_BAND] for first in range(0, len(labels), _IN_A_BAND)]
-    side = WIDTH / _IN_A_BAND  # of an image with its margin, in inches
-    with new_figure(WIDTH, len(bands) * (2 * side + 0.2)) as figure:
+    side = (WIDTH - 0.25) / _IN_A_BAND  # of an image with its margin, in inches, next to what a row is called
+    with new_figure(WIDTH, len(bands) * (2 * side + 0.25)) as figure:
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
         axes = figure.subplots(2 * len(bands), _IN_A_BAND, squeeze=False)
         for cell in axes.flat:
@@ -35,7 +35,7 @@ def draw_grid(class_names: Sequence[str], patches: dict[int, Tensor], recovered:
         for number, band in enumerate(bands):
             rows = axes[2 * number : 2 * number + 2]
             for column, label in enumerate(band):
-                rows[0, column].set_title(plain(class_names[label], 14), loc="center", pad=3)
+                rows[0, column].set_title(plain(class_names[label], 12), loc="center", pad=3)
                 for row, images in enumerate((patches, recovered)):
                     rows[row, column].imshow(images[label].permute(1, 2, 0).numpy(), interpolation="nearest")
             rows[0, 0].set_ylabel("start", labelpad=3)
