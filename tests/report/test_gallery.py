@@ -189,7 +189,8 @@ def test_classes_that_are_called_by_wnids_are_named_in_words_too(tmp_path):
 def test_the_page_says_whose_it_is_and_what_it_cost(finished):
     facts = {fact["title"]: fact for fact in read_script(finished / "gallery/data.js")["origin"]}
     manifest = read_manifest(finished)
-    assert facts["Source"]["lines"] == [["digits", None]] and facts["Licence"]["lines"] == [["cc-by-4.0", None]]
+    assert facts["Source"]["lines"] == [["digits", None]]
+    assert facts["Licence"]["lines"] == [["cc-by-4.0", manifest.source.licence_link]] and manifest.source.licence_link
     ((teacher, _),) = facts["Teachers"]["lines"]
     share = 100 * manifest.teachers[0].accuracy
     assert teacher == f"squeeze/resnet10_narrow, {share:.1f}\N{NO-BREAK SPACE}%"

@@ -234,7 +234,7 @@ def test_the_card_fits_the_column_of_the_hub(made, browser, tmp_path):
     page.goto((tmp_path / "card.html").as_uri())
     page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     tables = page.locator("table").evaluate_all("all => all.map(each => each.getBoundingClientRect().right)")
-    assert len(tables) == 7 and max(tables) <= 740
+    assert len(tables) == 6 and max(tables) <= 740
     widths = page.locator("img").evaluate_all("all => all.map(each => [each.naturalWidth > 600, each.width])")
     assert widths and all(is_sharp and width == 620 for is_sharp, width in widths)
     assert page.locator("h2:has-text('Results') ~ table").first.bounding_box()["y"] < 900
