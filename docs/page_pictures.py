@@ -20,12 +20,12 @@ sys.path.insert(0, str(ROOT / "tests"))
 from fixtures.browser import start_browser  # noqa: E402
 
 IMAGES = ROOT / "docs/images"
-DESK, PHONE, CARD = {"width": 1200, "height": 900}, {"width": 360, "height": 780}, {"width": 900, "height": 1500}
+DESK, PHONE, CARD = {"width": 1280, "height": 1000}, {"width": 360, "height": 780}, {"width": 900, "height": 1500}
 GAP = 16  # pixels between phones
 
 # About as the Hub sets a card: its page around it is not ours to draw.
 CARD_STYLE = """
-body { font: 16px/1.6 system-ui, sans-serif; color: #1f2937; max-width: 820px; margin: 24px auto; }
+body { font: 16px/1.6 system-ui, sans-serif; color: #1f2937; max-width: 740px; margin: 24px auto; }
 h1 { font-size: 30px; margin: 0 0 12px } h2 { font-size: 23px; border-bottom: 1px solid #e5e7eb; padding-bottom: 4px }
 img { max-width: 100%; } a { text-decoration: underline; color: inherit }
 code { font: 13.5px/1.5 ui-monospace, monospace; background: #f3f4f6; border-radius: 4px; padding: 1px 4px }
