@@ -17,5 +17,6 @@ def in_words(names: Sequence[str]) -> list[str]:
         return list(names)
     from timm.data.imagenet_info import ImageNetInfo  # it imports torch, which other names need not wait for
 
-    words = ImageNetInfo("imagenet22k").label_descriptions(as_dict=True)
-    return [words.get(name, name) for name in names]
+    info = ImageNetInfo("imagenet22k")
+    known = set(info.label_names())
+    return [info.label_name_to_description(name) if name in known else name for name in names]

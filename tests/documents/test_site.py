@@ -91,7 +91,8 @@ CODE = """() => {
   const blocks = [...document.querySelectorAll("pre > code")];
   const numLines = (block) => {
     const { lineHeight, paddingTop, paddingBottom } = getComputedStyle(block);
-    return Math.round((block.clientHeight - parseFloat(paddingTop) - parseFloat(paddingBottom)) / parseFloat(lineHeight));
+    const height = block.clientHeight - parseFloat(paddingTop) - parseFloat(paddingBottom);
+    return Math.round(height / parseFloat(lineHeight));
   };
   const numWritten = (block) => block.textContent.trimEnd().split("\\n").length;
   return {

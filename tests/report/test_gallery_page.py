@@ -226,7 +226,7 @@ table { border-collapse: collapse; font-size: 14px } th, td { padding: 4px 10px 
 
 
 def test_the_card_fits_the_column_of_the_hub(made, browser, tmp_path):
-    """Results are in the first screen below the picture, and no table is wider than the page, with all that is folded."""
+    """Results are in the first screen, below the picture, and no table is wider than the page, the folded ones too."""
     text = (made / "README.md").read_text("utf-8").split("---\n", 2)[2]
     copytree(made / "assets", tmp_path / "assets")
     (tmp_path / "card.html").write_text(HUB + MarkdownIt("commonmark").enable("table").render(text), "utf-8")

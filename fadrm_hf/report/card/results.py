@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +86,8 @@ def tabled_results(card_text: str) -> list[dict[str, str]]:
     shown, _, folded = tables.partition(_FOLD)  # early cards have one table of all columns
     rows = [row for row in _rows_of(shown) if row.get("top-1") != NOT_MEASURED]
     details = _rows_of(folded)[: len(rows)]
-    return [row | more for row, more in zip_longest(rows, details, fillvalue={})]
+    details += [{}] * (len(rows) - len(details))
+    return [row | more for row, more in zip(rows, details, strict=True)]
 
 
 def _rows_of(table: str) -> list[dict[str, str]]:

@@ -27,7 +27,7 @@ def draw_grid(class_names: Sequence[str], patches: dict[int, Tensor], recovered:
     bands = [labels[first : first + _IN_A_BAND] for first in range(0, len(labels), _IN_A_BAND)]
     side = (WIDTH - 0.25) / _IN_A_BAND  # of an image with its margin, in inches, next to what a row is called
     with new_figure(WIDTH, len(bands) * (2 * side + 0.25)) as figure:
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
+        figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
         axes = figure.subplots(2 * len(bands), _IN_A_BAND, squeeze=False)
         for cell in axes.flat:
             cell.set(xticks=[], yticks=[])

@@ -91,7 +91,8 @@ function arrange(sheets, width, count, most) {
       const tile = sheets.fitted(Math.min(room, 256));
       if (room < 16 || (beside > 1 && perLine * (room + GAP) - GAP < NARROWEST)) continue;
       const used = beside * (perLine * (tile + GAP) - GAP) + (beside - 1) * BETWEEN;
-      const score = used / width - Math.abs(Math.log2(tile / wished)) / 2;
+      const filled = count / (perLine * Math.ceil(count / perLine)); // the last line may be a short one
+      const score = (used / width) * (1 + filled) / 2 - Math.abs(Math.log2(tile / wished)) / 2;
       if (score > best.score) best = { beside, perLine, tile, score };
     }
   }
