@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from fixtures.artifacts import make_manifest
 from fixtures.runs import ROOT
 
 from fadrm_hf.cli import main
@@ -178,7 +179,7 @@ def test_a_damaged_line_of_the_log_is_left_out_and_said(line, tmp_path, capfd):
     for stage in ("patches", "recovered"):
         save_tensors(work / stage / "x.safetensors", columns)
     (work / "log.jsonl").write_bytes(RECORD + line + b"\n" + RECORD)
-    write_pictures(folder, ["a"], [], (), work, Reporter())
+    write_pictures(folder, make_manifest(), [], (), work, Reporter())
     assert (folder / "assets/recovery.png").is_file()
     assert "1 damaged line" in capfd.readouterr().err
 
@@ -194,5 +195,5 @@ def test_a_log_that_is_no_log_is_left_alone(kind, tmp_path, capfd):
     else:
         with open(work / "log.jsonl", "wb") as file:
             file.truncate(1 << 40)
-    write_pictures(tmp_path / "run", ["a"], [], (), work, Reporter())
+    write_pictures(tmp_path / "run", make_manifest(), [], (), work, Reporter())
     assert "log.jsonl is left out" in capfd.readouterr().err
