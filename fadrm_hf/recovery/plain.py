@@ -29,6 +29,7 @@ class PlainStatistics:
     """
 
     is_stateless = True
+    num_classes = 0  # whatever they are
 
     def __init__(self, module: nn.Module, first_weight: float) -> None:
         layers = [layer.layer for layer in matched_layers(module) if layer.kind == "bn"]

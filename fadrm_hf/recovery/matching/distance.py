@@ -64,6 +64,7 @@ class MatchedStatistics:
         self._joint: tuple[list[str], JointNorms] | None = None
         self._averages: dict[str, tuple[Tensor, Tensor]] = {}
         self._classes = torch.zeros(1, dtype=torch.int64)
+        self._places: dict[int, Tensor] = {}  # where classes are kept, by their number: captured steps read them there
         self._generator: torch.Generator | None = None
 
     def begin(self, labels: Tensor, generator: torch.Generator, ipc_indices: Tensor | None = None) -> None:
@@ -80,10 +81,16 @@ class MatchedStatistics:
         if self._matching.difficulty_groups:
             assert ipc_indices is not None, "groups of difficulty go by the index of an image"
             groups = ipc_indices.to(labels.device)
-        self._classes = torch.unique_consecutive(groups)
+        classes = torch.unique_consecutive(groups)
+        self._classes = self._places.setdefault(len(classes), classes).copy_(classes)
         self._generator = generator
         for layer in self._fused:
             layer.num_groups = self._num_groups
+
+    @property
+    def num_classes(self) -> int:
+        """Return how many classes, or groups of difficulty, are in the batch."""
+        return len(self._classes)
 
     @property
     def is_stateless(self) -> bool:
@@ -119,7 +126,7 @@ class MatchedStatistics:
 
     def _take_moments(self, name: str, gap: Tensor, var: Tensor) -> None:
         if self._matching.momentum == 0.0 and self._matching.category == 0.0:
-            self._moments[name] = gap[0], var[0]
+            self._moments[name] = gap.squeeze(0), var.squeeze(0)  # an index would be two kernels on the way back
             return
         self._terms.append(self._weights[name] * self._from_goal(name, self._targets[name].channels, gap, var))
 
