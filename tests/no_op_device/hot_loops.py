@@ -1,0 +1,89 @@
+"""The loops that take a GPU's time, as small programs: each returns how much of everything an iteration causes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+import torch
+from fixtures.small import digits
+
+import fadrm_hf.networks.small_images  # noqa: F401 - registers the small-image architectures
+from fadrm_hf.config import RecoverConfig, RunConfig, TeacherConfig
+from fadrm_hf.data.sources import Source
+from fadrm_hf.methods.fadrm import FADRM
+from fadrm_hf.networks.teachers import Teacher
+from fadrm_hf.recovery.matcher import open_matchers
+from fadrm_hf.recovery.memory import measure_recovery
+from fadrm_hf.recovery.recover import Recovery
+from fadrm_hf.recovery.trial import capture_largest, graphs_of, try_recovery
+from fadrm_hf.runtime.randomness import generator
+from fadrm_hf.runtime.shards import recovery_shards
+from no_op_device.watching import watch
+
+CUDA = torch.device("cuda")
+
+
+def teacher_of(architecture: str, source: Source) -> Teacher:
+    """Build a teacher that has learned nothing; on this device nobody sees that."""
+    torch.manual_seed(0)
+    module = timm.create_model(architecture, num_classes=10).eval().requires_grad_(False)
+    mean, std = source.config.mean, source.config.std
+    assert mean is not None and std is not None
+    return Teacher(architecture, module, None, mean, std, sha256="")
+
+
+def recovery_loop(
+    architectures: Sequence[str], form: str, precision: str = "fp16", size: int = 32, batch: int = 10
+) -> dict[str, Any]:
+    """Count what an iteration of recovery causes, over 100 of them, after those in which graphs are captured."""
+    source = digits(size)
+    teachers = [teacher_of(architecture, source) for architecture in architectures]
+    config = RecoverConfig(flip_probability=0.5, max_roll=2, form=form, precision=precision)  # type: ignore[arg-type]
+    images, labels = torch.zeros((batch, 3, size, size), device=CUDA), torch.arange(batch, device=CUDA) % 10
+    with open_matchers(teachers, config, CUDA) as matchers:
+        rng = generator(0, "test")
+        recovery = Recovery(matchers, labels, source, config, 1000, rng, lambda done, losses: None)
+        with watch() as first:
+            recovery.optimise(images, 20)
+        with watch() as seen:
+            recovery.optimise(images, 100)
+    found = seen.per(100) | {"waits of": seen.of("wait"), "first captures": first.counts["captures"]}
+    return found | {"copies by convolutions": number_at(first.of("copy"), "geometry.py")}
+
+
+def number_at(events: dict[str, int], place: str) -> int:
+    """Return how many of some events come from a file."""
+    return sum(number for event, number in events.items() if place in event)
+
+
+def whole_recovery(
+    architectures: Sequence[str], sizes: Sequence[int], batch: int, precision: str = "fp16"
+) -> dict[str, Any]:
+    """Recover two shards by FADRM; count captures, and compare reserved memory with what was foretold."""
+    source = digits(sizes[-1])
+    teachers = [teacher_of(architecture, source) for architecture in architectures]
+    config = RecoverConfig(
+        flip_probability=0.0,
+        max_roll=2,
+        form="compiled",
+        precision=precision,  # type: ignore[arg-type]
+        layout="class_major",
+        batch_size=batch,
+    )
+    method = FADRM(iterations=100, num_residuals=len(sizes) - 1, sizes=tuple(sizes))
+    run = RunConfig("test", batch // 5, method, recover=config, teachers=TeacherConfig(tuple(architectures)))
+    shards = recovery_shards(10, run.ipc, config)
+    with open_matchers(teachers, config, CUDA) as matchers:
+        law = measure_recovery(run, matchers, source, CUDA)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_reserved()
+        with watch() as seen:
+            graphs = graphs_of(run, CUDA)
+            capture_largest(run, matchers, source, CUDA, shards[0], graphs)
+            for shard in shards:
+                try_recovery(run, matchers, source, CUDA, shard, method.iterations, graphs)
+        reserved = torch.cuda.max_memory_reserved() - before
+    sizes_of_shards = [shard.num_images for shard in shards]
+    memory = {"reserved": reserved, "foretold": law.bytes_of(batch)}
+    return memory | {"captures": seen.counts["captures"], "shards": sizes_of_shards}
