@@ -150,9 +150,9 @@ def main() -> None:
 
         def stepper(form: str, images: Tensor) -> Callable[[], None]:
             config = RecoverConfig(flip_probability=0.5, max_roll=4, precision=asked.precision, form=form)
-            return partial(
-                Stepper(stack.enter_context(open_matchers([teacher], config, device)), images, config, source).run, 1
-            )
+            made = Stepper(stack.enter_context(open_matchers([teacher], config, device)), images, config, source)
+            made.prepare()
+            return partial(made.run, 1)
 
         few = 2  # operations and traffic are in proportion to the batch
         need = {
