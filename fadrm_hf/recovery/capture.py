@@ -41,7 +41,7 @@ class StepGraphs:
         return cls(device, captures=form == "compiled" and iterations >= _WORTH_CAPTURING)
 
     @torch.no_grad()
-    def hold(self, name: str, value: Tensor) -> Tensor:
+    def hold(self, name: Hashable, value: Tensor) -> Tensor:
         """Return a copy of a tensor; for steps that are captured, at a place that its name and its shape decide."""
         if not self.captures:
             return value.detach().clone()
@@ -54,7 +54,7 @@ class StepGraphs:
         """Return what a step makes of some tensors; from the third of its kind on by a graph.
 
         Args:
-            kind: All that decides what is computed, beside the values of tensors.
+            kind: All that decides what is computed, beside the values of tensors; `None`: it is not captured.
             step: What is computed. Beyond its inputs it reads what is held or never changes, and it neither waits for
                 the device nor draws random numbers.
             inputs: Tensors, copied to where the graph reads them.
@@ -68,7 +68,7 @@ class StepGraphs:
         if kind in self._graphs:
             return self._replay(kind)
         self._seen[kind] += 1
-        if self._seen[kind] <= WARM_UP:
+        if kind is None or self._seen[kind] <= WARM_UP:
             with self._aside():
                 return step(*held)
         graph = torch.cuda.CUDAGraph()

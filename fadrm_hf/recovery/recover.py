@@ -8,7 +8,7 @@ happens between runs of this loop (resizing, residuals) is the method's business
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,7 +24,8 @@ from fadrm_hf.networks.schedules import cosine
 from fadrm_hf.networks.teachers import require_finite
 from fadrm_hf.recovery.capture import StepGraphs
 from fadrm_hf.recovery.matcher import Matcher
-from fadrm_hf.recovery.plain import plain_view
+from fadrm_hf.recovery.matching.distance import MatchedStatistics
+from fadrm_hf.recovery.plain import PlainStatistics, plain_view
 from fadrm_hf.recovery.regularisers import EuclideanNorm, Step, Term, TotalVariation, ViewFunction
 
 _REPORT_EVERY = 25
@@ -97,6 +98,9 @@ class Recovery:
         self._turn, self._callback = context.turn, context.callback or (lambda iteration, images: None)
         self._iterations, self._report = iterations, report
         self._done = 0
+        self._memory: dict[Hashable, Tensor] = {}  # of terms
+        self._has_begun = False  # whether they have any
+        self._num_classes = len(torch.unique_consecutive(self.labels))
         self._part: Tensor | None = None  # the rows that are shown; all if none
         self._held_part: Tensor | None = None  # the same, where graphs read them
         self._lowest, self._highest = valid_range(source, labels.device)
@@ -166,6 +170,7 @@ class Recovery:
             self._part, self._held_part = part, None if part is None else self._graphs.hold("part", part)
             facts = self.labels, self.ipc_indices
             labels, indices = facts if part is None else (fact[part.to(fact.device)] for fact in facts)
+            self._num_classes = len(torch.unique_consecutive(labels))
             for matcher in self._matchers:
                 matcher.statistics.begin(labels, self.generator, indices)
         return self._held_part
@@ -200,16 +205,26 @@ class Recovery:
     ) -> Gradient:
         """Return the gradient of an iteration, by a graph where device, view and losses allow it."""
         scale = self._scaler.scale(self._one)
-        evaluate = partial(self._gradient, pixels, members=members, part=part, terms=[*self._priors, *terms])
         statistics = [self._matchers[index].statistics for index, _ in members]
-        if not isinstance(view, _View) or terms or not all(each.is_stateless for each in statistics):
-            return evaluate(view, scale)
-        kind = members, pixels.shape, None if part is None else len(part), *(each.num_classes for each in statistics)
+        inside = [term for term in terms if getattr(term, "is_capturable", False)]
+        apart = [term for term in terms if getattr(term, "is_apart", False)]
+        can_capture = len(inside) + len(apart) == len(terms) and all(each.is_capturable for each in statistics)
+        if not (self._graphs.captures and can_capture and isinstance(view, _View)):
+            return self._gradient(pixels, view, scale, members, part, [*self._priors, *terms])
+        is_fresh = any(each.is_fresh for each in statistics) or (len(inside) > 0 and not self._has_begun)
+        classes = tuple(each.num_classes for each in statistics)
+        kind = members, pixels.shape, None if part is None else len(part), classes, tuple(inside)
 
         def step(rows: Tensor, columns: Tensor, scale: Tensor) -> Gradient:
-            return evaluate(_View(rows, columns), scale)
+            return self._gradient(pixels, _View(rows, columns), scale, members, part, [*self._priors, *inside])
 
-        return self._graphs.run(kind, step, view.rows, view.columns, scale)
+        inputs = view.rows, view.columns, scale
+        gradient, losses = self._graphs.run(None if is_fresh else kind, step, *inputs)
+        if is_fresh:
+            self._settle(statistics)
+        if apart:
+            gradient = gradient + self._gradient_apart(pixels, view, scale, part, apart)
+        return gradient, losses
 
     def _gradient(
         self,
@@ -221,7 +236,7 @@ class Recovery:
         terms: Sequence[Term],
     ) -> Gradient:
         """Return the gradient of the members' and the terms' losses of one view of some images, and the losses."""
-        images, labels = (pixels, self.labels) if part is None else (pixels.index_select(0, part), self.labels[part])
+        images, labels = self._shown(pixels, part)
         view = make_view(images)
         every_logits = [self._matchers[index].logits(view) for index, _ in members]
         weights = [weight for _, weight in members]
@@ -229,11 +244,33 @@ class Recovery:
         distance = _weighted(weights, [self._matchers[index].distance() for index, _ in members])
         loss = entropy + self._config.statistics_weight * distance
         if terms:
-            first = self._matchers[members[0][0]]
-            step = Step(images, view, labels, every_logits[0], make_view, first.predict)
+            predict, facts = self._matchers[members[0][0]].predict, (self._num_classes, self._memory)
+            step = Step(images, view, labels, every_logits[0], make_view, predict, *facts)
             loss = loss + torch.stack([term(step) for term in terms]).sum()
         (gradient,) = torch.autograd.grad(loss * scale, [pixels])
         return gradient, {"ce": entropy.detach(), "bn": distance.detach()}
+
+    def _gradient_apart(
+        self, pixels: Tensor, make_view: ViewFunction, scale: Tensor, part: Tensor | None, terms: Sequence[Term]
+    ) -> Tensor:
+        """Return the gradient of terms that look at labels and view alone."""
+        images, labels = self._shown(pixels, part)
+        nothing, predict = images.new_empty(0), self._matchers[0].predict
+        step = Step(images, make_view(images), labels, nothing, make_view, predict, self._num_classes, self._memory)
+        loss = torch.stack([term(step) for term in terms]).sum()
+        return torch.autograd.grad(loss * scale, [pixels])[0]
+
+    def _shown(self, pixels: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the images that an iteration shows, and their labels."""
+        return (pixels, self.labels) if part is None else (pixels.index_select(0, part), self.labels[part])
+
+    def _settle(self, statistics: Sequence[MatchedStatistics | PlainStatistics]) -> None:
+        """Move what is kept from step to step, once there is some, to where captured steps read and write it."""
+        for each in statistics:
+            each.settle(self._graphs.hold)
+        for term, kept in self._memory.items():
+            self._memory[term] = self._graphs.hold(term, kept)
+        self._has_begun = True
 
     def _update(self, adam: torch.optim.Adam, pixels: Tensor) -> None:
         """Take one step of Adam, and clamp every channel to valid pixels."""

@@ -1,7 +1,7 @@
 /* A CUDA device that computes nothing, as the CUDA runtime presents it.
  *
- * Its memory is the host's. Copies between host and device are made, kernels are counted and not run, and stream
- * capture is modelled: what CUDA forbids during a capture is refused here, and counted. Times and results mean nothing.
+ * Its memory is the host's. Copies between host and device are made, kernels are counted and not run, and captures of
+ * streams are modelled: what CUDA forbids in them is refused here, and counted. Times and results mean nothing.
  *
  * This file: what it is, what is counted, errors. streams.c: streams, events, captures, graphs. memory.c: memory and
  * copies. kernels.c: the kernels of torch. libraries.c: driver, cuBLAS and cuDNN.

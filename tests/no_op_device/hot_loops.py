@@ -5,16 +5,20 @@ from typing import Any
 
 import timm
 import torch
+from fixtures.plain_matching import measured
 from fixtures.small import digits
 
 import fadrm_hf.networks.small_images  # noqa: F401 - registers the small-image architectures
 from fadrm_hf.config import RecoverConfig, RunConfig, TeacherConfig
 from fadrm_hf.data.sources import Source
+from fadrm_hf.methods.edc import EDC
 from fadrm_hf.methods.fadrm import FADRM
+from fadrm_hf.methods.g_vbsm import GVBSM
 from fadrm_hf.networks.teachers import Teacher
+from fadrm_hf.recovery.capture import StepGraphs
 from fadrm_hf.recovery.matcher import open_matchers
 from fadrm_hf.recovery.memory import measure_recovery
-from fadrm_hf.recovery.recover import Recovery
+from fadrm_hf.recovery.recover import Recovery, ShardContext
 from fadrm_hf.recovery.trial import capture_largest, graphs_of, try_recovery
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.shards import recovery_shards
@@ -39,7 +43,7 @@ def recovery_loop(
     source = digits(size)
     teachers = [teacher_of(architecture, source) for architecture in architectures]
     config = RecoverConfig(flip_probability=0.5, max_roll=2, form=form, precision=precision)  # type: ignore[arg-type]
-    images, labels = torch.zeros((batch, 3, size, size), device=CUDA), torch.arange(batch, device=CUDA) % 10
+    images, labels = torch.zeros((batch, 3, size, size), device=CUDA), (torch.arange(batch) % 10).to(CUDA)
     with open_matchers(teachers, config, CUDA) as matchers:
         rng = generator(0, "test")
         recovery = Recovery(matchers, labels, source, config, 1000, rng, lambda done, losses: None)
@@ -49,6 +53,26 @@ def recovery_loop(
             recovery.optimise(images, 100)
     found = seen.per(100) | {"waits of": seen.of("wait"), "first captures": first.counts["captures"]}
     return found | {"copies by convolutions": number_at(first.of("copy"), "geometry.py")}
+
+
+def pool_loop(method: EDC | GVBSM) -> dict[str, Any]:
+    """Count what an iteration of a method of many teachers causes in its second shard, and all captures."""
+    source = digits()
+    labels = torch.as_tensor(source.labels("train")[:200])
+    real = source.normalise(source.pixels("train", range(200)))
+    teachers = [teacher_of("resnet10_narrow", source), teacher_of("convnet3_narrow", source)]
+    known = [measured(teacher.module, real, labels, 4) for teacher in teachers]
+    config = RecoverConfig(flip_probability=0.5, max_roll=2, form="compiled", layout="class_major")
+    graphs, start = StepGraphs.of(CUDA, "compiled", method.iterations), torch.zeros((10, 3, 16, 16), device=CUDA)
+    with open_matchers(teachers, config, CUDA, method.matching, known) as matchers, watch() as both:
+        for first in (0, 5):
+            of_shard = torch.arange(first, first + 5).repeat_interleave(2).to(CUDA)
+            rest = (source, config, method.iterations, generator(0, "test"), lambda done, losses: None)
+            recovery = Recovery(matchers, of_shard, *rest, ShardContext(graphs=graphs))
+            with watch() as seen:
+                method.recover(start, recovery)
+    found = seen.per(method.iterations) | {"waits of": seen.of("wait")}
+    return found | {"all captures": both.counts["captures"]}
 
 
 def number_at(events: dict[str, int], place: str) -> int:
@@ -84,6 +108,12 @@ def whole_recovery(
             for shard in shards:
                 try_recovery(run, matchers, source, CUDA, shard, method.iterations, graphs)
         reserved = torch.cuda.max_memory_reserved() - before
+        tensors = torch.cuda.max_memory_allocated() - before
     sizes_of_shards = [shard.num_images for shard in shards]
-    memory = {"reserved": reserved, "foretold": law.bytes_of(batch)}
+    memory = {"reserved": reserved, "foretold": law.bytes_of(batch), "tensors": tensors}
     return memory | {"captures": seen.counts["captures"], "shards": sizes_of_shards}
+
+
+def pools() -> dict[str, Any]:
+    """Measure both methods that match many statistics."""
+    return {"g_vbsm": pool_loop(GVBSM(iterations=100, drop=0.0)), "edc": pool_loop(EDC(iterations=100))}

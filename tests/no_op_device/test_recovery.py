@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from no_op_device.hot_loops import recovery_loop, whole_recovery
+from no_op_device.hot_loops import pools, recovery_loop, whole_recovery
 from no_op_device.running import NoOpDevice
 
 # In 100 iterations there are four reports, which read two losses, the pixels and fp16's scale, and one block of views.
@@ -21,6 +21,7 @@ def measure() -> dict[str, Any]:
         "in turn": recovery_loop(["resnet10_narrow", "resnet18_narrow"], "compiled"),
         "one teacher": whole_recovery(["resnet18"], [200, 224], 100),
         "two teachers": whole_recovery(["mobilenetv2_050", "resnet18"], [200, 224], 50),
+        **pools(),
     }
 
 
@@ -73,3 +74,17 @@ def test_graphs_serve_all_segments_and_shards(measured: dict[str, Any], teachers
 def test_memory_is_what_was_foretold(measured: dict[str, Any], teachers: str) -> None:
     found = measured[teachers]
     assert found["reserved"] == pytest.approx(found["foretold"], rel=0.15)
+    assert found["reserved"] < 1.5 * found["tensors"], "graphs share a pool, beginning with the largest size"
+
+
+@pytest.mark.parametrize("method", ["g_vbsm", "edc"])
+def test_methods_of_many_statistics_are_captured_once_for_each_teacher(measured: dict[str, Any], method: str) -> None:
+    """Averages begin anew in each shard, in one iteration of each teacher that is not replayed."""
+    found = measured[method]
+    assert found["all captures"] == 2 and found["graph_launches"] == 0.98
+    assert found["kernels"] < 80
+
+
+def test_only_eigenvalues_make_the_host_wait_in_an_iteration(measured: dict[str, Any]) -> None:
+    assert measured["edc"]["waits"] == pytest.approx(0.12), measured["edc"]["waits of"]
+    assert measured["g_vbsm"]["waits"] == pytest.approx(1.12), measured["g_vbsm"]["waits of"]

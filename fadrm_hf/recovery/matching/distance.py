@@ -9,7 +9,7 @@ own statistics are options (G-VBSM, arXiv 2311.17950; EDC, arXiv 2404.13733).
 Shapes: G groups of images that have statistics of their own, one or as many as classes; n channels or blocks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 
 import torch
@@ -93,9 +93,20 @@ class MatchedStatistics:
         return len(self._classes)
 
     @property
-    def is_stateless(self) -> bool:
-        """Return whether the loss of a batch depends on that batch alone, and on no random number."""
-        return self._matching.momentum == 0.0 and self._matching.drop == 0.0
+    def is_capturable(self) -> bool:
+        """Return whether a CUDA graph may hold a step: whether no random number decides what is computed."""
+        return self._matching.drop == 0.0
+
+    @property
+    def is_fresh(self) -> bool:
+        """Return whether the next step begins averages over iterations, and so computes otherwise than later ones."""
+        return self._matching.momentum > 0.0 and not self._averages
+
+    def settle(self, hold: Callable[[Hashable, Tensor], Tensor]) -> None:
+        """Move averages to where captured steps read and write them."""
+        for key, parts in self._averages.items():
+            mean, var = (hold((id(self), key, place), part) for place, part in enumerate(parts))
+            self._averages[key] = mean, var
 
     def loss(self) -> Tensor:
         """Return D of the last forward pass; the gathered terms are forgotten."""
@@ -192,7 +203,11 @@ class MatchedStatistics:
         zero = (-goal.mean).expand_as(gap), torch.zeros_like(now[1])
         before = self._averages.get(key, zero if self._matching.from_zero else now)
         average = [momentum * then + (1.0 - momentum) * value for then, value in zip(before, now, strict=True)]
-        self._averages[key] = (average[0], average[1])
+        if key in self._averages:
+            for place, value in zip(self._averages[key], average, strict=True):
+                place.copy_(value)
+        else:
+            self._averages[key] = (average[0], average[1])
         return average[0] + (gap - now[0]), average[1] + (var - now[1])
 
 
