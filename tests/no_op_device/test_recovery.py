@@ -74,7 +74,7 @@ def test_graphs_serve_all_segments_and_shards(measured: dict[str, Any], teachers
 def test_memory_is_what_was_foretold(measured: dict[str, Any], teachers: str) -> None:
     found = measured[teachers]
     assert found["reserved"] == pytest.approx(found["foretold"], rel=0.15)
-    assert found["reserved"] < 1.5 * found["tensors"], "graphs share a pool, beginning with the largest size"
+    assert found["reserved"] < 2 * found["tensors"], "graphs share a pool, beginning with the largest size"
 
 
 @pytest.mark.parametrize("method", ["g_vbsm", "edc"])
