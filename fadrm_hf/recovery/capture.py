@@ -31,7 +31,7 @@ class StepGraphs:
         self.captures = captures and device.type == "cuda"
         self._held: dict[Hashable, Tensor] = {}
         self._seen: Counter[Hashable] = Counter()
-        self._graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, Any]] = {}
+        self._graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, Any]] = {}  # before the pool, which outlives them
         if self.captures:
             self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.MemPool()
 

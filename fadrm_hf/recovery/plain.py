@@ -28,7 +28,7 @@ class PlainStatistics:
         first_weight: Weight of the first layer's term.
     """
 
-    is_capturable = is_fresh = False
+    is_fresh = False
     num_classes = 0  # whatever they are
 
     def __init__(self, module: nn.Module, first_weight: float) -> None:
@@ -47,6 +47,9 @@ class PlainStatistics:
         """Return D of the last forward pass; the gathered terms are forgotten."""
         terms, self._terms = [term.float() for term in self._terms], []
         return torch.stack(terms).sum() if terms else torch.zeros(())
+
+    def draw(self, hold: Callable[[Hashable, Tensor], Tensor]) -> None:
+        """Draw nothing."""
 
     def settle(self, hold: Callable[[Hashable, Tensor], Tensor]) -> None:
         """Keep nothing from step to step."""

@@ -208,8 +208,8 @@ class Recovery:
         statistics = [self._matchers[index].statistics for index, _ in members]
         inside = [term for term in terms if getattr(term, "is_capturable", False)]
         apart = [term for term in terms if getattr(term, "is_apart", False)]
-        can_capture = len(inside) + len(apart) == len(terms) and all(each.is_capturable for each in statistics)
-        if not (self._graphs.captures and can_capture and isinstance(view, _View)):
+        can_capture = self._graphs.captures and len(inside) + len(apart) == len(terms)
+        if not (can_capture and isinstance(view, _View)):
             return self._gradient(pixels, view, scale, members, part, [*self._priors, *terms])
         is_fresh = any(each.is_fresh for each in statistics) or (len(inside) > 0 and not self._has_begun)
         classes = tuple(each.num_classes for each in statistics)
@@ -218,6 +218,8 @@ class Recovery:
         def step(rows: Tensor, columns: Tensor, scale: Tensor) -> Gradient:
             return self._gradient(pixels, _View(rows, columns), scale, members, part, [*self._priors, *inside])
 
+        for each in statistics:
+            each.draw(self._graphs.hold)
         inputs = view.rows, view.columns, scale
         gradient, losses = self._graphs.run(None if is_fresh else kind, step, *inputs)
         if is_fresh:

@@ -1,6 +1,8 @@
 """The loops that take a GPU's time, as small programs: each returns how much of everything an iteration causes."""
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -75,6 +77,20 @@ def pool_loop(method: EDC | GVBSM) -> dict[str, Any]:
     return found | {"all captures": both.counts["captures"]}
 
 
+def benchmark_loop() -> dict[str, float]:
+    """Count what the timed steps of the benchmark of recovery cause, after those that prepare them."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    from recovery_step import Stepper
+
+    source, config = digits(), RecoverConfig(flip_probability=0.5, max_roll=2, form="compiled")
+    with open_matchers([teacher_of("resnet10_narrow", source)], config, CUDA) as matchers:
+        stepper = Stepper(matchers, torch.zeros((10, 3, 16, 16), device=CUDA), config, source)
+        stepper.prepare()
+        with watch() as seen:
+            stepper.run(1)
+    return seen.per(1)
+
+
 def number_at(events: dict[str, int], place: str) -> int:
     """Return how many of some events come from a file."""
     return sum(number for event, number in events.items() if place in event)
@@ -116,4 +132,4 @@ def whole_recovery(
 
 def pools() -> dict[str, Any]:
     """Measure both methods that match many statistics."""
-    return {"g_vbsm": pool_loop(GVBSM(iterations=100, drop=0.0)), "edc": pool_loop(EDC(iterations=100))}
+    return {"g_vbsm": pool_loop(GVBSM(iterations=100, drop=0.4)), "edc": pool_loop(EDC(iterations=100))}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from no_op_device.hot_loops import pools, recovery_loop, whole_recovery
+from no_op_device.hot_loops import benchmark_loop, pools, recovery_loop, whole_recovery
 from no_op_device.running import NoOpDevice
 
 # In 100 iterations there are four reports, which read two losses, the pixels and fp16's scale, and one block of views.
@@ -21,6 +21,7 @@ def measure() -> dict[str, Any]:
         "in turn": recovery_loop(["resnet10_narrow", "resnet18_narrow"], "compiled"),
         "one teacher": whole_recovery(["resnet18"], [200, 224], 100),
         "two teachers": whole_recovery(["mobilenetv2_050", "resnet18"], [200, 224], 50),
+        "benchmark": benchmark_loop(),
         **pools(),
     }
 
@@ -46,6 +47,10 @@ def test_steps_are_replayed_after_one_capture_for_each_teacher(
     assert found["first captures"] == captures and "captures" not in found
     assert found["graph_launches"] == 1
     assert found["kernels"] < 13, "those of Adam, of the scale of fp16 and of the clamp"
+
+
+def test_a_benchmark_times_replays_alone(measured: dict[str, Any]) -> None:
+    assert measured["benchmark"]["graph_launches"] == 1 and "captures" not in measured["benchmark"]
 
 
 def test_a_captured_step_of_resnet18_has_few_nodes(measured: dict[str, Any]) -> None:
