@@ -65,7 +65,7 @@ class Stepper:
 
     def prepare(self) -> None:
         """Take the first steps, in which graphs are captured on a GPU."""
-        self.run((WARM_UP + 1) * self._num_teachers)
+        self.run((WARM_UP + 1 if self.images.is_cuda else 1) * self._num_teachers)
 
     def run(self, steps: int) -> None:
         """Take the next steps."""
