@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from recovery_step import Stepper, teacher_of, timed
+from recovery_step import BLOCK, Stepper, teacher_of, timed
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -142,6 +142,7 @@ def main() -> None:
     asked = parse()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[asked.precision]
+    block = BLOCK if device.type == "cuda" else 1  # that are timed together
     source = load_source(resolve_source(SourceConfig(name="digits", size=asked.size)))
     teacher = teacher_of(asked.architecture, source)
     module = teacher.module.to(device)
@@ -150,21 +151,21 @@ def main() -> None:
 
         def stepper(form: str, images: Tensor) -> Callable[[], None]:
             config = RecoverConfig(flip_probability=0.5, max_roll=4, precision=asked.precision, form=form)
-            return partial(
-                Stepper(stack.enter_context(open_matchers([teacher], config, device)), images, config, source).run, 1
-            )
+            made = Stepper(stack.enter_context(open_matchers([teacher], config, device)), images, config, source)
+            made.prepare()
+            return partial(made.run, block)
 
         few = 2  # operations and traffic are in proportion to the batch
         need = {
             "flops": needed_flops(module, images[:few]) / few,
             "traffic_bytes": needed_values(module, images[:few]) * dtype.itemsize / few,
-            "moved_by_plain_bytes": moved_by(stepper("plain", images[:few])) / few,
+            "moved_by_plain_bytes": moved_by(stepper("plain", images[:few])) / few / block,
         }
         steps, tried = [stepper(form, images) for form in FORMS], probes(device, dtype)
         works = [*steps, *(probe.work for probe in tried)]
         rounds = [[timed(work, device) for work in works] for _ in range(asked.rounds + 2)][2:]
     rates = best_rates(tried, [times[len(FORMS) :] for times in rounds])
-    ms = [1e3 * min(times) / asked.batch for times in zip(*rounds, strict=True)][: len(FORMS)]
+    ms = [1e3 * min(times) / asked.batch / block for times in zip(*rounds, strict=True)][: len(FORMS)]
     rows = report(asked, device.type, need, rates, ms)
     record = vars(asked) | need | {"rates_per_s": rates, "rows": rows, "rounds_s": rounds}
     suffix = "" if asked.precision == "fp32" else f"-{asked.precision}"

@@ -4,7 +4,8 @@ Plain is the published loop (`--plain`): forward hooks on every BatchNorm layer,
 All forms see the same views of the same images. Steps are interleaved, so that a machine that slows down slows all
 of them. Ratios are those to plain fp32 (on a GPU: to plain fp16), of the fastest rounds and of the medians; the plain
 form takes new memory for every map, and scatters most, so the figure to quote is the smaller of the two. Peak memory
-is what the tensors of a step take beyond those that were there before.
+is what the tensors of a step take beyond those that were there before; on a GPU, those of steps that are captured. The
+first steps, which compile and capture, are timed apart.
 
     .venv/bin/python benchmarks/recovery_step.py --architectures resnet18_small_stem --size 32 --batch 100
 
@@ -15,6 +16,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import timm
@@ -26,6 +28,7 @@ from fadrm_hf.config import RecoverConfig, SourceConfig
 from fadrm_hf.config.datasets import resolve_source
 from fadrm_hf.data.sources import Source, load_source
 from fadrm_hf.networks.teachers import Teacher
+from fadrm_hf.recovery.capture import WARM_UP
 from fadrm_hf.recovery.matcher import Matcher, open_matchers
 from fadrm_hf.recovery.memory import peak_tensor_bytes
 from fadrm_hf.recovery.recover import Recovery
@@ -36,7 +39,7 @@ from fadrm_hf.runtime.randomness import generator
 Variant = tuple[str, str]  # form, precision
 CPU_VARIANTS = [("plain", "fp32"), ("plain", "bf16"), ("eager", "fp32"), ("compiled", "fp32"), ("compiled", "bf16")]
 CUDA_VARIANTS = [("plain", "fp16"), ("eager", "fp16"), ("compiled", "fp16"), ("compiled", "fp32")]
-STEPS_TO_CAPTURE = 60  # on a GPU steps are run in blocks, of which the first captures its graph
+BLOCK = 20  # steps of each teacher that are timed together on a GPU
 
 
 def teacher_of(architecture: str, source: Source) -> Teacher:
@@ -58,6 +61,11 @@ class Stepper:
         labels = torch.arange(len(images), device=images.device) % 10
         rng = generator(0, "benchmark")
         self._recovery = Recovery(matchers, labels, source, config, 10**6, rng, lambda done, losses: None)
+        self._num_teachers = len(matchers)
+
+    def prepare(self) -> None:
+        """Take the first steps, in which graphs are captured on a GPU."""
+        self.run((WARM_UP + 1 if self.images.is_cuda else 1) * self._num_teachers)
 
     def run(self, steps: int) -> None:
         """Take the next steps."""
@@ -80,19 +88,19 @@ def measure(arguments: argparse.Namespace, variants: list[Variant], device: torc
     source = load_source(resolve_source(SourceConfig(name="digits", size=arguments.size)))
     teachers = [teacher_of(architecture, source) for architecture in arguments.architectures]
     images = torch.randn((arguments.batch, 3, arguments.size, arguments.size), device=device)
-    block = STEPS_TO_CAPTURE * len(teachers) if device.type == "cuda" else len(teachers)
+    block = BLOCK * len(teachers) if device.type == "cuda" else len(teachers)
     steppers, contexts, results = {}, [], {}
     try:
         for form, precision in variants:
             config = RecoverConfig(flip_probability=0.5, max_roll=4, form=form, precision=precision)
             contexts.append(open_matchers(teachers, config, device))
-            steppers[form, precision] = Stepper(contexts[-1].__enter__(), images, config, source)
-        for variant, stepper in steppers.items():
-            started = time.perf_counter()
-            stepper.run(block)  # compiles
-            first = time.perf_counter() - started
-            peak = peak_tensor_bytes(lambda stepper=stepper: stepper.run(len(teachers)), device)
-            results[variant] = {"first_seconds": first, "bytes_per_image": peak / arguments.batch, "times": []}
+            new = partial(Stepper, contexts[-1].__enter__(), images, config, source)
+            steppers[form, precision] = new()
+            first = timed(new().prepare, device)  # compiles
+            peak = peak_tensor_bytes(lambda new=new: new().prepare(), device)
+            captured = timed(steppers[form, precision].prepare, device)
+            memory = {"bytes_per_image": peak / arguments.batch}
+            results[form, precision] = memory | {"first_seconds": first, "prepare_seconds": captured, "times": []}
         for _ in range(arguments.rounds):
             for variant, stepper in steppers.items():
                 results[variant]["times"].append(timed(lambda stepper=stepper: stepper.run(block), device))
@@ -129,7 +137,7 @@ def main() -> None:
             f"{form:9} {precision}: {result['fastest_ms']:8.3f} ms per image and iteration "
             f"(median {result['ms']:8.3f}), {fastest:5.2f} times as fast ({speed:5.2f}); "
             f"{result['bytes_per_image'] / 1e6:6.2f} MB per image, {memory:4.2f} of it; "
-            f"first block {result['first_seconds']:.1f} s"
+            f"first steps {result['first_seconds']:.1f} s, compiled {result['prepare_seconds']:.2f} s"
         )
     name = f"bench-recovery-step-{arguments.name or arguments.architectures[0]}-{arguments.size}px-{device.type}.json"
     record = {**vars(arguments), "rows": rows, "machine": describe_machine(), "versions": library_versions()}

@@ -24,9 +24,10 @@ from fadrm_hf.config.datasets import resolve_source
 from fadrm_hf.data.sources import Source, load_source
 from fadrm_hf.methods import find_method
 from fadrm_hf.networks.teachers import Teacher
+from fadrm_hf.recovery.capture import StepGraphs
 from fadrm_hf.recovery.matcher import Matcher, open_matchers
 from fadrm_hf.recovery.memory import peak_tensor_bytes
-from fadrm_hf.recovery.trial import try_recovery
+from fadrm_hf.recovery.trial import graphs_of, try_recovery
 from fadrm_hf.runtime.files import write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
 from fadrm_hf.runtime.shards import recovery_shards
@@ -43,10 +44,18 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def recover(run: RunConfig, matchers: list[Matcher], source: Source, device: torch.device, iterations: int) -> None:
-    """Recover all shards of a run."""
+def recover(
+    run: RunConfig,
+    matchers: list[Matcher],
+    source: Source,
+    device: torch.device,
+    iterations: int,
+    graphs: StepGraphs | None = None,
+) -> None:
+    """Recover all shards of a run; by graphs that there are, or new ones."""
+    graphs = graphs or graphs_of(run, device)
     for shard in recovery_shards(len(source.class_map), run.ipc, run.recover):
-        try_recovery(run, matchers, source, device, shard, iterations)
+        try_recovery(run, matchers, source, device, shard, iterations, graphs)
     if device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -66,14 +75,16 @@ def main() -> None:
     mean, std = source.config.mean, source.config.std
     assert mean is not None and std is not None
     teacher = Teacher(asked.architecture, module, None, mean, std, sha256="")
-    config = RecoverConfig(flip_probability=0.0, max_roll=2, batch_size=asked.batch)
+    form = "compiled" if device.type == "cuda" else "eager"  # few steps of small images, which a GPU captures
+    config = RecoverConfig(flip_probability=0.0, max_roll=2, batch_size=asked.batch, form=form)
     method = find_method("fadrm")().resolve(asked.size)
     first = RunConfig("benchmark", asked.ipc[0], method, recover=config, teachers=TeacherConfig((teacher.name,)))
     cases = [(ipc, asked.steps) for ipc in asked.ipc] + [(asked.ipc[0], factor * asked.steps) for factor in (2, 4)]
     rows = []
     with open_matchers([teacher], config, device) as matchers:
         works = [partial(recover, replace(first, ipc=ipc), matchers, source, device, steps) for ipc, steps in cases]
-        rounds = [[timed(work) for work in works] for _ in range(asked.pairs + 1)][1:]
+        replays = [partial(work, graphs_of(first, device)) for work in works]
+        rounds = [[timed(work) for work in replays] for _ in range(asked.pairs + 1)][1:]
         peaks = [peak_tensor_bytes(work, device) for work in works]
     print(f"{asked.architecture}, {asked.size} px, {device.type}, batches of at most {asked.batch} images")
     for place, (ipc, steps) in enumerate(cases):

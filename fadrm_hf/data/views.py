@@ -169,12 +169,19 @@ class BatchViews:
         for parts in zip(self.crop.split(num), self.flip.split(num), self.roll.split(num), strict=True):
             yield BatchViews(*parts)
 
-    def matrices(self, size: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """Return the row and column matrices of every view, each (T, size, size)."""
+    def matrices(
+        self, size: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the row and column matrices of every view, each (T, size, size), on a device.
+
+        Positions are computed here and expanded there: to a GPU travel T * size numbers in place of T * size^2.
+        """
         top, left, height, width = self.crop.unbind(dim=1)
         upright = torch.zeros_like(self.flip)
         rows = sample_positions(top, height, size, upright, self.roll[:, 0])
         columns = sample_positions(left, width, size, self.flip, self.roll[:, 1])
+        if device is not None and device.type == "cuda":
+            rows, columns = (part.pin_memory().to(device, non_blocking=True) for part in (rows, columns))
         return interpolation_matrix(rows, size, dtype), interpolation_matrix(columns, size, dtype)
 
 

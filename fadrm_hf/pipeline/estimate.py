@@ -33,6 +33,7 @@ from fadrm_hf.networks.teachers.squeeze import new_network, new_optimizer
 from fadrm_hf.networks.teachers.teacher import split_name
 from fadrm_hf.pipeline.timing import Step, Timing, time_units
 from fadrm_hf.pipeline.untrained import teachers_like, untrained_names
+from fadrm_hf.recovery.capture import WARM_UP
 from fadrm_hf.recovery.matcher import open_matchers
 from fadrm_hf.recovery.matching.distance import needs_measuring
 from fadrm_hf.recovery.matching.gathering import StatisticsPass, block_side
@@ -40,7 +41,7 @@ from fadrm_hf.recovery.matching.targets import Targets
 from fadrm_hf.recovery.memory import MemoryLaw, measure_recovery, peak_tensor_bytes, share_of_memory
 from fadrm_hf.recovery.patches.crops import CUT_TOGETHER, SCORE_BATCH
 from fadrm_hf.recovery.patches.starting import images_needed, is_scored, num_candidates, starting_images
-from fadrm_hf.recovery.trial import cycle_of, largest_shard, try_recovery
+from fadrm_hf.recovery.trial import cycle_of, graphs_of, largest_shard, try_recovery
 from fadrm_hf.runtime.machine import busy_share, peak_memory_bytes, reset_peak_memory
 from fadrm_hf.runtime.out_of_memory import in_halves
 from fadrm_hf.runtime.progress import QUIET
@@ -145,8 +146,8 @@ class _Case:
         config = self.run.relabel
         return self.num_images * config.num_stored * row_bytes(label_features(config.codec, self.num_classes))
 
-    def time(self, step: Step, units: int) -> Timing:
-        return time_units(step, units, self.device, self.budget)
+    def time(self, step: Step, units: int, warm_up: int = 0) -> Timing:
+        return time_units(step, units, self.device, self.budget, warm_up)
 
     def peak(self, step: Step, units: int) -> int:
         return peak_tensor_bytes(lambda: step(units), self.device)
@@ -294,19 +295,24 @@ def _recover(case: _Case, teachers: list[Teacher], measured: Measured) -> tuple[
     run, source, device = case.run, case.source, case.device
     whole, cycle = largest_shard(run, case.num_classes).num_images, cycle_of(run)
     side = block_side(run.statistics, source.size)
+    graphs = {0: graphs_of(run, device)}  # by batch, of the last one that was timed
+    captures = graphs[0].captures
     with open_matchers(teachers, run.recover, device, run.method.matching, measured, side) as matchers:
 
         def step(batch: int) -> int:
             shard = largest_shard(run, case.num_classes, batch)
-            try_recovery(run, matchers, source, device, shard, cycle)
+            if batch not in graphs:
+                graphs.clear()
+                graphs[batch] = graphs_of(run, device)
+            try_recovery(run, matchers, source, device, shard, cycle, graphs[batch])
             return shard.num_images
 
         law = measure_recovery(run, matchers, source, device)
         fits = law.largest_batch(share_of_memory(device, case.num_processes))
-        timing = case.time(step, max(1, min(whole, fits)))
+        timing = case.time(step, max(1, min(whole, fits)), WARM_UP + 1 if captures else 0)
     num_shards = len(recovery_shards(case.num_classes, run.ipc, run.recover))
     seconds = case.shared(timing.seconds / cycle * run.method.iterations * case.num_images, num_shards)
-    timed = f"{cycle} iterations of {timing.units} images"
+    timed = f"{cycle} iterations of {timing.units} images" + (", replayed from graphs" if captures else "")
     return StageEstimate(seconds, law.bytes_of(whole), case.image_bytes, timed), law
 
 

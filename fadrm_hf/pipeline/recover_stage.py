@@ -16,6 +16,7 @@ from fadrm_hf.recovery.patches.noise import noise_start
 from fadrm_hf.recovery.patches.patches import Patches
 from fadrm_hf.recovery.recover import Recovery, ShardContext
 from fadrm_hf.recovery.snapshots import Snapshots
+from fadrm_hf.recovery.trial import capture_largest, graphs_of, largest_shard
 from fadrm_hf.runtime.progress import Task
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.shards import Shard
@@ -37,6 +38,10 @@ def recover_images(job: Job, teachers: list[Teacher], measured: Measured) -> Non
     side = block_side(run.statistics, job.source.size)
     with open_matchers(matched, run.recover, job.device, run.method.matching, known, side) as matchers:
         require_memory(run, matchers, job.source, job.device, job.state)
+        graphs = graphs_of(run, job.device)
+        if matchers:
+            shard = largest_shard(run, len(job.source.class_map))
+            capture_largest(run, matchers, job.source, job.device, shard, graphs)
         units = job.units("recover", shards, is_done, lambda _: run.method.iterations, lambda s: s.num_images)
         for shard, task in units:
             patches = patches_of(job, shard)
@@ -54,6 +59,7 @@ def recover_images(job: Job, teachers: list[Teacher], measured: Measured) -> Non
                     retrieve=retriever(job, teachers[0], patches.label),
                     turn=_turns_before(job, shard),
                     callback=Snapshots(job.work, job.source) if job.snapshots and shard == job.shards[0] else None,
+                    graphs=graphs,
                 ),
             )
             images = run.method.recover(_start_of(job, patches), recovery)

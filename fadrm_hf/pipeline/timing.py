@@ -23,7 +23,7 @@ class Timing:
     units: int
 
 
-def time_units(step: Step, units: int, device: torch.device, budget: float) -> Timing:
+def time_units(step: Step, units: int, device: torch.device, budget: float, warm_up: int = 0) -> Timing:
     """Time a step per unit of work, with as many units together as a budget of seconds allows.
 
     Args:
@@ -31,12 +31,15 @@ def time_units(step: Step, units: int, device: torch.device, budget: float) -> T
         units: The most units in one step.
         device: Where it runs.
         budget: Seconds; a few times as many are spent.
+        warm_up: Steps that are taken first and not counted, because graphs are captured in them.
     """
     num = min(2, units)
     seconds, _ = _timed(step, num, device)
     while num < units and seconds < budget / 2:
         num = min(units, max(num + 1, int(num * min(budget / seconds, 16.0))))
         seconds, _ = _timed(step, num, device)
+    for _ in range(warm_up):
+        step(num)
     runs = [_timed(step, num, device) for _ in range(3)]
     return Timing(statistics.median(seconds for seconds, _ in runs) / runs[0][1], runs[0][1])
 

@@ -20,7 +20,7 @@ from fadrm_hf.config import RunConfig
 from fadrm_hf.data.sources import Source
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.recovery.matcher import Matcher
-from fadrm_hf.recovery.trial import cycle_of, largest_shard, try_recovery
+from fadrm_hf.recovery.trial import capture_largest, captured_cycle_of, graphs_of, largest_shard, try_recovery
 
 _MEMINFO, _CONTROL_GROUPS = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 # Limit and use of a container's memory: control groups of the second version, then of the first.
@@ -87,6 +87,18 @@ def peak_tensor_bytes(step: Callable[[], object], device: torch.device) -> int:
     return _largest_sum(profiled)
 
 
+def _most_bytes(step: Callable[[], object], device: torch.device) -> int:
+    """Return what a step takes of the machine: on a GPU, what is reserved for tensors, with the gaps between them."""
+    if device.type != "cuda":
+        return peak_tensor_bytes(step, device)
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    return torch.cuda.max_memory_reserved(device) - before
+
+
 def _largest_sum(profiled: profile) -> int:
     """Return the largest sum of allocated less freed bytes, in the order of time."""
     assert profiled.profiler is not None and profiled.profiler.kineto_results is not None
@@ -139,11 +151,13 @@ def measure_recovery(run: RunConfig, matchers: list[Matcher], source: Source, de
         shard = largest_shard(run, num_classes, batch)
 
         def recover() -> None:
-            try_recovery(run, matchers, source, device, shard, cycle_of(run))
+            graphs = graphs_of(run, device)  # of this trial alone, so that what they keep is counted
+            capture_largest(run, matchers, source, device, shard, graphs)
+            try_recovery(run, matchers, source, device, shard, captured_cycle_of(run, graphs), graphs)
 
         recover()
         # Where the images of a class stay together there may be fewer than asked for.
-        return round(peak_tensor_bytes(recover, device) * batch / shard.num_images)
+        return round(_most_bytes(recover, device) * batch / shard.num_images)
 
     return MemoryLaw.measure(step, largest_shard(run, num_classes).num_images, device)
 

@@ -5,7 +5,7 @@ the network runs under autocast; views are torchvision's transforms of the batch
 forms, so results differ by rounding alone (released code: Jiacheng8/FADRM @ f445e38).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 
 import torch
@@ -28,7 +28,8 @@ class PlainStatistics:
         first_weight: Weight of the first layer's term.
     """
 
-    is_stateless = True
+    is_fresh = False
+    num_classes = 0  # whatever they are
 
     def __init__(self, module: nn.Module, first_weight: float) -> None:
         layers = [layer.layer for layer in matched_layers(module) if layer.kind == "bn"]
@@ -46,6 +47,12 @@ class PlainStatistics:
         """Return D of the last forward pass; the gathered terms are forgotten."""
         terms, self._terms = [term.float() for term in self._terms], []
         return torch.stack(terms).sum() if terms else torch.zeros(())
+
+    def draw(self, hold: Callable[[Hashable, Tensor], Tensor]) -> None:
+        """Draw nothing."""
+
+    def settle(self, hold: Callable[[Hashable, Tensor], Tensor]) -> None:
+        """Keep nothing from step to step."""
 
     def close(self) -> None:
         """Stop observing the network."""

@@ -8,7 +8,7 @@ happens between runs of this loop (resizing, residuals) is the method's business
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,14 +22,14 @@ from fadrm_hf.data.views import BatchViews, apply_view
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.networks.schedules import cosine
 from fadrm_hf.networks.teachers import require_finite
-from fadrm_hf.recovery.capture import Captured
+from fadrm_hf.recovery.capture import StepGraphs
 from fadrm_hf.recovery.matcher import Matcher
-from fadrm_hf.recovery.plain import plain_view
+from fadrm_hf.recovery.matching.distance import MatchedStatistics
+from fadrm_hf.recovery.plain import PlainStatistics, plain_view
 from fadrm_hf.recovery.regularisers import EuclideanNorm, Step, Term, TotalVariation, ViewFunction
 
 _REPORT_EVERY = 25
 _VIEWS_AT_ONCE = 100
-_WORTH_CAPTURING = 50  # iterations; capturing takes as long as a few of them
 _FIRST_SCALE = 2.0**16  # of fp16's losses, torch's own; halved at each step whose gradients overflow
 _LEAST_SCALE = 2.0**-14  # of fp16's losses; gradients beyond its range even so are beyond 10^9
 
@@ -52,6 +52,7 @@ class ShardContext:
         retrieve: Finds real patches for the images (`fadrm_hf.recovery.retrieval`).
         turn: How many turns teachers have taken before this shard.
         callback: Called at the beginning and at the end of each run of the loop.
+        graphs: Those of all shards of a run; a recovery has its own if not given.
     """
 
     ipc_indices: Tensor | None = None
@@ -59,6 +60,7 @@ class ShardContext:
     retrieve: Retrieve | None = None
     turn: int = 0
     callback: Callback | None = None
+    graphs: StepGraphs | None = None
 
 
 class Recovery:
@@ -87,7 +89,8 @@ class Recovery:
         context: ShardContext | None = None,
     ) -> None:
         context = context or ShardContext()
-        self.labels, self.generator = labels, generator
+        self._graphs = context.graphs or StepGraphs.of(labels.device, config.form, iterations)
+        self.labels, self.generator = self._graphs.hold("labels", labels), generator
         self.ipc_indices = torch.zeros_like(labels) if context.ipc_indices is None else context.ipc_indices
         self.votes, self.retrieve = list(context.votes), context.retrieve
         self.num_teachers = len(matchers)
@@ -95,10 +98,15 @@ class Recovery:
         self._turn, self._callback = context.turn, context.callback or (lambda iteration, images: None)
         self._iterations, self._report = iterations, report
         self._done = 0
+        self._memory: dict[Hashable, Tensor] = {}  # of terms
+        self._has_begun = False  # whether they have any
+        self._num_classes = len(torch.unique_consecutive(self.labels))
         self._part: Tensor | None = None  # the rows that are shown; all if none
+        self._held_part: Tensor | None = None  # the same, where graphs read them
         self._lowest, self._highest = valid_range(source, labels.device)
         fp16 = config.precision == "fp16"
         self._scaler = torch.amp.GradScaler(labels.device.type, init_scale=_FIRST_SCALE, enabled=fp16)
+        self._one = torch.ones((), device=labels.device)
         priors = (TotalVariation(config.tv_weight), EuclideanNorm(config.l2_weight))
         self._priors: list[Term] = [prior for prior in priors if prior.weight > 0]
         for matcher in matchers:
@@ -134,17 +142,16 @@ class Recovery:
             TeacherError: If a teacher's logits of the images it begins with are not finite.
         """
         self._callback(self._done, images)
-        pixels = images.detach().clone().requires_grad_()
+        pixels = self._graphs.hold("pixels", images).requires_grad_()
         settings = self._config
         adam = torch.optim.Adam([pixels], lr=settings.lr, betas=settings.betas, eps=1e-8, fused=True)
         reported = self._done
         last = self._done + iterations
         members = members or self._take_turns
-        gradient = self._gradients(pixels, iterations, terms)
         for view in self._draw_views(iterations, images.shape[-1], crop_area):
             adam.param_groups[0]["lr"] = cosine(settings.lr, self._done, self._iterations)
             part = self._select(rows)
-            pixels.grad, losses = gradient(view, tuple(members(self._done)), part)
+            pixels.grad, losses = self._evaluate(pixels, view, tuple(members(self._done)), part, terms)
             self._update(adam, pixels)
             self._done += 1
             # Reading a loss makes the host wait for the device, so it is done now and then.
@@ -154,18 +161,19 @@ class Recovery:
                 self._report(self._done - reported, {"iteration": self._done, **numbers})
                 reported = self._done
         self._callback(self._done, pixels.detach())
-        return pixels.detach()
+        return pixels.detach().clone()
 
     def _select(self, rows: Rows | None) -> Tensor | None:
         """Return the rows that the iteration shows; statistics begin anew where these are others than before."""
         part = None if rows is None else rows(self._done)
         if part is not self._part:
-            self._part = part
+            self._part, self._held_part = part, None if part is None else self._graphs.hold("part", part)
             facts = self.labels, self.ipc_indices
             labels, indices = facts if part is None else (fact[part.to(fact.device)] for fact in facts)
+            self._num_classes = len(torch.unique_consecutive(labels))
             for matcher in self._matchers:
                 matcher.statistics.begin(labels, self.generator, indices)
-        return part
+        return self._held_part
 
     def _take_turns(self, iteration: int) -> list[tuple[int, float]]:
         return [((self._turn + iteration) % self.num_teachers, 1.0)]
@@ -184,26 +192,53 @@ class Recovery:
             yield from (partial(plain_view, views=views, index=index) for index in range(num))
             return
         for block in views.split(_VIEWS_AT_ONCE):
-            rows, columns = (matrices.to(self.labels.device) for matrices in block.matrices(size))
+            rows, columns = block.matrices(size, device=self.labels.device)
             yield from (_View(*matrices) for matrices in zip(rows, columns, strict=True))
 
-    def _gradients(self, pixels: Tensor, iterations: int, terms: Sequence[Term]) -> "_Gradients":
-        """Return what computes the gradient of every view of a run, captured where device and losses allow it."""
-        is_static = not terms and all(matcher.statistics.is_stateless for matcher in self._matchers)
-        is_long = self._config.form == "compiled" and iterations >= _WORTH_CAPTURING
-        evaluate = partial(self._gradient, pixels, terms=[*self._priors, *terms])
-        return _Gradients(evaluate, captures=pixels.device.type == "cuda" and is_static and is_long)
+    def _evaluate(
+        self,
+        pixels: Tensor,
+        view: ViewFunction,
+        members: tuple[tuple[int, float], ...],
+        part: Tensor | None,
+        terms: Sequence[Term],
+    ) -> Gradient:
+        """Return the gradient of an iteration, by a graph where device, view and losses allow it."""
+        scale = self._scaler.scale(self._one)
+        statistics = [self._matchers[index].statistics for index, _ in members]
+        inside = [term for term in terms if getattr(term, "is_capturable", False)]
+        apart = [term for term in terms if getattr(term, "is_apart", False)]
+        can_capture = self._graphs.captures and len(inside) + len(apart) == len(terms)
+        if not (can_capture and isinstance(view, _View)):
+            return self._gradient(pixels, view, scale, members, part, [*self._priors, *terms])
+        is_fresh = any(each.is_fresh for each in statistics) or (len(inside) > 0 and not self._has_begun)
+        classes = tuple(each.num_classes for each in statistics)
+        kind = members, pixels.shape, None if part is None else len(part), classes, tuple(inside)
+
+        def step(rows: Tensor, columns: Tensor, scale: Tensor) -> Gradient:
+            return self._gradient(pixels, _View(rows, columns), scale, members, part, [*self._priors, *inside])
+
+        for each in statistics:
+            each.draw(self._graphs.hold)
+        inputs = view.rows, view.columns, scale
+        gradient, losses = self._graphs.run(None if is_fresh else kind, step, *inputs)
+        if is_fresh:
+            self._settle(statistics)
+        if apart:
+            gradient = gradient + self._gradient_apart(pixels, view, scale, part, apart)
+        return gradient, losses
 
     def _gradient(
         self,
         pixels: Tensor,
         make_view: ViewFunction,
+        scale: Tensor,
         members: Sequence[tuple[int, float]],
         part: Tensor | None,
         terms: Sequence[Term],
     ) -> Gradient:
         """Return the gradient of the members' and the terms' losses of one view of some images, and the losses."""
-        images, labels = (pixels, self.labels) if part is None else (pixels.index_select(0, part), self.labels[part])
+        images, labels = self._shown(pixels, part)
         view = make_view(images)
         every_logits = [self._matchers[index].logits(view) for index, _ in members]
         weights = [weight for _, weight in members]
@@ -211,11 +246,33 @@ class Recovery:
         distance = _weighted(weights, [self._matchers[index].distance() for index, _ in members])
         loss = entropy + self._config.statistics_weight * distance
         if terms:
-            first = self._matchers[members[0][0]]
-            step = Step(images, view, labels, every_logits[0], make_view, first.predict)
+            predict, facts = self._matchers[members[0][0]].predict, (self._num_classes, self._memory)
+            step = Step(images, view, labels, every_logits[0], make_view, predict, *facts)
             loss = loss + torch.stack([term(step) for term in terms]).sum()
-        (gradient,) = torch.autograd.grad(self._scaler.scale(loss), [pixels])
+        (gradient,) = torch.autograd.grad(loss * scale, [pixels])
         return gradient, {"ce": entropy.detach(), "bn": distance.detach()}
+
+    def _gradient_apart(
+        self, pixels: Tensor, make_view: ViewFunction, scale: Tensor, part: Tensor | None, terms: Sequence[Term]
+    ) -> Tensor:
+        """Return the gradient of terms that look at labels and view alone."""
+        images, labels = self._shown(pixels, part)
+        nothing, predict = images.new_empty(0), self._matchers[0].predict
+        step = Step(images, make_view(images), labels, nothing, make_view, predict, self._num_classes, self._memory)
+        loss = torch.stack([term(step) for term in terms]).sum()
+        return torch.autograd.grad(loss * scale, [pixels])[0]
+
+    def _shown(self, pixels: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the images that an iteration shows, and their labels."""
+        return (pixels, self.labels) if part is None else (pixels.index_select(0, part), self.labels[part])
+
+    def _settle(self, statistics: Sequence[MatchedStatistics | PlainStatistics]) -> None:
+        """Move what is kept from step to step, once there is some, to where captured steps read and write it."""
+        for each in statistics:
+            each.settle(self._graphs.hold)
+        for term, kept in self._memory.items():
+            self._memory[term] = self._graphs.hold(term, kept)
+        self._has_begun = True
 
     def _update(self, adam: torch.optim.Adam, pixels: Tensor) -> None:
         """Take one step of Adam, and clamp every channel to valid pixels."""
@@ -261,33 +318,6 @@ class _View:
 
     def __call__(self, images: Tensor) -> Tensor:
         return apply_view(images, self.rows, self.columns)
-
-
-class _Gradients:
-    """Gradients of one run: captured once for each set of teachers and rows that iterations have, or computed.
-
-    Args:
-        evaluate: Computes the gradient under a view, by some teachers, of some rows.
-        captures: Whether steps are captured.
-    """
-
-    def __init__(
-        self,
-        evaluate: Callable[[ViewFunction, Sequence[tuple[int, float]], Tensor | None], Gradient],
-        captures: bool,
-    ) -> None:
-        self._evaluate, self._captures = evaluate, captures
-        self._captured: dict[object, Captured[Gradient]] = {}
-
-    def __call__(self, view: ViewFunction, members: tuple[tuple[int, float], ...], part: Tensor | None) -> Gradient:
-        if not self._captures or not isinstance(view, _View):
-            return self._evaluate(view, members, part)
-        key = members, None if part is None else id(part)  # which the capture keeps alive
-        if key not in self._captured:
-            self._captured[key] = Captured(
-                lambda rows, columns: self._evaluate(_View(rows, columns), members, part), view.rows, view.columns
-            )
-        return self._captured[key](view.rows, view.columns)
 
 
 def _weighted(weights: Sequence[float], losses: Sequence[Tensor]) -> Tensor:

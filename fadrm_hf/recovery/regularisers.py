@@ -1,8 +1,8 @@
 """Losses beside the predictions and the matched statistics of a teacher: image priors, densification, flatness."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +21,17 @@ class Step:
     logits: Tensor  # (B, C) float32 of the teacher, the first of several
     make_view: ViewFunction  # makes the same view of other images
     predict: Callable[[Tensor], Tensor]  # the teacher's logits of a view, without a gradient and without matching
+    num_classes: int | None = None  # how many classes the labels are of, where that is known
+    memory: dict[Hashable, Tensor] = field(default_factory=dict)  # what terms keep from step to step
 
 
 class Term(Protocol):
-    """A loss that a method adds; a new one for each shard where it keeps a state."""
+    """A loss that a method adds; what it keeps from step to step is in the step's memory.
+
+    On a GPU a run with terms is computed step by step, unless all say more of themselves: `is_capturable = True`, that
+    they neither wait for the device nor draw random numbers and update their memory in place, so that a graph may hold
+    them; or `is_apart = True`, that they look at labels and view alone, so that they are computed beside a graph.
+    """
 
     def __call__(self, step: Step) -> Tensor:
         """Return the weighted loss, a scalar."""
@@ -34,6 +41,7 @@ class Term(Protocol):
 class TotalVariation:
     """Mean over images of the Euclidean norms of their differences between neighbouring rows and columns."""
 
+    is_capturable: ClassVar[bool] = True
     weight: float
 
     def __call__(self, step: Step) -> Tensor:
@@ -46,6 +54,7 @@ class TotalVariation:
 class EuclideanNorm:
     """Mean over images of their Euclidean norm, in normalised pixels."""
 
+    is_capturable: ClassVar[bool] = True
     weight: float
 
     def __call__(self, step: Step) -> Tensor:
@@ -69,6 +78,7 @@ class Densification:
         side: Side that views are pooled to.
     """
 
+    is_apart: ClassVar[bool] = True  # torch reads whether eigenvalues were found, so the host waits for them
     weight: float = 1.0
     temperature: float = 4.0
     side: int = 32
@@ -76,7 +86,7 @@ class Densification:
     def __call__(self, step: Step) -> Tensor:
         """Return the weighted loss."""
         small = F.adaptive_avg_pool2d(step.view, min(self.side, step.view.shape[-1])).flatten(1)
-        num_classes = len(torch.unique_consecutive(step.labels))
+        num_classes = step.num_classes or len(torch.unique_consecutive(step.labels))
         return self.weight * self.of_classes(small.unflatten(0, (num_classes, -1))).to(small.dtype)
 
     def of_classes(self, images: Tensor) -> Tensor:
@@ -89,30 +99,33 @@ class Densification:
         return F.kl_div(F.log_softmax(eigenvalues, dim=1), goal, reduction="sum", log_target=True)
 
 
+@dataclass(frozen=True)
 class Flatness:
     """L'_FR of EDC (arXiv 2404.13733): predictions at the images agree with those at their moving average.
 
     x_ema <- beta x_ema + (1 - beta) x after each iteration;  KL(softmax(f(x) / tau) || softmax(f(x_ema) / tau)).
 
-    Args:
+    Attributes:
         weight: Weight of the loss.
         decay: beta.
         temperature: tau.
         reverse: Released: the divergence the other way round, averaged over batch and classes.
     """
 
-    def __init__(
-        self, weight: float = 0.25, decay: float = 0.99, temperature: float = 4.0, reverse: bool = False
-    ) -> None:
-        self._weight, self._decay, self._temperature, self._reverse = weight, decay, temperature, reverse
-        self._average: Tensor | None = None
+    is_capturable: ClassVar[bool] = True
+    weight: float = 0.25
+    decay: float = 0.99
+    temperature: float = 4.0
+    reverse: bool = False
 
     def __call__(self, step: Step) -> Tensor:
         """Return the weighted loss, by the average up to the iteration before; then update the average."""
         images = step.images.detach()
-        average = images.clone() if self._average is None else self._average
-        smooth = F.log_softmax(step.predict(step.make_view(average)) / self._temperature, dim=1)
-        sharp = F.log_softmax(step.logits / self._temperature, dim=1)
-        self._average = average.lerp(images, 1.0 - self._decay)
-        first, second, count = (sharp, smooth, sharp.numel()) if self._reverse else (smooth, sharp, len(sharp))
-        return self._weight / count * F.kl_div(first, second, reduction="sum", log_target=True)
+        if self not in step.memory:
+            step.memory[self] = images.clone()
+        average = step.memory[self]
+        smooth = F.log_softmax(step.predict(step.make_view(average)) / self.temperature, dim=1)
+        sharp = F.log_softmax(step.logits / self.temperature, dim=1)
+        average.lerp_(images, 1.0 - self.decay)
+        first, second, count = (sharp, smooth, sharp.numel()) if self.reverse else (smooth, sharp, len(sharp))
+        return self.weight / count * F.kl_div(first, second, reduction="sum", log_target=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fadrm_hf.config import RunConfig
 from fadrm_hf.data.sources import Source
+from fadrm_hf.recovery.capture import WARM_UP, StepGraphs
 from fadrm_hf.recovery.matcher import Matcher
 from fadrm_hf.recovery.recover import Recovery, ShardContext
 from fadrm_hf.runtime.randomness import generator
@@ -22,6 +23,27 @@ def cycle_of(run: RunConfig) -> int:
     return len(run.method.sizes or (1,)) * len(run.teachers.names)
 
 
+def graphs_of(run: RunConfig, device: torch.device) -> StepGraphs:
+    """Return graphs for the steps of a run, nothing captured yet."""
+    return StepGraphs.of(device, run.recover.form, run.method.iterations)
+
+
+def captured_cycle_of(run: RunConfig, graphs: StepGraphs) -> int:
+    """Return after how many iterations every kind of step has been captured; of one cycle where none is."""
+    return cycle_of(run) * (WARM_UP + 1 if graphs.captures else 1)
+
+
+def capture_largest(
+    run: RunConfig, matchers: list[Matcher], source: Source, device: torch.device, shard: Shard, graphs: StepGraphs
+) -> None:
+    """Capture the steps of the largest size, where there are others: these then fit into the memory of the largest."""
+    sizes = run.method.sizes or (source.size,)
+    if graphs.captures and min(sizes) < max(sizes):
+        method = replace(run.method, sizes=(max(sizes),) * len(sizes))
+        steps = max(len(sizes), len(matchers) * (WARM_UP + 1))
+        try_recovery(replace(run, method=method), matchers, source, device, shard, steps, graphs)
+
+
 def largest_shard(run: RunConfig, num_classes: int, batch_size: int | None = None) -> Shard:
     """Return the largest shard of a run, or of the same run with another `recover.batch_size`."""
     config = run.recover if batch_size is None else replace(run.recover, batch_size=batch_size)
@@ -29,7 +51,13 @@ def largest_shard(run: RunConfig, num_classes: int, batch_size: int | None = Non
 
 
 def try_recovery(
-    run: RunConfig, matchers: list[Matcher], source: Source, device: torch.device, shard: Shard, iterations: int
+    run: RunConfig,
+    matchers: list[Matcher],
+    source: Source,
+    device: torch.device,
+    shard: Shard,
+    iterations: int,
+    graphs: StepGraphs | None = None,
 ) -> Tensor:
     """Recover one shard of a run from random pixels; no image is read, and the result is of no use.
 
@@ -42,6 +70,7 @@ def try_recovery(
         device: Where it runs.
         shard: The images.
         iterations: In place of the run's; at least one for each of `method.sizes`.
+        graphs: Where steps are captured, as `Recovery` has them.
     """
     method = replace(run.method, iterations=iterations)
     rng = generator(run.seed, "trial", shard.name)
@@ -60,6 +89,7 @@ def try_recovery(
             ipc_indices=torch.tensor(shard.ipc_indices).repeat(len(shard.classes)),
             votes=[1.0] * len(matchers),
             retrieve=lambda images: start,
+            graphs=graphs,
         ),
     )
     recovered: Tensor = method.recover(start, recovery)

@@ -14,6 +14,7 @@ from torch import fx, nn
 from fadrm_hf import networks  # noqa: F401  registers the small networks
 from fadrm_hf.config import Matching
 from fadrm_hf.networks.fused.convolution import FrozenConv2d
+from fadrm_hf.networks.fused.geometry import Geometry
 from fadrm_hf.networks.fused.normalisation import FrozenNorm2d
 from fadrm_hf.networks.fused.tracing import freeze
 from fadrm_hf.recovery.matching.distance import MatchedStatistics
@@ -169,6 +170,23 @@ def test_the_gradient_of_a_first_convolution(kernel, stride, padding, size):
     outputs.backward(grad)
     FrozenConv2d(layer)(found).backward(grad)
     torch.testing.assert_close(found.grad, expected.grad, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation", "groups"),
+    [(1, 1, 0, 1, 1), (1, 2, 0, 1, 1), (3, 1, 1, 1, 2), (3, 2, 1, 1, 1), (3, 4, 1, 2, 4), (4, 3, 2, 1, 1),
+     (7, 2, 3, 1, 1)],
+)  # fmt: skip
+@pytest.mark.parametrize("size", [(14, 14), (15, 17)])
+def test_the_gradient_of_a_gpu_is_that_of_autograd(kernel, stride, padding, dilation, groups, size):
+    """A transposed convolution, which on a GPU spares two copies of the gradient; the same to the last bit."""
+    layer = nn.Conv2d(4, 8, kernel, stride, padding, dilation, groups).double().requires_grad_(False)
+    images = torch.randn((2, 4, *size), dtype=torch.float64, requires_grad=True)
+    outputs = layer(images)
+    grad = torch.randn_like(outputs)
+    (expected,) = torch.autograd.grad(outputs, images, grad)
+    geometry = Geometry(layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, groups)
+    assert torch.equal(geometry.transposed_gradient(grad, images.shape), expected)
 
 
 def test_the_layers_keep_their_names_and_order():

@@ -182,3 +182,30 @@ def test_networks_without_batchnorm_take_part(name):
     torch.testing.assert_close(value, PlainMatching(module, targets, SIDE).loss(maps_of(module, images)[1], LABELS))
     (gradient,) = torch.autograd.grad(value, images)
     assert bool((gradient != 0).any(dim=1).all()), "every pixel is drawn somewhere"
+
+
+@pytest.mark.parametrize("from_zero", [False, True])
+def test_what_is_left_out_may_be_drawn_ahead(from_zero):
+    """As steps need that a CUDA graph holds: all terms are computed, and averages stay where they are."""
+    matching = Matching(convolutions=True, momentum=0.6, from_zero=from_zero, drop=0.5)
+    targets, places, results = targets_of(*real_images()), {}, []
+
+    def hold(name, value):
+        return places.setdefault(name, value.clone()).copy_(value)
+
+    for ahead in (False, True):
+        module = network()
+        watch = MatchedStatistics(module, matching, 10.0, targets, SIDE)
+        watch.begin(LABELS, generator(0, "drop"))
+        for step in range(6):
+            images = batch(step).requires_grad_()
+            is_fresh = watch.is_fresh
+            if ahead:
+                watch.draw(hold)
+            module(images)
+            loss = watch.loss()
+            results.append((loss.detach(), *torch.autograd.grad(loss, images)))
+            if ahead and is_fresh:
+                watch.settle(hold)
+    assert len({float(loss) for loss, _ in results[:6]}) == 6
+    torch.testing.assert_close(results[6:], results[:6], rtol=1e-12, atol=1e-12)

@@ -49,12 +49,27 @@ class Geometry:
         """Return the gradient of inputs of `shape` (N, I, H, W) for that of the outputs, by torch's own function."""
         if self._in_fp32 is not None:
             return self._in_fp32.gradient(grad.float(), shape).to(grad.dtype)
+        if grad.device.type != "cpu":
+            return self.transposed_gradient(grad, shape)
         images = grad.new_empty(1).expand(shape)  # only its shape is read
         settings = [list(pair) for pair in (self.stride, self.padding, self.dilation)]
         gradients = torch.ops.aten.convolution_backward(
             grad, images, self.weight, None, *settings, False, [0, 0], self.groups, [True, False, False]
         )
         return cast(Tensor, gradients[0])
+
+    def transposed_gradient(self, grad: Tensor, shape: torch.Size) -> Tensor:
+        """Return what `gradient` returns as a transposed convolution: on a GPU one kernel, and no copy of `grad`.
+
+        `convolution_backward` looks at the layout of the inputs, which are not kept, and would first copy the
+        gradient into the layout of what stands in for them.
+        """
+        inputs, outputs, kernel = shape[2:], grad.shape[2:], self.weight.shape[2:]
+        axes = zip(inputs, outputs, self.stride, self.padding, self.dilation, kernel, strict=True)
+        rest = [size - ((out - 1) * s - 2 * p + d * (k - 1) + 1) for size, out, s, p, d, k in axes]
+        settings = [list(pair) for pair in (self.stride, self.padding, self.dilation)]
+        transpose = torch.ops.aten.convolution
+        return cast(Tensor, transpose(grad, self.weight, None, *settings, True, rest, self.groups))
 
     def transposed(self) -> "Geometry | None":
         """Return the convolution that takes gradients of outputs to gradients of inputs, if there is one."""

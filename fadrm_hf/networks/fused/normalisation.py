@@ -6,11 +6,13 @@ with moments of x itself. Those are differentiable: their gradient with respect 
 x, so the backward pass reads the map once, together with the gradient of the output, and nothing but x is kept: the
 activation's derivative is computed again. Only a residual needs one byte per element more, the sign of u.
 
-The kernels see maps as (N, P, C), positions before channels, as channels_last stores them.
+The kernels see maps as (N, P, C), positions before channels, as channels_last stores them. Those of a CPU are compiled
+by torch, those of a GPU are written in Triton (`gpu_kernels`).
 """
 
 from collections.abc import Callable
 from functools import cache
+from types import ModuleType
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -129,23 +131,42 @@ class _Normalise(torch.autograd.Function):
         num_groups: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         maps, residual = _channels_last(maps), None if residual is None else _channels_last(residual)
-        kernel = _forward_kernel(activation, residual is not None)
-        y, sums, squares, *mask = kernel(maps, residual, scale, shift, centre)
-        count = len(maps) // num_groups * maps.shape[2] * maps.shape[3]
-        gap, power = (part.unflatten(0, (num_groups, -1)).sum(1) / count for part in (sums, squares))
-        ctx.save_for_backward(maps, scale, shift, gap + centre, *mask)
-        ctx.activation, ctx.has_residual, ctx.count = activation, residual is not None, count
-        return y, gap, power - gap.square()
+        if maps.is_cuda:
+            y, gap, var, mean, mask = _gpu().normalise(maps, residual, scale, shift, centre, activation, num_groups)
+            masks = [] if mask is None else [mask]
+        else:
+            kernel = _forward_kernel(activation, residual is not None)
+            y, sums, squares, *masks = kernel(maps, residual, scale, shift, centre)
+            count = len(maps) // num_groups * maps.shape[2] * maps.shape[3]
+            gap, power = (part.unflatten(0, (num_groups, -1)).sum(1) / count for part in (sums, squares))
+            var, mean = power - gap.square(), gap + centre
+        ctx.save_for_backward(maps, scale, shift, mean, *masks)
+        ctx.activation, ctx.has_residual = activation, residual is not None
+        return y, gap, var
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        maps, scale, shift, mean, *mask = ctx.saved_tensors
-        offset, factor = affine_gradient(grads[1], grads[2], mean, ctx.count)
-        of_images = [part.repeat_interleave(len(maps) // len(part), 0)[:, None] for part in (offset, factor)]
-        kernel = _backward_kernel(ctx.activation, ctx.has_residual)
-        of_maps, *inner = kernel(_channels_last(grads[0]), maps, mask[0] if mask else None, scale, shift, *of_images)
-        of_residual = (inner[0] if inner else grads[0]) if ctx.has_residual else None
+        maps, scale, shift, mean, *masks = ctx.saved_tensors
+        grad, mask = _channels_last(grads[0]), masks[0] if masks else None
+        if maps.is_cuda:
+            moments = mean, grads[1], grads[2]
+            of_maps, inner = _gpu().gradients(grad, maps, mask, scale, shift, moments, ctx.activation)
+        else:
+            count = len(maps) // len(mean) * maps.shape[2] * maps.shape[3]
+            affine = affine_gradient(grads[1], grads[2], mean, count)
+            of_images = [part.repeat_interleave(len(maps) // len(part), 0)[:, None] for part in affine]
+            kernel = _backward_kernel(ctx.activation, ctx.has_residual)
+            of_maps, *rest = kernel(grad, maps, mask, scale, shift, *of_images)
+            inner = rest[0] if rest else None
+        of_residual = (grads[0] if inner is None else inner) if ctx.has_residual else None
         return of_maps, of_residual, None, None, None, None, None
+
+
+def _gpu() -> ModuleType:
+    """Return the kernels of a GPU, which need Triton."""
+    from fadrm_hf.networks.fused import gpu_kernels
+
+    return gpu_kernels
 
 
 def _channels_last(maps: Tensor) -> Tensor:
@@ -194,8 +215,10 @@ class FrozenNorm2d(nn.BatchNorm2d):
         """Return act(BN(maps) + residual), all (N, C, H, W)."""
         scale, shift = cast(Tensor, self.scale), cast(Tensor, self.shift)
         if not torch.is_grad_enabled():
-            other = None if residual is None else _channels_last(residual)
-            return _value_kernel(self.activation, residual is not None)(_channels_last(maps), other, scale, shift)
+            maps, other = _channels_last(maps), None if residual is None else _channels_last(residual)
+            if maps.is_cuda:
+                return _gpu().outputs_of(maps, other, scale, shift, self.activation)
+            return _value_kernel(self.activation, residual is not None)(maps, other, scale, shift)
         y, gap, var = _Normalise.apply(
             maps, residual, scale, shift, self.running_mean, self.activation, self.num_groups
         )
