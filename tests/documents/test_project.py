@@ -137,9 +137,9 @@ def test_modules_import_only_from_rooms_before_their_own():
 
 
 def test_tests_mirror_the_rooms():
-    """Beside the rooms: what is small and shared, what attacks, and what is written about the library."""
+    """Beside the rooms: what attacks, what is written about the library, and what a GPU would do."""
     folders = {path.parent.name for path in (ROOT / "tests").rglob("test_*.py")}
-    assert folders <= set(ORDER) | {"robustness", "documents"}
+    assert folders <= set(ORDER) | {"robustness", "documents", "no_op_device"}
 
 
 def test_imports_form_no_cycle():
