@@ -100,7 +100,8 @@ def sample_positions(start: Tensor, length: Tensor, size: int, flip: Tensor, shi
     """
     output = (torch.arange(size, device=start.device) - shift[:, None]).remainder(size)
     output = torch.where(flip[:, None], size - 1 - output, output)
-    inside = (output.double() + 0.5) * (length.double() / size)[:, None] - 0.5
+    scale = length.double() / torch.full_like(length, size, dtype=torch.float64)  # a GPU divides by a number inexactly
+    inside = (output.double() + 0.5) * scale[:, None] - 0.5
     return start[:, None] + inside.clamp_min(0.0).minimum(length[:, None] - 1.0)
 
 

@@ -31,7 +31,7 @@ from fadrm_hf.labels.drawing import draw_epoch, micro_batches, split_sizes
 from fadrm_hf.labels.grouped_norm import Grouping, use_group_statistics
 from fadrm_hf.networks.fused.tracing import freeze
 from fadrm_hf.networks.teachers import Teacher, require_finite, vote_weights
-from fadrm_hf.runtime.number_format import DTYPES, is_native
+from fadrm_hf.runtime.number_format import DTYPES, is_native, rounding_products
 from fadrm_hf.runtime.out_of_memory import groups_in_halves, in_halves
 
 Colour = tuple[float, float, float]
@@ -151,7 +151,8 @@ class Labeller:
     def _begin_pass(self, views: Tensor, steps: Sequence[int]) -> "_Pass":
         """Launch the passes of all teachers over the views of some steps, and the copy of the labels to the CPU."""
         groups = [size for step in steps for size in micro_batches(step, self._config)]
-        logits = torch.stack([network(views, groups) for network in self._networks])  # (K, n, C)
+        with rounding_products(self._config.precision):
+            logits = torch.stack([network(views, groups) for network in self._networks])  # (K, n, C)
         # Norms are those of a step; all other combinations see each view by itself.
         parts = logits.split(list(steps), dim=1) if self._config.ensemble == "frobenius" else [logits]
         labels = torch.cat([combine_logits(part, self._config, self._votes) for part in parts])

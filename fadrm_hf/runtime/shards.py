@@ -19,6 +19,7 @@ from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ConfigError, RunFolderError
 from fadrm_hf.runtime.gpu import take_gpu
 from fadrm_hf.runtime.launcher import end_with_launcher
+from fadrm_hf.runtime.number_format import round_products
 
 Unit = TypeVar("Unit")
 Value = TypeVar("Value")
@@ -143,7 +144,7 @@ def from_all(own: Mapping[int, Value], state: PartialState) -> list[Value]:
 def join_world() -> PartialState:
     """Return the processes of this launch; see `check_world`.
 
-    A process alone takes a GPU that is free (`take_gpu`).
+    A process alone takes a GPU that is free (`take_gpu`). Where no setting says otherwise, fp32 is fp32 from here on.
     """
     try:
         # On its own `PartialState` does not read the variable, and processes on CPUs would not find each other.
@@ -158,6 +159,7 @@ def join_world() -> PartialState:
     end_with_launcher()
     if state.device == torch.device("cuda"):  # no launcher has said which
         state.device = take_gpu()
+    round_products(False, False)
     return state
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fadrm_hf.config import StudentConfig
+from fadrm_hf.runtime.number_format import rounding_products
 from fadrm_hf.training.batch import Batch, select_rows, split
 from fadrm_hf.training.protocol import hard_label_loss, soft_loss
 from fadrm_hf.training.shared_norm import normalise_together
@@ -60,6 +61,10 @@ class StudentStep:
         Returns:
             () the mean loss before the update; nothing here waits for the device.
         """
+        with rounding_products(self._config.precision):
+            return self._update(batch, sizes, is_hard)
+
+    def _update(self, batch: Batch, sizes: Sequence[int], is_hard: bool) -> Tensor:
         self._optimiser.zero_grad(set_to_none=True)
         passes = group_passes(sizes, batch.images.shape[-1] ** 2) if self._joins else [[size] for size in sizes]
         losses = []

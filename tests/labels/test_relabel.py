@@ -333,3 +333,14 @@ def test_half_precision_rounds_labels_and_nothing_else(batch_statistics, source,
     assert rounded.dtype == torch.float32
     difference = (exact - rounded).abs().max() / exact.abs().max()
     assert 0 < difference < 0.05
+
+
+def test_tf32_is_the_fp32_of_a_processor_and_told_to_a_gpu(source, images):
+    """A GPU rounds the factors of fp32 products if and only if that is what the setting says."""
+    teacher, views, seen = small_teacher(source), some_views(16), []
+    labels = []
+    for precision in ("fp32", "tf32"):
+        ours = labeller(source, [teacher], replace(CONFIG, precision=precision))
+        ours._networks[0]._module.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+        labels.append(ours.label(images, views))
+    assert seen == [False, True] and torch.equal(*labels)

@@ -128,6 +128,16 @@ def test_half_the_bits_point_the_same_way():
     assert not torch.equal(found, expected) and torch.cosine_similarity(found, expected, dim=0) > 0.97
 
 
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_factors_are_rounded_to_tf32_where_the_protocol_says_so(precision):
+    student, config, seen = network().float(), replace(CONFIG, precision=precision), set()
+    student.register_forward_pre_hook(lambda *_: seen.add(torch.backends.cudnn.allow_tf32))
+    next(student.parameters()).register_hook(lambda _: seen.add(torch.backends.cuda.matmul.allow_tf32))
+    batch = Batch(*(x.float() if x.is_floating_point() else x for x in batch_of(16)))
+    StudentStep(student, create_optimiser(config, student), config)(batch, [8, 8], False)
+    assert seen == {precision == "tf32"}
+
+
 def test_the_learning_rate_is_set_as_a_number_and_as_a_tensor():
     for rate in (0.5, torch.tensor(0.5)):
         weight = nn.Parameter(torch.ones(2))
