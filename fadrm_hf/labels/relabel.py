@@ -172,9 +172,9 @@ class _Pass:
         self._names, self._logits, self.labels = names, logits, labels
         num_broken = torch.isfinite(logits).logical_not().flatten(1).sum(dim=1)  # (K,)
         self._on_cpu = [tensor.to("cpu", non_blocking=True) for tensor in (labels, num_broken)]
-        self._copied = torch.cuda.Event() if logits.device.type == "cuda" else None
-        if self._copied is not None:
-            self._copied.record()
+        self._copied: torch.cuda.Event | None = None
+        if logits.device.type == "cuda":
+            self._copied = torch.cuda.current_stream(logits.device).record_event()
 
     def fetch(self) -> Tensor:
         """Wait, and return the labels on the CPU; refuse those of a teacher whose logits are not finite."""

@@ -145,7 +145,8 @@ class CapturedStep:
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads may use the GPU meanwhile, such as the one that pins the next batches.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            stream, mode = torch.cuda.Stream(self._device), "thread_local"
+            with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode=mode):
                 loss = self._step(static, sizes, is_hard)
         except RuntimeError:  # a layer reads a number from the GPU, which a recording cannot do
             self._can_capture = False

@@ -16,11 +16,16 @@ import torch
 import torch.distributed as dist
 from filelock import FileLock
 from fixtures.artifacts import make_artifact
-from fixtures.small import digits
+from fixtures.small import digits, small_teacher
+from fixtures.tables import train_longer
 
-from fadrm_hf.config import StudentConfig, filled
+from fadrm_hf.config import RelabelConfig, StudentConfig, filled
 from fadrm_hf.config.protocols import student_defaults
+from fadrm_hf.data.views import LabelViews
+from fadrm_hf.labels.relabel import Labeller
 from fadrm_hf.runtime import gpu
+from fadrm_hf.runtime.progress import Task
+from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.shards import join_world
 from fadrm_hf.training.loader import load_distilled
 from fadrm_hf.training.one_student import StudentTraining
@@ -28,6 +33,7 @@ from fadrm_hf.training.student_group import student_group
 from fadrm_hf.training.student_step import CapturedStep
 from fadrm_hf.training.testing import TestImages as HeldOutImages
 from no_op_device.running import NoOpDevice
+from no_op_device.watching import watch
 
 # By what is special: megabytes in use of the first and the second GPU, and which of them others like us have taken.
 CASES: dict[str, tuple[tuple[int, int], tuple[int, ...]]] = {
@@ -85,6 +91,27 @@ def launch_two(folder: str) -> list[Any]:
     return [own, json.loads(said.splitlines()[-1])]
 
 
+def use_second(folder: str) -> dict[str, Any]:
+    """Train and label on the second GPU of a process that has not chosen it; count graphs, and name the devices."""
+    distilled, device = load_distilled(folder), torch.device("cuda", 1)
+    asked = StudentConfig(student="timm/resnet10_narrow", epochs=6)
+    config = filled(asked, **student_defaults(asked.name, None, asked.student, 2))
+    training = StudentTraining(distilled, HeldOutImages(digits(8), device), config, 0, device)
+    with watch() as seen:
+        training.run(Path(folder).with_name("student.safetensors"), Task("test", 6), num_evaluations=1)
+    source = digits(8)
+    labeller = Labeller(
+        [small_teacher(source, steps=1)],
+        RelabelConfig(flip_probability=0.5),
+        source.config.mean,
+        source.config.std,
+        device,
+    )
+    views = LabelViews.draw(torch.arange(8), 8, (0.08, 1.0), 0.5, True, generator(0, "views"))
+    labels = labeller.label(distilled.images, views)
+    return {"current": torch.cuda.current_device(), "nodes": seen.counts["graph_nodes"], "labels": list(labels.shape)}
+
+
 def test_a_process_alone_takes_a_gpu_that_nobody_uses(no_op_device: NoOpDevice, tmp_path: Path) -> None:
     driver = tmp_path / "nvidia-smi"
     driver.write_text(f"#!/bin/sh\ncat {tmp_path / 'answer'}\n")
@@ -107,3 +134,11 @@ def test_processes_of_a_launch_have_a_gpu_each_and_capture_no_message(
     expected = {"backends": ["nccl", "nccl"], "size": 2, "captures": [False, True]}
     assert first == expected | {"device": "cuda:0", "current": 0}
     assert second == expected | {"device": "cuda:1", "current": 1}
+
+
+def test_any_gpu_can_be_named(no_op_device: NoOpDevice, tmp_path: Path) -> None:
+    """A step is captured where the student is, not on the GPU that happens to be the current one."""
+    folder = train_longer(make_artifact(tmp_path / "run"), 6)
+    found = no_op_device.run(use_second, str(folder), NO_OP_DEVICES="2")
+    assert found.pop("nodes") > 9 * 100, "an empty graph trains nothing"
+    assert found == {"current": 0, "labels": [8, 10]}
