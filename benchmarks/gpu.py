@@ -26,6 +26,12 @@ from fadrm_hf.runtime.machine import describe_machine, library_versions
 
 HERE = Path(__file__).parent
 LEAST = 5.0  # seconds; with less left no part is begun
+WHOLE_RUN = (
+    "--method=fadrm_plus", "--source.name=digits", "--source.size=224", "--ipc=10", "--recover.batch_size=100",
+    "--recover.layout=class_major", "--recover.precision=fp16", "--recover.form=compiled", "--method.iterations=480",
+    "--squeeze.epochs=1", "--teachers.min_accuracy=0", "--relabel.epochs=10", "--student.epochs=10",
+    "--student.num_seeds=1",
+)  # fmt: skip
 SET = ("resnet18", "mobilenetv2_100", "shufflenet_v2_x0_5", "densenet121")  # of FADRM+, at 224 px
 
 
@@ -62,6 +68,7 @@ def plan(data: str | None, workers: int) -> list[Part]:
     recovery, student = ("recovery_step.py", ("--batch", "100")), ("--pairs", "5", "--workers", str(workers))
     limit = ("--batch", "100", "--precision", "fp16", "--rounds", "3")
     cell = ("gpu_cell.py", str(data), "--seconds", "{seconds}", "--workers", str(workers))
+    squeezed = f"--teachers.names=[{', '.join(f'squeeze/{name}' for name in SET)}]"
     four = ("--architectures", *SET, "--size", "224", "--rounds", "2", "--name", "fadrm-plus-set")
     return [
         Part("tests", 90, tests),
@@ -76,6 +83,7 @@ def plan(data: str | None, workers: int) -> list[Part]:
         measurement("limit", 60, "limit.py", 224, *limit),
         measurement("recovery", 50, recovery[0], 64, *recovery[1], "--rounds", "3"),
         Part("recovery by FADRM+'s four", 120, (recovery[0], *four)),
+        Part("memory and seconds foretold", 150, ("estimates.py", squeezed, *WHOLE_RUN)),
         Part("hours of ImageNet-1k", 20, ("imagenet_hours.py",)),
     ]
 

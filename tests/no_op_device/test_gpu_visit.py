@@ -23,17 +23,19 @@ from no_op_device.running import NoOpDevice
 
 BENCHMARKS = ROOT / "benchmarks"
 sys.path.append(str(BENCHMARKS))  # whose programs import each other
-gpu, gpu_cell = (importlib.import_module(name) for name in ("gpu", "gpu_cell"))
+gpu, gpu_cell, estimates = (importlib.import_module(name) for name in ("gpu", "gpu_cell", "estimates"))
 
 # What makes each program small; later arguments win.
 NARROW = ("--size", "16", "--architecture", "resnet10_narrow", "--rounds", "1")
+RUN = (*RECIPE[1:], "--ipc=1", "--squeeze.epochs=1", "--squeeze.num_workers=0", "--method.iterations=4",
+       "--method.sizes=[12,16,12,16]", "--relabel.epochs=1", "--student.epochs=1")  # fmt: skip
 SMALL = {
     "recovery_step.py": ("--size", "16", "--architectures", "resnet10_narrow", "--batch", "4", "--rounds", "1"),
     "limit.py": (*NARROW, "--batch", "4"),
     "student_epoch.py": (*NARROW[:4], "--images", "40", "--pairs", "1", "--steps", "1", "--workers", "1"),
     "relabel.py": (*NARROW, "--images", "32"),
-    "gpu_cell.py": ("--config", "digits/fadrm_ipc10", *RECIPE[1:], "--ipc=1", "--squeeze.epochs=1",
-                    "--squeeze.num_workers=0", "--method.iterations=4", "--method.sizes=[12,16,12,16]"),
+    "gpu_cell.py": ("--config", "digits/fadrm_ipc10", *RUN),
+    "estimates.py": ("--method=fadrm", *RUN),
     "imagenet_hours.py": (),
 }  # fmt: skip
 COSTS = {"teachers": 100.0, "patches": 10.0, "recover": 50.0, "relabel": 60.0, "students": 240.0}
@@ -78,7 +80,7 @@ def call_here(command: str, *words: str) -> Any:
 
 def rehearse(folder: str) -> dict[str, list[str]]:
     """Make the visit with one part of each program; return how each ended."""
-    gpu.start, gpu_cell.fadrm_hf = Forked, call_here
+    gpu.start, gpu_cell.fadrm_hf, estimates.fadrm_hf = Forked, call_here, call_here
     parts = {part.words[0]: part for part in gpu.plan("digits", 1)}
     assert set(parts) == {"-m", *SMALL}, "the tests of a GPU are themselves, and not rehearsed"
     small = [replace(parts[program], words=(*parts[program].words, *words)) for program, words in SMALL.items()]
@@ -93,7 +95,7 @@ def test_every_program_of_a_visit_runs_and_files_what_it_measures(no_op_device: 
     measured = {path.name.split("-resnet10")[0] for path in results.glob("bench-*-cuda.json")}
     assert measured == {
         "bench-recovery-step-fadrm-plus-set-16px-cuda.json", "bench-limit", "bench-student-epoch", "bench-relabel",
-        "bench-imagenet1k-hours-cuda.json",
+        "bench-imagenet1k-hours-cuda.json", "bench-estimates-cuda.json",
     }  # fmt: skip
     visit = json.loads((results / "gpu-visit.json").read_text())
     assert len(visit["parts"]) == len(SMALL) and visit["machine"]["gpu"] == "no-op device"
