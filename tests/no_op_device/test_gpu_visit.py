@@ -134,7 +134,7 @@ def test_hours_are_rates_times_budgets(tmp_path: Path, monkeypatch: pytest.Monke
     records = {
         "recover": {"rows": forms} | here,
         "relabel": {"images_per_second": {"plain, 2 workers": 9e9, "ours, views": 9e9, "ours, fp16": 2000.0}} | here,
-        "student": {"ms_per_view": {"plain, 0 workers": 0.1, "ours, fp32": 3.0, "ours, bf16": 2.0}} | here,
+        "student": {"ms_per_view": {"plain, 0 workers": 0.1, "ours, tf32": 3.0, "ours, bf16": 2.0}} | here,
     }
     for stage, record in records.items():
         path = Path("results", hours.FILES[stage])
