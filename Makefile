@@ -8,8 +8,8 @@ LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_pr
 # A file's tests share what they made, and so a process. Each takes up to 3 GB, hence four at most.
 PYTEST := bin/pytest -q -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-data test-processors test-lowest test-newest docs results soak quality style release-check \
-	clean-demo browser shells
+.PHONY: help demo test test-data test-processors test-lowest test-newest gpu docs results soak quality style \
+	release-check clean-demo browser shells
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,13 @@ test-newest: ## all tests with the newest releases, in an environment of its own
 	$(PYTHON) -m venv .venv.newest
 	.venv.newest/$(PIP) --upgrade --upgrade-strategy eager -e ".[test,docs]"
 	.venv.newest/$(PYTEST)
+
+# The machine's own torch is used, and what it lacks is installed beside it: from a folder of wheels, or by network.
+gpu: LIMIT ?= 560
+gpu: ## what needs a GPU, tested and measured in ten minutes (PYTHON=python3, WHEELS=folder, DATA=CIFAR-100, LIMIT=seconds)
+	@test -e .venv.gpu || $(PYTHON) -m venv --system-site-packages .venv.gpu
+	@.venv.gpu/$(PIP) $(if $(WHEELS),--no-index --find-links $(WHEELS)) --no-build-isolation -e ".[test]"
+	.venv.gpu/bin/python benchmarks/gpu.py --seconds $(LIMIT) $(if $(DATA),--data $(DATA))
 
 docs: $(VENV)/.docs ## the documents as a site, in site/; a link that leads nowhere is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -14,10 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fadrm_hf.runtime.files import read_json, write_json
 from fadrm_hf.runtime.machine import describe_machine, library_versions
-
-RESULT = Path("results/bench-estimates-cpu.json")
 
 
 def fadrm_hf(*words: str) -> dict[str, Any]:
@@ -61,9 +61,10 @@ def main() -> None:
         print(f"{name:<12}{pair['said']:9.1f} s said {pair['taken']:9.1f} s taken{_ratio(pair):>8}")
     peak = found["peak_bytes"]
     print(f"{'memory':<12}{peak['said'] / 1e6:8.0f} MB said {peak['taken'] / 1e6:8.0f} MB taken{_ratio(peak):>8}")
-    runs = [run for run in (read_json(RESULT) or {}).get("runs", []) if run["words"] != words]
+    file = Path(f"results/bench-estimates-{'cuda' if torch.cuda.is_available() else 'cpu'}.json")
+    runs = [run for run in (read_json(file) or {}).get("runs", []) if run["words"] != words]
     record = {"runs": [*runs, found], "machine": describe_machine(), "versions": library_versions()}
-    write_json(RESULT, record)
+    write_json(file, record)
 
 
 def _ratio(pair: dict[str, float]) -> str:

@@ -126,7 +126,7 @@ def jobs_of(arguments: argparse.Namespace, folder: Path, device: torch.device) -
     jobs["plain, forward"] = lambda: [plain.forward(batch) for batch in shown.split(config.batch_size)]
     jobs["ours, views"] = lambda: views_alone(resident, config)
     views = LabelViews.from_columns(label_epoch(images, None, config, 0, 0))
-    for precision in ("fp32", "bf16" if device.type == "cpu" else "fp16"):
+    for precision in ("fp32", "bf16") if device.type == "cpu" else ("fp32", "tf32", "fp16"):
         labeller = Labeller([teacher], replace(config, precision=precision), MEAN, STD, device)
 
         def epoch(labeller: Labeller = labeller, file: Path = folder / f"{precision}.safetensors") -> None:

@@ -4,8 +4,8 @@ Plain is what the published code does: images are JPEG files, opened, cropped to
 by Pillow one by one in every epoch, in this process or in `--workers` others, whichever is faster here; one label file
 is opened per batch; CutMix on the batch; a contiguous student, one pass per micro-batch, AdamW as torch builds it; on
 a GPU under bf16 autocast. Ours is the batches of a real artifact and the step that `train-student` takes, in fp32 and
-in bf16. All take turns of a few steps, so that a machine that slows down slows all; the ratio of medians is the figure
-to quote.
+in bf16, on a GPU in tf32 as well. All take turns of a few steps, so that a machine that slows down slows all; the
+ratio of medians is the figure to quote.
 
     .venv/bin/python benchmarks/student_epoch.py --architecture resnet18_small_stem --size 32 --batch 16
 """
@@ -48,7 +48,10 @@ from fadrm_hf.training.student_step import CapturedStep, StudentStep
 CLASSES, STORED_EPOCHS, WARM_UP = 10, 2, 6
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 CONFIG = StudentConfig(lr=1e-3, eta=1.0)
-OURS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
+OURS: dict[str, tuple[Literal["fp32", "tf32", "bf16"], ...]] = {
+    "cpu": ("fp32", "bf16"),
+    "cuda": ("fp32", "tf32", "bf16"),
+}
 
 
 class PlainViews(Dataset[Tensor]):
@@ -174,7 +177,7 @@ def measure(arguments: argparse.Namespace, folder: Path, device: torch.device) -
         "plain, 0 workers": plain_steps(student(), *settings, 0, device),
         f"plain, {arguments.workers} workers": plain_steps(student(), *settings, arguments.workers, device),
     }
-    for precision in OURS:
+    for precision in OURS[device.type]:
         config = replace(CONFIG, precision=precision)
         forms[f"ours, {precision}"] = fast_steps(student(), folder / "run", total, config, device)
     for steps in forms.values():
@@ -203,7 +206,7 @@ def main() -> None:
     views = arguments.steps * arguments.batch
     medians = {name: 1e3 * statistics.median(turns) / views for name, turns in seconds.items()}
     plain = min(median for name, median in medians.items() if name.startswith("plain"))
-    ratios = {precision: plain / medians[f"ours, {precision}"] for precision in OURS}
+    ratios = {precision: plain / medians[f"ours, {precision}"] for precision in OURS[device.type]}
     print(f"{arguments.architecture}, {arguments.size} px, batch {arguments.batch}, {device.type}")
     for name, median in medians.items():
         print(f"{name:<18} {median:8.3f} ms per view, {median / 1e3 * arguments.images:7.2f} s per epoch")

@@ -66,6 +66,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path, len(LONG)))
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none; `-m gpu` runs it alone."""
+    if item.get_closest_marker("gpu") is not None:
+        import torch  # a test that needs none may be of a file that does without
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a GPU")
+
+
 def pytest_unconfigure() -> None:
     """Stop the server; its files and the caches of all tests go with it."""
     hub_control.running().stop()

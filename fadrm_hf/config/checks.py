@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from fadrm_hf.config.plain_data import PlainDataError, read_record
 from fadrm_hf.errors import ConfigError
 
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16"]
 Interval = tuple[float, float]
 Colour = tuple[float, float, float]
 Section = TypeVar("Section")

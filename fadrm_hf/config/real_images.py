@@ -128,6 +128,8 @@ class TeacherConfig:
 class SqueezeConfig:
     """Training of a teacher on the source ("squeeze"; Tables 10, 12, 14, 16).
 
+    On a GPU the factors of products are rounded to TF32; the accuracy is measured in fp32.
+
     Args:
         epochs: Passes over the training images.
         batch_size: Images per step.

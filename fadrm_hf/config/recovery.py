@@ -70,7 +70,8 @@ class RecoverConfig:
             own number for so many classes if not given.
         teacher_order: Where teachers that take turns begin: with the first in every batch of images ("shard", as
             FADRM), or where the batch before ended ("run", as G-VBSM and EDC).
-        precision: Number format of the teacher's pass; statistics, images and their gradients are always fp32.
+        precision: Number format of the teacher's pass; statistics, images and their gradients are always fp32. "tf32"
+            is fp32 but that a GPU rounds the factors of products to 11 bits, those of views included.
         form: How a step is computed, the same mathematics each time: "compiled" (`fadrm_hf.networks.fused`), "eager"
             without machine code made for it, "plain" as the published loop does it (`fadrm_hf.recovery.plain`).
             `None`: compiled where the run is long enough to win back the time that compiling takes.

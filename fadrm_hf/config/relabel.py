@@ -38,7 +38,8 @@ class RelabelConfig:
         shuffle_tiles: Tiles per row and column of a mosaic whose rows and columns each view permutes before its crop
             (RDED); 1 leaves images as they are.
         precision: Number format of the teachers' pass; BatchNorm's statistics, and labels, are fp32 before they are
-            stored. bf16 has 8 significant bits, which labels show.
+            stored. bf16 has 8 significant bits, which labels show. "tf32" is fp32 but that a GPU rounds the factors of
+            products to 11 bits, which is several times as fast; a CPU does not.
     """
 
     epochs: Open[int] = OPEN

@@ -62,8 +62,8 @@ class StudentConfig:
         hard_phase: Where in the training, as fractions of its epochs, hard labels stand in for soft ones on the same
             mixed views (HALD, arXiv 2512.15647); `None`: nowhere.
         label_smoothing: Share of a hard label that is spread evenly over all classes.
-        precision: Number format of the student's convolutions and matrix products ("bf16": autocast); weights,
-            optimiser and loss are always fp32, and so is the evaluation.
+        precision: Number format of the student's convolutions and matrix products ("bf16": autocast; "tf32": fp32
+            whose factors a GPU rounds to 11 bits); weights, optimiser, loss and the evaluation are always fp32.
         num_seeds: How many students are trained; the mean and standard deviation over them is reported.
         num_workers: Data-loading processes; results do not depend on it.
     """
@@ -92,7 +92,7 @@ class StudentConfig:
     relabel: RelabelConfig | None = None
     hard_phase: Interval | None = None
     label_smoothing: float = 0.0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     num_seeds: int = 3
     num_workers: int = 0
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fadrm_hf.runtime.transfer import send
+
 _IN_MEMORY_BYTES = 4 << 30
 _SHARE_OF_GPU = 0.5  # of the memory that is free there; teachers need the rest
 
@@ -39,7 +41,7 @@ class ImageTable:
         for index in part_of.unique().tolist():
             wanted, part = part_of == index, self._parts[index]
             images[wanted] = part[rows[wanted] - (self._ends[index] - len(part))]
-        return images.to(self.device)
+        return send([images], self.device)[0]
 
     def to(self, device: torch.device) -> "ImageTable | Tensor":
         """Return the table for use on a device: as one tensor on a GPU that has room for it, else as it is."""

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from fadrm_hf.data.image_table import ImageTable
 from fadrm_hf.errors import ConfigError
+from fadrm_hf.runtime.transfer import send
 
 Area = tuple[float, float]
 
@@ -99,7 +100,8 @@ def sample_positions(start: Tensor, length: Tensor, size: int, flip: Tensor, shi
     """
     output = (torch.arange(size, device=start.device) - shift[:, None]).remainder(size)
     output = torch.where(flip[:, None], size - 1 - output, output)
-    inside = (output.double() + 0.5) * (length.double() / size)[:, None] - 0.5
+    scale = length.double() / torch.full_like(length, size, dtype=torch.float64)  # a GPU divides by a number inexactly
+    inside = (output.double() + 0.5) * scale[:, None] - 0.5
     return start[:, None] + inside.clamp_min(0.0).minimum(length[:, None] - 1.0)
 
 
@@ -284,8 +286,8 @@ class LabelViews:
         return LabelViews(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     def to(self, device: torch.device) -> "LabelViews":
-        """Move the views to the device that renders them."""
-        return LabelViews(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        """Return the views on the device that renders them."""
+        return LabelViews(*send([getattr(self, f.name) for f in fields(self)], device))
 
     def mix_shares(self, size: int) -> Tensor:
         """Return (n,) float32 in [0, 1]: the share of each view's size x size pixels that shows the partner."""
@@ -346,28 +348,30 @@ def render_views(images: Tensor | ImageTable, views: LabelViews) -> Tensor:
     """Draw stored views, bit for bit as they were labelled.
 
     Args:
-        images: (N, C, S, S) uint8, the whole image table.
-        views: n views of its rows, on the images' device.
+        images: (N, C, S, S) uint8, the whole image table, on the device that renders.
+        views: n views of its rows; on the CPU, so that nothing here waits for a GPU.
 
     Returns:
         (n, C, S, S) float32 pixels in [0, 255].
     """
-    rendered = _crop_and_flip(images, views.image, views.crop, views.flip)
-    mixed = views.mix_image >= 0
-    if not bool(mixed.any()):
+    there = views.to(images.device)
+    rows = views if isinstance(images, ImageTable) else there  # a table finds its rows on the CPU
+    rendered = _crop_and_flip(images[rows.image], there.crop, there.flip)
+    if not bool((views.mix_image >= 0).any()):
         return rendered
-    partner = _crop_and_flip(images, views.mix_image.clamp_min(0), views.mix_crop, views.mix_flip)
-    inside = _inside(views.mix_box, images.shape[-1]) & mixed[:, None, None]
+    partner = _crop_and_flip(images[rows.mix_image.clamp_min(0)], there.mix_crop, there.mix_flip)
+    inside = _inside(there.mix_box, images.shape[-1]) & (there.mix_image >= 0)[:, None, None]
     return torch.where(inside[:, None], partner, rendered)
 
 
-def _crop_and_flip(images: Tensor | ImageTable, rows: Tensor, crop: Tensor, flip: Tensor) -> Tensor:
+def _crop_and_flip(images: Tensor, crop: Tensor, flip: Tensor) -> Tensor:
+    """Return (n, C, S, S) float32 of images (n, C, S, S), each cropped and flipped as its view says."""
     size = images.shape[-1]
     top, left, height, width = crop.unbind(dim=1)
     still = torch.zeros_like(top)
     vertical = sample_positions(top, height, size, torch.zeros_like(flip), still)
     horizontal = sample_positions(left, width, size, flip, still)
-    return _two_taps(_two_taps(images[rows].to(torch.float32), vertical, 2), horizontal, 3)
+    return _two_taps(_two_taps(images.to(torch.float32), vertical, 2), horizontal, 3)
 
 
 def _two_taps(images: Tensor, positions: Tensor, dim: int) -> Tensor:

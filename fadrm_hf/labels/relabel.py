@@ -11,10 +11,12 @@ running statistics are used.
 
 Views are rendered, and teachers run, on many steps at once: only BatchNorm layers look across images, and they
 normalise each micro-batch by itself (`fadrm_hf.labels.grouped_norm`). The number of steps that share a pass changes no
-label by more than the rounding of a convolution.
+label by more than the rounding of a convolution. On a GPU so many share one that launching its kernels takes no time
+that counts, and the next pass is launched before the labels of one are fetched.
 """
 
 import copy
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -29,15 +31,18 @@ from fadrm_hf.labels.drawing import draw_epoch, micro_batches, split_sizes
 from fadrm_hf.labels.grouped_norm import Grouping, use_group_statistics
 from fadrm_hf.networks.fused.tracing import freeze
 from fadrm_hf.networks.teachers import Teacher, require_finite, vote_weights
-from fadrm_hf.runtime.number_format import DTYPES, is_native
-from fadrm_hf.runtime.out_of_memory import in_halves
+from fadrm_hf.runtime.number_format import DTYPES, is_native, rounding_products
+from fadrm_hf.runtime.out_of_memory import groups_in_halves, in_halves
 
 Colour = tuple[float, float, float]
 Encode = Callable[[Tensor], dict[str, Tensor]]
 
 # Pixels of the views that share a forward pass: enough to keep all cores or a GPU busy, few enough to bound memory.
-# 64 views of 32 px on a CPU, beyond which feature maps leave its caches; 2048 on a GPU, or 41 of 224 px.
-_BLOCK_PIXELS = {"cpu": 2**16, "cuda": 2**21}
+_CPU_PIXELS = 1 << 16  # 64 views of 32 px, beyond which feature maps leave the caches
+_BYTES_PER_PIXEL = 1 << 10  # of a GPU: three maps of 64 channels, as the widest networks need
+_SHARE_OF_MEMORY = 1 / 4
+_USUAL_MEMORY = 8 << 30  # of a device that does not say what it has
+_MOST_PIXELS = 1 << 24  # 334 views of 224 px; with more a GPU is not any faster
 
 
 def check_labelling(config: RelabelConfig, num_teachers: int, has_votes: bool, size: int | None = None) -> None:
@@ -118,32 +123,75 @@ class Labeller:
 
         Where this is called often, the images are on `device` already.
         """
-        images, views = images.to(self.device), views.to(self.device)
+        images = images.to(self.device)
+        num_ahead = 1 if self.device.type == "cuda" else 0
+        begun: deque[_Pass] = deque()
         end = 0
         for block in _blocks(steps, images.shape[-1], self.device):
             start, end = end, end + sum(block)
             with torch.inference_mode():
                 rendered = normalise(render_views(images, views[start:end]), self._mean, self._std)
-                labels = self._label_block(rendered, block)
-            yield labels
+                begun.append(self._begin_pass(rendered, block))
+            if len(begun) > num_ahead:
+                yield begun.popleft().fetch()
+        yield from (one.fetch() for one in begun)
 
     @torch.inference_mode()
-    def label_rendered(self, views: Tensor) -> Tensor:
-        """Return the soft labels of the views of one step, which are rendered already: (n, 3, S, S), normalised."""
-        return self._label_block(views.to(self.device), [len(views)])
+    def label_rendered(self, views: Tensor, steps: Sequence[int] | None = None) -> Tensor:
+        """Return the soft labels (n, C), float32 on `device`, of views that are rendered already.
 
-    def _label_block(self, views: Tensor, steps: Sequence[int]) -> Tensor:
+        Args:
+            views: (n, 3, S, S), normalised, of one step or of successive ones.
+            steps: The sizes of the steps; one if not given.
+        """
+        one = self._begin_pass(views.to(self.device), steps or [len(views)])
+        one.fetch()
+        return one.labels
+
+    def _begin_pass(self, views: Tensor, steps: Sequence[int]) -> "_Pass":
+        """Launch the passes of all teachers over the views of some steps, and the copy of the labels to the CPU."""
         groups = [size for step in steps for size in micro_batches(step, self._config)]
-        logits = torch.stack([network(views, groups) for network in self._networks])  # (K, n, C)
-        labels = [combine_logits(step, self._config, self._votes) for step in logits.split(list(steps), dim=1)]
-        return torch.cat(labels).cpu()
+        with rounding_products(self._config.precision):
+            logits = torch.stack([network(views, groups) for network in self._networks])  # (K, n, C)
+        # Norms are those of a step; all other combinations see each view by itself.
+        parts = logits.split(list(steps), dim=1) if self._config.ensemble == "frobenius" else [logits]
+        labels = torch.cat([combine_logits(part, self._config, self._votes) for part in parts])
+        return _Pass([network.name for network in self._networks], logits, labels)
+
+
+class _Pass:
+    """The passes of all teachers over a block of views, which a GPU may still be busy with.
+
+    Args:
+        names: Of the teachers.
+        logits: (K, n, C) of each.
+        labels: (n, C), combined.
+    """
+
+    def __init__(self, names: Sequence[str], logits: Tensor, labels: Tensor) -> None:
+        self._names, self._logits, self.labels = names, logits, labels
+        num_broken = torch.isfinite(logits).logical_not().flatten(1).sum(dim=1)  # (K,)
+        self._on_cpu = [tensor.to("cpu", non_blocking=True) for tensor in (labels, num_broken)]
+        self._copied: torch.cuda.Event | None = None
+        if logits.device.type == "cuda":
+            self._copied = torch.cuda.current_stream(logits.device).record_event()
+
+    def fetch(self) -> Tensor:
+        """Wait, and return the labels on the CPU; refuse those of a teacher whose logits are not finite."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        labels, num_broken = self._on_cpu
+        for name, logits, number in zip(self._names, self._logits, num_broken.tolist(), strict=True):
+            if number:
+                require_finite(name, logits, "logits of views of distilled images")
+        return labels
 
 
 class _Network:
     """A copy of a teacher in the number format and the memory layout that are fastest for labels."""
 
     def __init__(self, teacher: Teacher, config: RelabelConfig, device: torch.device) -> None:
-        self._name, self._dtype = teacher.name, DTYPES[config.precision]
+        self.name, self._dtype = teacher.name, DTYPES[config.precision]
         module = copy.deepcopy(teacher.module).eval().to(device, self._dtype).to(memory_format=torch.channels_last)
         for layer in module.modules():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):
@@ -158,19 +206,33 @@ class _Network:
         """(n, 3, S, S) views -> (n, C) float32 logits, by the batch statistics of each group."""
         views = views.to(self._dtype, memory_format=torch.channels_last)
         if self._grouping is None:
-            logits = in_halves(self._module, views)
-        else:
-            self._grouping.sizes = groups
-            logits = self._module(views)
-        require_finite(self._name, logits, "logits of views of distilled images")
-        return logits.float()
+            return in_halves(self._module, views).float()
+        return groups_in_halves(self._by_group, views, groups).float()
+
+    def _by_group(self, views: Tensor, groups: Sequence[int]) -> Tensor:
+        assert self._grouping is not None
+        self._grouping.sizes = groups
+        logits: Tensor = self._module(views)
+        return logits
 
 
 def _blocks(steps: Sequence[int], size: int, device: torch.device) -> Iterator[Sequence[int]]:
     """Return the successive steps that share a forward pass; always the same ones."""
-    num_views = _BLOCK_PIXELS.get(device.type, _BLOCK_PIXELS["cuda"]) // size**2
-    per_block = max(1, num_views // max(steps, default=1))
+    per_block = max(1, _block_pixels(device) // size**2 // max(steps, default=1))
     return (steps[start : start + per_block] for start in range(0, len(steps), per_block))
+
+
+def _block_pixels(device: torch.device) -> int:
+    """Return how many pixels share a forward pass: on a GPU a power of two, by all its memory, free or not.
+
+    So that the same machine always makes the same blocks; where memory lacks all the same, a pass is halved.
+    """
+    if device.type == "cpu":
+        return _CPU_PIXELS
+    is_cuda = device.type == "cuda"
+    memory = torch.cuda.get_device_properties(device).total_memory if is_cuda else _USUAL_MEMORY
+    most = int(memory * _SHARE_OF_MEMORY) // _BYTES_PER_PIXEL
+    return min(_MOST_PIXELS, 1 << (most.bit_length() - 1))
 
 
 def label_epoch(

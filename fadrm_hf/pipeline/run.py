@@ -21,6 +21,7 @@ from fadrm_hf.pipeline.stage_costs import Costs
 from fadrm_hf.recovery.matcher import MatchableCheck
 from fadrm_hf.recovery.matching.distance import needs_measuring
 from fadrm_hf.recovery.matching.gathering import StatisticsPass
+from fadrm_hf.runtime.compilation import eager_instead
 from fadrm_hf.runtime.number_format import slow_format
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import RunFolder, require_space
@@ -83,7 +84,7 @@ class Pipeline:
             job.reporter.say(f"{self._folder} is finished already")
             return self._folder
         job.reporter.say(f"the artifact will be {self._folder}; unfinished work is kept in {job.work.path}")
-        self._name_slow_format()
+        self._name_slow_form()
         with job.state.main_process_first():
             if job.state.is_main_process:
                 job.work.remove_damaged(job.reporter.say)
@@ -126,9 +127,11 @@ class Pipeline:
     def _is_finished(self) -> bool:
         return RunFolder(self._folder).is_finished
 
-    def _name_slow_format(self) -> None:
-        """Name a number format that is emulated here; in the fast forms, and for labels, none is."""
+    def _name_slow_form(self) -> None:
+        """Name what is missing to compile, or a format that is emulated, as none is in fast forms and for labels."""
         config, device = self._job.run.recover, self._job.device.type
+        if config.form == "compiled" and (eager := eager_instead(device)):
+            self._job.reporter.say(eager)
         if config.form == "plain" and (slow := slow_format("recover.precision", config.precision, device)):
             self._job.reporter.say(slow)
 

@@ -17,7 +17,7 @@ from fadrm_hf.recovery.matching.distance import MatchedStatistics
 from fadrm_hf.recovery.matching.targets import Targets
 from fadrm_hf.recovery.plain import PlainStatistics, require_plain
 from fadrm_hf.runtime.compilation import can_compile
-from fadrm_hf.runtime.number_format import DTYPES
+from fadrm_hf.runtime.number_format import DTYPES, rounding_products
 
 _OTHER_SIZES = (
     ", one of the method.sizes that images are optimised at; set --method.sizes to sizes that it takes, or choose "
@@ -170,7 +170,8 @@ def open_matchers(
             for teacher, targets in zip(teachers, measured or [{}] * len(teachers), strict=True)
         ]
     try:
-        yield matchers
+        with rounding_products(config.precision):
+            yield matchers
     finally:
         for matcher in matchers:
             matcher.statistics.close()

@@ -6,8 +6,10 @@ there is no compiler everything runs as it is written, slower and with the same 
 
 import importlib.util
 import shutil
+import sysconfig
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from types import FunctionType
 from typing import ParamSpec, TypeVar, cast
 
@@ -16,16 +18,39 @@ import torch
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
-_COMPILERS = ("g++", "clang++", "c++")  # in the order in which torch looks for one
+_COMPILERS = {"cpu": ("g++", "clang++", "c++"), "cuda": ("cc", "gcc", "clang")}  # in the order of torch and Triton
+
+
+def can_compile(device_type: str) -> bool:
+    """Return whether torch can compile for a device; see `missing_for`."""
+    return missing_for(device_type) is None
 
 
 @cache
-def can_compile(device_type: str) -> bool:
-    """Return whether torch can compile for a device: "cpu" needs a C++ compiler, "cuda" Triton and a C compiler."""
-    if device_type == "cuda":
-        has_compiler = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
-        return has_compiler and importlib.util.find_spec("triton") is not None
-    return device_type == "cpu" and any(shutil.which(name) for name in _COMPILERS)
+def missing_for(device_type: str) -> str | None:
+    """Return what is missing to compile for a device, in words; `None` if nothing is.
+
+    "cpu" needs a C++ compiler, "cuda" Triton and a C compiler. Both link what they make to Python.
+    """
+    if device_type not in _COMPILERS:
+        return f"a compiler for {device_type}"
+    if not any(shutil.which(name) for name in _COMPILERS[device_type]):
+        return f"a compiler ({' or '.join(_COMPILERS[device_type])})"
+    if device_type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "Triton"
+    # Debian's own Python has a scheme for what is installed locally; Triton passes over it.
+    folders = [sysconfig.get_path("include"), sysconfig.get_path("include", "posix_prefix")]
+    if not any(Path(folder, "Python.h").exists() for folder in folders):
+        return f"Python's headers (Python.h in {folders[0]}; Debian's package is python3-dev)"
+    return None
+
+
+def eager_instead(device_type: str) -> str | None:
+    """Return what to print before a recovery that cannot be compiled here and should be; `None` where it can be."""
+    missing = missing_for(device_type)
+    if missing is None:
+        return None
+    return f"recover.form is compiled, for which this machine lacks {missing}: steps are eager, the same and slower"
 
 
 def compiled(function: Callable[Parameters, Result], dynamic: bool | None = None) -> Callable[Parameters, Result]:

@@ -6,7 +6,7 @@ nobody has to know of anybody. A process that still lives and does nothing is fo
 renews while it works.
 
 Two processes that work on one unit all the same, because a file system has no locks or one of them was taken for
-dead, do no harm: both write the same bits, each completely or not at all.
+dead, do no harm: both write an equally good result, on CPUs the same bits, each completely or not at all.
 """
 
 import json

@@ -1,12 +1,50 @@
 """Number formats of networks, and which of them this machine computes in."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
 
 from fadrm_hf.config import Precision
 
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+
+
+@contextmanager
+def rounding_products(precision: Precision) -> Iterator[None]:
+    """Let a GPU round the factors of fp32 products to 11 bits ("tf32"), or take them as they are, in the block.
+
+    By itself torch rounds those of convolutions, and not those of matrix products.
+    """
+    before = _are_rounded()
+    round_products(precision == "tf32", precision == "tf32")
+    try:
+        yield
+    finally:
+        round_products(*before)
+
+
+def _are_rounded() -> tuple[bool, bool]:
+    """Return whether factors of convolutions are rounded, and whether those of matrix products are."""
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    if not hasattr(convolutions, "conv"):  # before torch 2.9
+        return convolutions.allow_tf32, products.allow_tf32
+    return convolutions.conv.fp32_precision == "tf32", products.fp32_precision == "tf32"
+
+
+def round_products(convolutions: bool, products: bool) -> None:
+    """Let a GPU round the factors of fp32 convolutions and matrix products from now on, or not."""
+    # In torch's older words and in its newer: it refuses to compute where they disagree.
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
+    if hasattr(torch.backends.cudnn, "conv"):
+        torch.backends.cudnn.conv.fp32_precision = "tf32" if convolutions else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = "tf32" if products else "ieee"
 
 
 @cache

@@ -1,6 +1,6 @@
-"""Retries in smaller parts where memory runs out, for functions that see each image by itself."""
+"""Retries in smaller parts where memory runs out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -22,12 +22,31 @@ def in_halves(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     Raises:
         MemoryError, RuntimeError: As `function` does, if it lacks memory for one image or fails otherwise.
     """
+    return groups_in_halves(lambda part, sizes: function(part), images, [1] * len(images))
+
+
+def groups_in_halves(
+    function: Callable[[Tensor, Sequence[int]], Tensor], images: Tensor, sizes: Sequence[int]
+) -> Tensor:
+    """Return what a function gives for groups of images; if memory runs out, of half of them, down to single groups.
+
+    Args:
+        function: (n, ...) and the sizes of its groups -> (n, ...), each group by itself.
+        images: (n, ...), group after group.
+        sizes: Images of each group, at least one group.
+
+    Raises:
+        MemoryError, RuntimeError: As `function` does, if it lacks memory for one group or fails otherwise.
+    """
     try:
-        return function(images)
+        return function(images, sizes)
     except (MemoryError, RuntimeError) as error:
-        if len(images) == 1 or not is_out_of_memory(error):
+        if len(sizes) == 1 or not is_out_of_memory(error):
             raise
     # Not above: while the error is handled its traceback holds the tensors of the attempt.
     if images.device.type == "cuda":
         torch.cuda.empty_cache()
-    return torch.cat([in_halves(function, half) for half in images.chunk(2)])
+    middle = -(-len(sizes) // 2)
+    halves = sizes[:middle], sizes[middle:]
+    parts = images.split([sum(half) for half in halves])
+    return torch.cat([groups_in_halves(function, part, half) for part, half in zip(parts, halves, strict=True)])

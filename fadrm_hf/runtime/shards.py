@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env
 
 from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ConfigError, RunFolderError
+from fadrm_hf.runtime.gpu import take_gpu
 from fadrm_hf.runtime.launcher import end_with_launcher
+from fadrm_hf.runtime.number_format import round_products
 
 Unit = TypeVar("Unit")
 Value = TypeVar("Value")
@@ -139,7 +142,10 @@ def from_all(own: Mapping[int, Value], state: PartialState) -> list[Value]:
 
 
 def join_world() -> PartialState:
-    """Return the processes of this launch; see `check_world`."""
+    """Return the processes of this launch; see `check_world`.
+
+    A process alone takes a GPU that is free (`take_gpu`). Where no setting says otherwise, fp32 is fp32 from here on.
+    """
     try:
         # On its own `PartialState` does not read the variable, and processes on CPUs would not find each other.
         state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=_PATIENCE)
@@ -151,6 +157,9 @@ def join_world() -> PartialState:
         ) from error
     check_world(state)
     end_with_launcher()
+    if state.device == torch.device("cuda"):  # no launcher has said which
+        state.device = take_gpu()
+    round_products(False, False)
     return state
 
 

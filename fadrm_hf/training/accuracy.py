@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fadrm_hf.errors import ScoreError
+from fadrm_hf.runtime.number_format import rounding_products
 from fadrm_hf.runtime.out_of_memory import in_halves
 
 
@@ -63,6 +64,7 @@ def predict(module: torch.nn.Module, batches: Iterable[Tensor]) -> Tensor:
     was_training = module.training
     module.eval()
     try:
-        return torch.cat([in_halves(module, batch).float() for batch in batches]).cpu()
+        with rounding_products("fp32"):
+            return torch.cat([in_halves(module, batch).float() for batch in batches]).cpu()
     finally:
         module.train(was_training)

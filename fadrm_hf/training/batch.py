@@ -75,7 +75,8 @@ class Batches(IterableDataset[Batch], Iterator[Batch]):
         batch = next(self._batches)
         if self._labeller is not None:
             # A clone, since tensors made in inference mode cannot be used in a loss.
-            batch = batch._replace(logits=self._labeller.label_rendered(batch.images).clone())
+            logits = self._labeller.label_rendered(batch.images).clone()
+            batch = batch._replace(logits=logits.to(batch.images.device))
         self._done += 1
         return batch
 

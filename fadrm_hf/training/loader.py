@@ -20,23 +20,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from fadrm_hf.artifact.location import Location, table_names
 from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.reading import Arrays, read_images
-from fadrm_hf.builders.soft_labels import VIEW_FEATURES
 from fadrm_hf.config import Colour, RelabelConfig
-from fadrm_hf.data.image_table import ImageTable
-from fadrm_hf.data.pixels import normalise
-from fadrm_hf.data.views import LabelViews, render_views
 from fadrm_hf.errors import ArtifactError, StudentError
 from fadrm_hf.hub import open_artifact
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.labels.drawing import draw_epoch, split_sizes
 from fadrm_hf.runtime.run_folder import IMAGES_FOLDER
-from fadrm_hf.training.batch import Batch, Batches
+from fadrm_hf.training.batch import Batches
 from fadrm_hf.training.label_stream import LabelEpochs, read_ahead
+from fadrm_hf.training.rendering import Rendering, render_blocks
 from fadrm_hf.training.reuse import stored_epoch_of
 
 if TYPE_CHECKING:
@@ -189,12 +186,16 @@ class Distilled:
         done = 0 if state is None else self._steps_before(epochs, state)
         labeller = self._labeller(device) if labels == "online" else None
         steps = self._steps(epochs, done, views_only=labels != "stored")
-        render_device = torch.device("cpu") if num_workers or device is None else device
+        on_gpu = device is not None and device.type == "cuda"
+        rendering = self._rendering(mixed, labels == "stored", None if num_workers else device)
+        if on_gpu and not num_workers:
+            return Batches(epochs, self.steps_per_epoch, done, render_blocks(rendering, steps, labeller), steps, None)
         loader = DataLoader(
-            _Rendering(self, mixed, labels == "stored", render_device),
+            rendering,
             batch_size=None,
             sampler=steps,
             num_workers=num_workers,  # forked before the first step is read, and so before there is a thread
+            pin_memory=on_gpu,  # so that nobody waits while a batch is copied
             generator=torch.Generator(),  # the global one is the student's
         )
         return Batches(epochs, self.steps_per_epoch, done, iter(loader), steps, labeller)
@@ -237,6 +238,12 @@ class Distilled:
             )
         return epochs.index(epoch) * self.steps_per_epoch + step
 
+    def _rendering(self, is_mixed: bool, with_logits: bool, device: torch.device | None) -> Rendering:
+        """Return what renders the columns of a step, on the CPU if no device is given."""
+        codec = find_codec(self.manifest.label_codec) if with_logits else None
+        device = device or torch.device("cpu")
+        return Rendering(self.images, self.labels, self.normalisation, is_mixed, codec, self._num_classes, device)
+
     def _labeller(self, device: torch.device | None) -> "Labeller":
         from fadrm_hf.artifact.recorded_teachers import recorded_labeller  # brings all networks, and timm
         from fadrm_hf.runtime.shards import join_world
@@ -247,6 +254,10 @@ class Distilled:
                     self.location.local(name)
         changed = None if self.relabel == self._recorded else self.relabel
         return recorded_labeller(self.folder, self.manifest, device or join_world().device, changed)
+
+    @property
+    def _num_classes(self) -> int:
+        return len(self.manifest.class_map)
 
     @property
     def _recorded(self) -> RelabelConfig:
@@ -325,28 +336,3 @@ def load_distilled(
 def _colour(values: tuple[float, ...]) -> Colour:
     red, green, blue = values
     return red, green, blue
-
-
-class _Rendering(Dataset[Batch]):
-    """A map from the stored columns of a step to its batch on a device; workers share the steps."""
-
-    def __init__(self, distilled: Distilled, mixed: bool, with_logits: bool, device: torch.device) -> None:
-        self._images = distilled.images if device.type == "cpu" else ImageTable([distilled.images]).to(device)
-        self._labels = distilled.labels.to(device)
-        self._mixed, self._device = mixed, device
-        self._normalisation = distilled.normalisation
-        self._codec = find_codec(distilled.manifest.label_codec) if with_logits else None
-        self._num_classes = len(distilled.manifest.class_map)
-
-    def __getitem__(self, columns: Arrays) -> Batch:
-        views = LabelViews.from_columns({name: torch.from_numpy(columns[name]) for name in VIEW_FEATURES})
-        views = (views if self._mixed else views.unmixed()).to(self._device)
-        images = normalise(render_views(self._images, views), *self._normalisation)
-        mix_labels = self._labels[torch.where(views.mix_image >= 0, views.mix_image, views.image)]
-        shares = views.mix_shares(images.shape[-1])
-        return Batch(images, self._labels[views.image], self._logits(columns), mix_labels, shares)
-
-    def _logits(self, columns: Arrays) -> Tensor:
-        if self._codec is None:
-            return torch.empty((len(columns["image"]), 0), device=self._device)
-        return torch.from_numpy(self._codec.decode(columns, self._num_classes)).to(self._device)

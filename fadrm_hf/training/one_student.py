@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fadrm_hf.config import StudentConfig
 from fadrm_hf.errors import StudentError
@@ -33,7 +33,7 @@ from fadrm_hf.training.protocol import (
 from fadrm_hf.training.shared_norm import check_shareable
 from fadrm_hf.training.slimming import NO_SLIMMING, SlimmingPhase
 from fadrm_hf.training.student_group import ALONE, StudentGroup
-from fadrm_hf.training.student_step import CapturedStep, StudentStep, by_micro_batch
+from fadrm_hf.training.student_step import CapturedStep, StudentStep, by_micro_batch, measure_statistics
 from fadrm_hf.training.testing import TestImages
 
 _NUM_EVALUATIONS = 10  # of the test accuracy, to print the best epoch next to the last one
@@ -174,13 +174,13 @@ class StudentTraining:
         """Take one step and return its mean loss."""
         sizes = micro_batches(len(batch.labels), self._distilled.relabel)
         loss = self._step(to_device(batch, self._device), sizes, is_hard)
-        if self._average is not None:
-            self._average.update_parameters(self._student)  # not captured: it counts its updates on the CPU
+        if self._average is not None and self._config.ema is not None:
+            update_average(self._average, self._student, self._config.ema)
         return loss
 
     def _accuracy(self, epoch: int) -> dict[str, float]:
         if self._average is not None and self._config.ema_buffers != "copy":
-            update_bn(self._views(epoch), self.student)
+            measure_statistics(self.student, self._views(epoch))
         labels, hits = self._test.labels, [0, 0]
         if rows := self._group.rows(len(labels)):
             logits, true = predict(self.student, self._test.batches(rows)), labels[rows.start : rows.stop]
@@ -219,6 +219,17 @@ def average_weights(student: nn.Module, decay: float) -> AveragedModel:
     average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay))
     average.update_parameters(student)  # the first update copies, the following ones average
     return average
+
+
+@torch.no_grad()
+def update_average(average: AveragedModel, student: nn.Module, decay: float) -> None:
+    """Draw an average (`average_weights`) towards a student's weights.
+
+    The numbers are those of its own `update_parameters`, which sends a GPU the number of updates each time.
+    """
+    torch._foreach_lerp_(list(average.module.parameters()), list(student.parameters()), 1.0 - decay)
+    for kept, newest in zip(average.module.buffers(), student.buffers(), strict=True):
+        kept.copy_(newest)
 
 
 def _is_evaluated(epoch: int, epochs: int, num_evaluations: int) -> bool:

@@ -9,15 +9,17 @@ a CUDA graph (`CapturedStep`) and replayed. Compiling the student does not pay: 
 40 s and made a step of ResNet-18 at 32 px, batch 16, no faster.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fadrm_hf.config import StudentConfig
+from fadrm_hf.runtime.number_format import rounding_products
 from fadrm_hf.training.batch import Batch, select_rows, split
 from fadrm_hf.training.protocol import hard_label_loss, soft_loss
 from fadrm_hf.training.shared_norm import normalise_together
@@ -59,6 +61,10 @@ class StudentStep:
         Returns:
             () the mean loss before the update; nothing here waits for the device.
         """
+        with rounding_products(self._config.precision):
+            return self._update(batch, sizes, is_hard)
+
+    def _update(self, batch: Batch, sizes: Sequence[int], is_hard: bool) -> Tensor:
         self._optimiser.zero_grad(set_to_none=True)
         passes = group_passes(sizes, batch.images.shape[-1] ** 2) if self._joins else [[size] for size in sizes]
         losses = []
@@ -106,6 +112,7 @@ class CapturedStep:
         self._can_capture = True
         self._seen: dict[tuple[object, ...], int] = {}
         self._graphs: dict[tuple[object, ...], tuple[torch.cuda.CUDAGraph, Batch, Tensor]] = {}
+        self._pool: Any = None  # of memory, for all graphs: only one runs at a time, and its result is copied at once
 
     def __call__(self, batch: Batch, sizes: Sequence[int], is_hard: bool) -> Tensor:
         """Update the student; see `StudentStep`."""
@@ -137,11 +144,14 @@ class CapturedStep:
         static = Batch(*(column.clone() for column in batch))
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            # Other threads may use the GPU meanwhile, such as the one that pins the next batches.
+            stream, mode = torch.cuda.Stream(self._device), "thread_local"
+            with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode=mode):
                 loss = self._step(static, sizes, is_hard)
         except RuntimeError:  # a layer reads a number from the GPU, which a recording cannot do
             self._can_capture = False
         else:
+            self._pool = graph.pool()
             self._graphs[key] = (graph, static, loss)
 
 
@@ -183,6 +193,32 @@ def by_micro_batch(network: nn.Module, sizes: Sequence[int], group: StudentGroup
     finally:
         for layer in layers:
             del vars(layer)["forward"]
+
+
+@torch.no_grad()
+def measure_statistics(network: nn.Module, micro_batches: Iterable[Tensor]) -> None:
+    """Set running statistics to the average of what BatchNorm layers see, each micro-batch counted alike.
+
+    The numbers are those of torch's `update_bn`, whose layers read the number of micro-batches from a GPU each time.
+
+    Args:
+        network: In either mode, which it keeps.
+        micro_batches: (n, 3, S, S) each; the network has seen one before the next is requested.
+    """
+    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
+    if not layers:
+        return
+    was_training, momenta = network.training, [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+    network.train()
+    for number, images in enumerate(micro_batches, start=1):
+        for layer in layers:
+            layer.momentum = 1.0 / number
+        network(images)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    network.train(was_training)
 
 
 def _forward_parts(forward: Callable[[Tensor], Tensor], sizes: list[int], inputs: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fadrm_hf.data.sources import Source
+from fadrm_hf.runtime.transfer import send
 
 _MOST_BYTES_IN_MEMORY = 2 << 30
 _BATCH = 500
@@ -65,4 +66,4 @@ class TestImages(Dataset[tuple[Tensor, int]]):
     def _normalised(self, rows: range) -> Tensor:
         kept = self._pixels
         pixels = self._source.pixels("test", rows) if kept is None else kept[rows.start : rows.stop]
-        return self._source.normalise(pixels.to(self.device))
+        return self._source.normalise(*send([pixels], self.device))

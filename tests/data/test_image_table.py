@@ -59,7 +59,7 @@ def test_images_beyond_the_limit_lie_in_a_file_without_a_name(tmp_path, monkeypa
     assert str(tmp_path) in Path("/proc/self/maps").read_text()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU's memory needs a GPU")
+@pytest.mark.gpu
 def test_a_table_too_large_for_a_gpu_gives_it_rows(images, table, monkeypatch):
     device = torch.device("cuda")
     whole = table.to(device)

@@ -215,3 +215,12 @@ def test_normalise_is_the_affine_map():
     pixels = torch.tensor([0.0, 127.5, 255.0]).view(1, 3, 1, 1)
     expected = torch.tensor([(0 - 0.5) / 0.2, (0.5 - 0.4) / 0.3, (1 - 0.3) / 0.25]).view(1, 3, 1, 1)
     torch.testing.assert_close(normalise(pixels, (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)), expected)
+
+
+@pytest.mark.gpu
+def test_views_of_a_gpu_are_those_of_a_cpu_bit_for_bit():
+    """Sides that no power of two divides, whose reciprocals are rounded."""
+    for size in (16, 49, 224):
+        images = torch.randint(0, 256, (9, 3, size, size), generator=generator(0, "images"), dtype=torch.uint8)
+        views = LabelViews.draw(torch.arange(9), size, (0.08, 1.0), 0.5, True, generator(0, "views"))
+        assert torch.equal(render_views(images.cuda(), views).cpu(), render_views(images, views))

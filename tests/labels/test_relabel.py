@@ -333,3 +333,33 @@ def test_half_precision_rounds_labels_and_nothing_else(batch_statistics, source,
     assert rounded.dtype == torch.float32
     difference = (exact - rounded).abs().max() / exact.abs().max()
     assert 0 < difference < 0.05
+
+
+def test_tf32_is_the_fp32_of_a_processor_and_told_to_a_gpu(source, images):
+    """A GPU rounds the factors of fp32 products if and only if that is what the setting says."""
+    teacher, views, seen = small_teacher(source), some_views(16), []
+    labels = []
+    for precision in ("fp32", "tf32"):
+        ours = labeller(source, [teacher], replace(CONFIG, precision=precision))
+        ours._networks[0]._module.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+        labels.append(ours.label(images, views))
+    assert seen == [False, True] and torch.equal(*labels)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("batch_statistics", [True, False])
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-3), ("tf32", 3e-2), ("fp16", 3e-2)])
+def test_labels_of_a_gpu_are_those_of_a_cpu(precision, most, batch_statistics, source, images):
+    """Of many steps at once, and of each alone."""
+    torch.manual_seed(0)
+    module = timm.create_model("resnet18_small_stem", num_classes=10).eval().requires_grad_(False)
+    teachers = [replace(small_teacher(source), module=module)]
+    views = LabelViews.cat([some_views(16, seed) for seed in range(4)])
+    config = replace(CONFIG, batch_statistics=batch_statistics)
+    expected = torch.cat(list(labeller(source, teachers, config).label_steps(images, views, [16] * 4)))
+    colours, config = (source.config.mean, source.config.std), replace(config, precision=precision)
+    ours = Labeller(teachers, config, *colours, torch.device("cuda"))
+    (together,) = ours.label_steps(images, views, [16] * 4)
+    alone = torch.cat([ours.label(images, views[at : at + 16]) for at in range(0, 64, 16)])
+    for found in (together, alone):
+        assert (found - expected).abs().amax() <= most * expected.abs().amax()

@@ -148,7 +148,7 @@ def test_rows_of_the_fast_form_are_those_of_the_plain_one():
     assert difference.median() < 1e-4 and (difference > 0.05).double().mean() < 0.02
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("form", ["plain", "eager", "compiled"])
 def test_rows_on_a_gpu_are_those_on_a_cpu(form):
     """Enough iterations for each round to be captured and replayed."""

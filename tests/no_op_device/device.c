@@ -161,6 +161,7 @@ EXPORT cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *found, int num
 {
     memset(found, 0, sizeof *found);
     strcpy(found->name, "no-op device");
+    found->uuid.bytes[0] = (char)(number + 1);
     found->totalGlobalMem = bytes_of_device();
     found->sharedMemPerBlock = attribute_of_device(cudaDevAttrMaxSharedMemoryPerBlock);
     found->sharedMemPerMultiprocessor = attribute_of_device(cudaDevAttrMaxSharedMemoryPerMultiprocessor);

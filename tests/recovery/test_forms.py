@@ -52,7 +52,7 @@ def test_images_are_those_of_the_plain_form(form, plain):
     assert (difference > 0.05).double().mean() < 0.02
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("form", FORMS)
 def test_images_of_a_gpu_are_those_of_a_cpu(form, monkeypatch):
     """Enough iterations for each teacher's step to be captured after two, and then replayed."""

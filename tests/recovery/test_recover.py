@@ -282,3 +282,19 @@ def test_padded_windows_equal_torchvision(source):
 def test_divergence_is_refused_with_a_remedy(source, teachers):
     with pytest.raises(ConfigError, match=r"diverged before iteration 2.*--recover\.lr"):
         run(source, teachers[:1], 2, config=replace(CONFIG, statistics_weight=math.inf))
+
+
+@pytest.mark.parametrize("form", ["plain", "eager"])
+def test_factors_are_rounded_to_tf32_where_the_setting_says_so(source, teachers, form):
+    """On a GPU; for a processor both are the same."""
+    images = []
+    for precision in ("fp32", "tf32"):
+        config, seen = replace(CONFIG, form=form, precision=precision), set()
+        with open_matchers(teachers[:1], config, CPU) as matchers:
+            matchers[0].module.register_forward_pre_hook(
+                lambda *_, seen=seen: seen.add(torch.backends.cudnn.allow_tf32)
+            )
+            recovery = Recovery(matchers, start(source)[1], source, config, 2, generator(0, "test"), lambda *_: None)
+            images.append(recovery.optimise(start(source)[0], 2))
+        assert seen == {precision == "tf32"}
+    assert torch.equal(*images)

@@ -60,7 +60,7 @@ from fadrm_hf.recovery.matcher import open_matchers
 from fadrm_hf.recovery.patches.starting import starting_images
 from fadrm_hf.recovery.recover import Recovery
 from fadrm_hf.runtime.locks import Locks
-from fadrm_hf.runtime.out_of_memory import in_halves
+from fadrm_hf.runtime.out_of_memory import groups_in_halves, in_halves
 from fadrm_hf.runtime.randomness import generator
 
 CPU = torch.device("cpu")
@@ -486,6 +486,24 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does():
     expected, at_once = classify_in_halves(64)
     assert at_once == [64]
     torch.testing.assert_close(torch.tensor(logits), torch.tensor(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_images_that_are_seen_together_stay_together_when_memory_lacks():
+    """Of groups of 3, 1, 4 and 2 images at most 4 fit."""
+    passes = []
+
+    def centre(images, sizes):
+        if len(images) > 4:
+            raise MemoryError
+        passes.append(list(sizes))
+        return torch.cat([group - group.mean() for group in images.split(list(sizes))])
+
+    images = torch.arange(10.0) ** 2
+    found = groups_in_halves(centre, images, [3, 1, 4, 2])
+    assert passes == [[3, 1], [4], [2]]
+    assert torch.equal(found, torch.cat([group - group.mean() for group in images.split([3, 1, 4, 2])]))
+    with pytest.raises(MemoryError):
+        groups_in_halves(centre, images, [5, 5])
 
 
 def test_what_is_no_lack_of_memory_is_not_tried_again():

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from fadrm_hf.networks.fused.geometry import Geometry
 from fadrm_hf.runtime import number_format
-from fadrm_hf.runtime.number_format import is_native, slow_format
+from fadrm_hf.runtime.number_format import is_native, rounding_products, slow_format
 
 pytestmark = pytest.mark.numerical
 
@@ -36,3 +36,38 @@ def test_a_format_without_instructions_is_named_with_the_remedy(monkeypatch):
     monkeypatch.setattr(number_format, "is_native", lambda dtype, device: False)
     said = slow_format("student.precision", "bf16", "cpu")
     assert said is not None and "student.precision is bf16" in said and "--student.precision fp32" in said
+
+
+def are_rounded():
+    """What torch's two ways of asking say of convolutions and of matrix products."""
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    older = convolutions.allow_tf32, products.allow_tf32
+    if hasattr(convolutions, "conv"):
+        assert older == (convolutions.conv.fp32_precision == "tf32", products.fp32_precision == "tf32")
+    return older
+
+
+def test_factors_are_rounded_where_tf32_is_named_and_nowhere_else():
+    before = are_rounded()
+    for precision, expected in (("fp32", False), ("tf32", True), ("fp16", False), ("bf16", False)):
+        with pytest.raises(KeyError), rounding_products(precision):
+            assert are_rounded() == (expected, expected)
+            with rounding_products("tf32"):
+                assert are_rounded() == (True, True)
+            assert are_rounded() == (expected, expected)
+            raise KeyError
+        assert are_rounded() == before
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9 has one way to say it")
+def test_what_a_program_has_set_in_the_newer_way_is_set_afterwards():
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    try:
+        products.fp32_precision = "tf32"  # torch then refuses to say it in the older way
+        with rounding_products("fp32"):
+            assert are_rounded() == (False, False)
+        assert products.fp32_precision == "tf32"
+    finally:
+        products.allow_tf32 = before == "tf32"
+        products.fp32_precision = before

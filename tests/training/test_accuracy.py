@@ -36,8 +36,10 @@ def test_summarise_gives_the_sample_deviation():
 def test_predictions_are_those_of_eval_mode_whatever_the_batches(training):
     torch.manual_seed(0)
     module = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3)).train(training)
-    inputs = torch.randn(10, 4)
+    inputs, rounded = torch.randn(10, 4), set()
+    module.register_forward_pre_hook(lambda *_: rounded.add(torch.backends.cudnn.allow_tf32))
     logits = predict(module, inputs.split(3))
+    assert rounded == {False}, "a GPU evaluates in fp32, whatever torch is set to"
     assert module.training is training and not logits.requires_grad
     torch.testing.assert_close(logits, module.eval()(inputs).detach())
 

@@ -128,6 +128,16 @@ def test_half_the_bits_point_the_same_way():
     assert not torch.equal(found, expected) and torch.cosine_similarity(found, expected, dim=0) > 0.97
 
 
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_factors_are_rounded_to_tf32_where_the_protocol_says_so(precision):
+    student, config, seen = network().float(), replace(CONFIG, precision=precision), set()
+    student.register_forward_pre_hook(lambda *_: seen.add(torch.backends.cudnn.allow_tf32))
+    next(student.parameters()).register_hook(lambda _: seen.add(torch.backends.cuda.matmul.allow_tf32))
+    batch = Batch(*(x.float() if x.is_floating_point() else x for x in batch_of(16)))
+    StudentStep(student, create_optimiser(config, student), config)(batch, [8, 8], False)
+    assert seen == {precision == "tf32"}
+
+
 def test_the_learning_rate_is_set_as_a_number_and_as_a_tensor():
     for rate in (0.5, torch.tensor(0.5)):
         weight = nn.Parameter(torch.ones(2))
@@ -146,7 +156,7 @@ def test_a_batch_is_brought_to_the_student_as_it_is():
     assert brought.images.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 def test_captured_steps_are_the_steps_that_were_written(optimiser):
     device, config = torch.device("cuda"), StudentConfig(lr=0.01, eta=1.0, optimiser=optimiser)
@@ -155,7 +165,7 @@ def test_captured_steps_are_the_steps_that_were_written(optimiser):
     for captured in (False, True):
         student = network().to(device)
         adaptive = create_optimiser(config, student)
-        written = StudentStep(student, adaptive, None, config)
+        written = StudentStep(student, adaptive, config)
         step = CapturedStep(written, device) if captured else written
         losses = []
         for index, batch in enumerate(batches):
@@ -163,3 +173,18 @@ def test_captured_steps_are_the_steps_that_were_written(optimiser):
             losses.append(step(batch, [8, len(batch.labels) - 8], False))
         trained.append([torch.stack(losses), *student.state_dict().values()])
     close(trained[1], trained[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("is_hard", [False, True])
+def test_steps_of_a_gpu_are_those_of_a_cpu(is_hard):
+    """In float64, captured: after six steps, whose first three are not replayed."""
+    trained = []
+    for device in (torch.device("cpu"), torch.device("cuda")):
+        student = network().to(device)
+        step = StudentStep(student, create_optimiser(CONFIG, student), CONFIG)
+        run = step if device.type == "cpu" else CapturedStep(step, device)
+        losses = [run(to_device(batch_of(16), device), [8, 8], is_hard) for _ in range(6)]
+        trained.append([tensor.cpu() for tensor in (torch.stack(losses), *student.state_dict().values())])
+    for found, expected in zip(*trained, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)

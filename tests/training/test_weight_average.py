@@ -14,8 +14,9 @@ from fadrm_hf.runtime.progress import Task
 from fadrm_hf.runtime.tensor_files import load_tensors
 from fadrm_hf.training.accuracy import predict, topk_accuracy
 from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.training.one_student import StudentTraining, average_weights
+from fadrm_hf.training.one_student import StudentTraining, average_weights, update_average
 from fadrm_hf.training.protocol import resolve_protocol
+from fadrm_hf.training.student_step import measure_statistics
 from fadrm_hf.training.testing import TestImages as HeldOutImages
 
 pytestmark = pytest.mark.numerical
@@ -147,8 +148,30 @@ def test_an_average_of_one_weight():
     average = average_weights(student, 0.75)
     with torch.no_grad():
         student.weight.fill_(5.0)
-    average.update_parameters(student)
+    update_average(average, student, 0.75)
     assert average.module.weight.item() == pytest.approx(0.75 * 1 + 0.25 * 5)
     before = copy.deepcopy(average.module.state_dict())
-    update_bn(iter([]), average.module)  # no BatchNorm: nothing to estimate
+    measure_statistics(average.module, iter([]))  # no BatchNorm: nothing to estimate
     assert torch.equal(before["weight"], average.module.weight) and student.weight.item() == 5.0
+
+
+def test_averages_and_statistics_are_those_of_torch():
+    """Bit for bit; what differs is what a GPU is asked."""
+    torch.manual_seed(0)
+    student = create_student(STUDENT, 10, 16)
+    ours, theirs = average_weights(student, DECAY), average_weights(student, DECAY)
+    views = torch.randn(3, 5, 3, 16, 16)
+    for images in views:
+        student.train()(images).sum().backward()
+        with torch.no_grad():
+            for weight in student.parameters():
+                weight -= 0.01 * weight.grad
+        update_average(ours, student, DECAY)
+        theirs.update_parameters(student)
+    measure_statistics(ours.module.eval(), views)
+    update_bn(views, theirs.module)
+    found, expected = ours.module.state_dict(), theirs.module.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert not ours.module.training and all(
+        layer.momentum == 0.1 for layer in ours.modules() if hasattr(layer, "momentum")
+    )

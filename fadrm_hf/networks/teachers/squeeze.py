@@ -3,8 +3,8 @@
 Cross-entropy by SGD with momentum, a cosine per step from `lr` to 0 (Tables 10, 12, 14, 16), random crops and flips;
 other papers' teachers have Adam, a warm-up or a constant rate.
 The state after every epoch is kept, and everything random is derived from (seed, epoch, step), so a training that was
-interrupted ends with the same bits as one that was not, with any number of workers. Trained with CutMix, it is the
-paper's upper bound, the network that has seen the whole dataset (Table 7).
+interrupted ends as one that was not, with any number of workers, and on CPUs with the same bits. Trained with CutMix,
+it is the paper's upper bound, the network that has seen the whole dataset (Table 7).
 """
 
 import hashlib
@@ -34,6 +34,7 @@ from fadrm_hf.networks.teachers.training_views import TrainingViews, pixels_in_m
 from fadrm_hf.runtime import files, tensor_files
 from fadrm_hf.runtime.checkpoint import load_checkpoint, save_checkpoint
 from fadrm_hf.runtime.locks import locked
+from fadrm_hf.runtime.number_format import rounding_products
 from fadrm_hf.runtime.out_of_memory import in_halves
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.randomness import derive_seed, generator
@@ -207,7 +208,8 @@ def _train(
         for epoch in range(done, epochs):
             views = TrainingViews(source, pixels, config, seed, epoch)
             loss = torch.zeros((), device=device)
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+            with forked, rounding_products("tf32"):
                 torch.manual_seed(derive_seed(seed, "squeeze", epoch))  # for networks with dropout
                 loader = DataLoader(views, batch_size=None, num_workers=config.num_workers)
                 for step, (images, labels) in enumerate(loader, start=epoch * len(views)):
