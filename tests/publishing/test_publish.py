@@ -342,7 +342,8 @@ def test_labels_in_a_repository_of_their_own(hub, run, tmp_path):
     assert read_manifest(open_artifact(REPO).folder).label_repository == f"{REPO}-labels@{pinned}"
     assert {name for name in hub.files(REPO) if name.startswith("soft_labels/")} == set()
     assert hub.settings(f"{REPO}-labels")["gated"] == "auto"
-    assert f'load_dataset("{REPO}-labels", "soft_labels", revision="{pinned}"' in hub.files(REPO)["README.md"].decode()
+    card = hub.files(REPO)["README.md"].decode()
+    assert f'load_dataset(\n    "{REPO}-labels", "soft_labels", revision="{pinned}"' in card
     files = str(run / "soft_labels/*.parquet")
     local = load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "a"))
     assert list(load_dataset(f"{REPO}-labels", split="train", cache_dir=str(tmp_path / "b"))) == list(local)
