@@ -140,7 +140,7 @@ class _Edit:
 
     def _carried_over(self, folder: Path) -> list[str]:
         """Return the files that stay true: the teachers, and under new names all but what holds names."""
-        files = artifact_files(folder)
+        files = [name for name in artifact_files(folder) if name in self._manifests[0].files]
         if self._only_renames:
             return [name for name in files if not name.startswith((*_WITH_NAMES, f"{LABELS_FOLDER}/"))]
         return [name for name in files if name.startswith(TEACHERS)]

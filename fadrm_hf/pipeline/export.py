@@ -202,13 +202,10 @@ def _write_images(content: _Content, work: Path, reporter: Reporter) -> None:
 def _for_dd_ranking(content: _Content, work: Path, reporter: Reporter) -> list[str]:
     manifest = content.manifest
     images = read_images(content.folder)[0]
-    preset = preset_of(manifest.settings("source", SourceConfig))
-    is_whole = preset is not None and preset.num_classes == len(manifest.class_map)
-    name, known = _DD_RANKING.get(preset.name, (None, None)) if preset and is_whole else (None, None)
-    mean, std = known or (manifest.pixels.mean, manifest.pixels.std)
+    name, (mean, std) = _dd_ranking_constants(manifest)
     _save(work / "images.pt", normalise(images[content.rows], mean, std))
     constants = f"DD-Ranking's constants of {name}" if name else "the artifact's constants, for want of DD-Ranking's"
-    notes = [f"images.pt: normalised by {constants}, mean {tuple(mean)}, std {tuple(std)}"]
+    notes = [f"images.pt: normalised by {constants}, mean {mean}, std {std}"]
     has_labels = bool(manifest.teachers) and not withheld_teachers(manifest)
     if has_labels:
         _save(work / "labels.pt", _labels_of_whole_images(content, images, reporter))
@@ -222,6 +219,15 @@ def _for_dd_ranking(content: _Content, work: Path, reporter: Reporter) -> list[s
     settings = _dd_ranking_settings(manifest, name, has_labels)
     write_bytes(work / "config.yaml", yaml.safe_dump(settings, sort_keys=False).encode())
     return notes
+
+
+def _dd_ranking_constants(manifest: Manifest) -> tuple[str | None, tuple[Colour, Colour]]:
+    """Return DD-Ranking's name for the source and its normalisation; the artifact's own for sources it does not know."""
+    preset = preset_of(manifest.settings("source", SourceConfig))
+    if preset is not None and preset.name in _DD_RANKING and preset.num_classes == len(manifest.class_map):
+        return _DD_RANKING[preset.name]
+    (red, green, blue), (of_red, of_green, of_blue) = manifest.pixels.mean, manifest.pixels.std
+    return None, ((red, green, blue), (of_red, of_green, of_blue))
 
 
 def _labels_of_whole_images(content: _Content, images: Tensor, reporter: Reporter) -> Tensor:

@@ -97,6 +97,8 @@ def said_of(command: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> s
         "verify": ["--leakage=false", "--num_steps=1"],
         "gallery": [f"--output={folder.parent / 'made'}"],
         "recode": [str(folder.parent / "made"), "--codec=int8"],
+        "edit": [str(folder.parent / "made"), "--rename_classes=[0=zero]"],
+        "export": [str(folder.parent / "made")],
     }
     capsys.readouterr()
     try:
@@ -114,7 +116,7 @@ def said_of(command: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> s
 @pytest.mark.parametrize(
     ("name", "commands"),
     [
-        ("fadrm.json", ("info", "verify", "gallery", "recode", "score")),
+        ("fadrm.json", ("info", "verify", "gallery", "recode", "edit", "export", "score")),
         (RESULT, ("gallery", "score")),
         ("gallery/pictures.json", ("gallery",)),
     ],

@@ -48,6 +48,8 @@ COMMANDS = {
     "gallery": ["--output=page"],
     "score": [],
     "recode": ["coded", "--codec=int8"],
+    "edit": ["edited", "--rename_classes=[0=zero]"],
+    "export": ["exported"],
 }
 
 
@@ -60,7 +62,7 @@ def test_an_unlisted_file_of_any_kind_is_told_or_left_alone(run, name, make, com
     make(run / name)
     if make is huge and name.startswith("other/"):
         pytest.skip("a large file of one's own is only counted, or copied")
-    if make is huge and command in ("recode", "verify", "score") and not name.startswith("results/"):
+    if make is huge and command in ("recode", "edit", "verify", "score") and not name.startswith("results/"):
         pytest.skip("a large picture takes the time that hashing takes")
     code = main([command, str(run), *COMMANDS[command]])
     said = capsys.readouterr()
