@@ -9,7 +9,7 @@ LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_pr
 PYTEST := bin/pytest -q -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-data test-processors test-lowest test-newest gpu docs results soak quality style \
-	release-check clean-demo browser shells
+	release-check clean-demo browser shells dd-ranking
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ shells: ## zsh and tcsh for the tests of completion, where they are missing: Deb
 	elif [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then \
 		echo "shells: not all, and only root can install Debian's: tests of completion are skipped" >&2; exit 1; \
 	else apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends -y zsh tcsh; fi
+
+dd-ranking: $(VENV)/.test ## DD-Ranking, whose loader reads an export back in the tests; it works beyond its bound on NumPy
+	$(VENV)/$(PIP) --no-deps ddranking==0.2.0 kornia kornia_rs
 
 results: $(VENV)/.library ## the page of results, from the files beside it
 	$(BIN)/python recipes/results_page.py

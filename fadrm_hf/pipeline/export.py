@@ -222,7 +222,7 @@ def _for_dd_ranking(content: _Content, work: Path, reporter: Reporter) -> list[s
 
 
 def _dd_ranking_constants(manifest: Manifest) -> tuple[str | None, tuple[Colour, Colour]]:
-    """Return DD-Ranking's name for the source and its normalisation; the artifact's own for sources it does not know."""
+    """Return DD-Ranking's name for the source and its normalisation; the artifact's own for a source unknown to it."""
     preset = preset_of(manifest.settings("source", SourceConfig))
     if preset is not None and preset.name in _DD_RANKING and preset.num_classes == len(manifest.class_map):
         return _DD_RANKING[preset.name]
