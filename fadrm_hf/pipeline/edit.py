@@ -28,7 +28,7 @@ from fadrm_hf.hub.repository import label_folder
 from fadrm_hf.labels.relabel import Labeller
 from fadrm_hf.pipeline.kept_images import Changes, following, image_tables, kept_images, renamed
 from fadrm_hf.pipeline.kept_labels import KeptLabels, LabelCount, Part
-from fadrm_hf.pipeline.merged import joined_records, require_mergeable
+from fadrm_hf.pipeline.merged import differing_settings, joined_records, require_mergeable
 from fadrm_hf.pipeline.new_version import appearing, copy_files, finish, public_name, require_unchanged
 from fadrm_hf.runtime.progress import QUIET, Reporter
 from fadrm_hf.runtime.run_folder import (
@@ -198,6 +198,7 @@ class _Edit:
         gone = [row for row, new in enumerate(kept.new_rows.tolist()) if new < 0 and row % len(old) in kept.classes]
         record = {
             "made_from": [_origin(location) for location in self._locations],
+            "differing_settings": differing_settings(self._manifests),
             "dropped_classes": [each for each in old.ids if each not in set(classes.ids)],
             "dropped_images": gone,
             "renamed_classes": {identity: new for identity, new, was in names if new != was},

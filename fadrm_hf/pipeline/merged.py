@@ -10,11 +10,7 @@ from fadrm_hf.config import RelabelConfig
 from fadrm_hf.errors import ConfigError
 
 MERGED = "merged"  # the method of images that several methods have made
-_OF_FIRST = (
-    "source",
-    "student",
-    "relabel",
-)  # sections that readers need, of which artifacts that fit share what counts
+_OF_EVERY_RUN = {"output", "ipc", "edit"}  # which differ anyway
 _MUST_AGREE: dict[str, Callable[[Manifest], Any]] = {
     "classes": lambda manifest: manifest.classes.ids,
     "pixels": lambda manifest: asdict(manifest.pixels),
@@ -60,25 +56,24 @@ def require_mergeable(locations: Sequence[Location], is_changed: bool) -> None:
 
 
 def joined_records(manifests: Sequence[Manifest]) -> Manifest:
-    """Return the first manifest with method, recipe and costs of all together.
-
-    The recipe keeps the settings that all share; costs are added up, and memory is the most of any.
-    """
+    """Return the first manifest with the methods and costs of all: seconds are added up, memory is the most of any."""
     first = manifests[0]
     if len(manifests) == 1:
         return first
-    config = {
-        name: value
-        for name, value in first.config.items()
-        if name in _OF_FIRST or all(each.config.get(name) == value for each in manifests)
-    }
     if len({each.method for each in manifests}) > 1:
         titles = dict.fromkeys(each.method_title for each in manifests)
         first = replace(first, method=MERGED, method_record=MethodRecord(" + ".join(titles)))
     stages: dict[str, StageRecord] = {}
     for stage, cost in (pair for each in manifests for pair in each.stages.items()):
         stages[stage] = _sum(stages[stage], cost) if stage in stages else cost
-    return replace(first, config={"method": {"name": first.method}} | config, stages=stages)
+    return replace(first, stages=stages)
+
+
+def differing_settings(manifests: Sequence[Manifest]) -> list[str]:
+    """Return the sections of their recipes that are not the same in all; the recipe that is kept is the first's."""
+    first = manifests[0].config
+    names = dict.fromkeys(name for each in manifests for name in each.config if name not in _OF_EVERY_RUN)
+    return [name for name in names if any(each.config.get(name) != first.get(name) for each in manifests)]
 
 
 def _sum(one: StageRecord, other: StageRecord) -> StageRecord:

@@ -177,7 +177,10 @@ def test_several_become_one_and_views_of_each_stay_what_they_were(alone, other_s
     assert manifest.stages["relabel"].seconds == pytest.approx(
         sum(m.stages["relabel"].seconds for m in (first, second))
     )
-    assert "teachers" not in manifest.config and "squeeze" in manifest.config  # what all share is kept
+    assert set(manifest.config["edit"]["differing_settings"]) >= {"seed", "teachers"}
+    assert manifest.config["teachers"] == first.config["teachers"]
+    text = (tmp_path / "both/README.md").read_text()
+    assert "Their settings of seed," in text and "differ; `recipe.yaml` has those of the first." in text
 
 
 def test_batches_of_merged_artifacts_take_turns(finished, tmp_path, capsys):

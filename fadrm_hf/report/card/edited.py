@@ -15,6 +15,13 @@ def edit_lines(manifest: Manifest) -> list[str]:
     return list(_lines(record)) if isinstance(record, dict) else []
 
 
+def differing_settings(manifest: Manifest) -> set[str]:
+    """Return the sections of settings in which artifacts that were merged differ."""
+    record = manifest.config.get("edit")
+    found = record.get("differing_settings") if isinstance(record, dict) else None
+    return {name for name in _list(found) if isinstance(name, str)}
+
+
 def _lines(record: dict[str, Any]) -> Iterator[str]:
     origins = [each for each in _list(record.get("made_from")) if isinstance(each, dict)]
     named = (f"{cell(each.get('name'))} (manifest `{in_code(each.get('digest'))}`)" for each in origins)
@@ -23,6 +30,8 @@ def _lines(record: dict[str, Any]) -> Iterator[str]:
         yield f"{len(classes)} classes were left out: {_names(classes)}."
     if rows := _list(record.get("dropped_images")):
         yield f"{len(rows)} images were left out, of the rows in `fadrm.json`."
+    if settings := _list(record.get("differing_settings")):
+        yield f"Their settings of {_names(settings)} differ; `recipe.yaml` has those of the first."
     renamed = record.get("renamed_classes")
     if isinstance(renamed, dict) and renamed:
         names = [f"{old}: {new}" for old, new in renamed.items()]
