@@ -214,6 +214,10 @@ def read_file(parser: ArgumentParser, file: str, option: str = "--config", secti
     """
     where = f"{option} {file}: "
     document = named_as_today(_document(file, option), where)
+    if "edit" in document:
+        raise ConfigError(
+            f"{where}it belongs to an edited artifact, which no run makes; take that of an artifact in edit.made_from"
+        )
     document = {section: document} if section else _for_method(parser, document, file)
     values = _parsed(parser, parser.parse_object, document, where)
     _require_known(parser, [f"method.{name}" for name in values.get("method") or ()], where)
@@ -384,6 +388,7 @@ def values_of(option: str, arguments: Sequence[str]) -> list[str]:
 
 
 def _method_in(file: str) -> str | None:
-    method = _document(file).get("method")
-    name = method.get("name") if isinstance(method, dict) else None
+    document = _document(file)
+    method = document.get("method")
+    name = method.get("name") if isinstance(method, dict) else document.get("method.name")
     return str(name) if name is not None else None

@@ -1,5 +1,6 @@
 """A folder made of a finished artifact: it appears whole or not at all, and nothing that is damaged gets into it."""
 
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ from fadrm_hf.runtime.run_folder import (
 
 # Later than the rest of an artifact, perhaps a moment before its manifest is.
 _REFRESHED = (RESULTS, PICTURES, GALLERY)
+_REMOVED = ".removed"  # ending of a hidden folder that is being removed
 
 
 @contextmanager
@@ -54,16 +56,35 @@ def appearing(output: Path, reporter: Reporter) -> Iterator[Path]:
     with locked(lock, reporter.say):
         try:
             _require_empty(output)  # of two that began at once, one has made it
-            shutil.rmtree(work, ignore_errors=True)  # of a call that was killed
+            _remove_whole(work)  # of a call that was killed
             work.mkdir()
             yield work
-            if output.exists():
-                output.rmdir()  # it is empty
-            work.replace(output)
+        except BaseException:
+            _remove_whole(work)
+            raise
         finally:
-            shutil.rmtree(work, ignore_errors=True)
+            # Not after the folder has its name: nobody would remove it if this process were killed in between. Whoever
+            # begins from here on takes the hidden folder away as a whole, so that never half of it appears.
             with suppress(OSError):  # Windows removes no file that is open
                 lock.unlink()
+        if output.exists():
+            output.rmdir()  # it is empty
+        try:
+            work.replace(output)
+        except FileNotFoundError as error:
+            raise RunFolderError(
+                f"another process has begun to make {output}, expected one at a time; wait for it"
+            ) from error
+
+
+def _remove_whole(work: Path) -> None:
+    """Remove a hidden folder under another name, so that whoever looks sees all of it or nothing."""
+    for stale in work.parent.glob(f"{work.stem}.*{_REMOVED}"):
+        shutil.rmtree(stale, ignore_errors=True)
+    removed = work.with_name(f"{work.stem}.{secrets.token_hex(4)}{_REMOVED}")
+    with suppress(FileNotFoundError):
+        work.replace(removed)
+    shutil.rmtree(removed, ignore_errors=True)
 
 
 def public_name(location: Location) -> str:

@@ -142,7 +142,7 @@ def test_classes_that_are_dropped_are_gone_from_images_labels_and_test_images(re
         assert main(["train-student", str(tmp_path / "eight"), "--student", STUDENT, "--num_seeds=1", "--quiet"]) == 0
         assert is_sound(tmp_path / "eight")
     text = (tmp_path / "eight/README.md").read_text()
-    assert "2 classes were left out: 0, 7." in text and "3: three" in text and "8 classes of digits" not in text
+    assert "Left out: the classes 0, 7." in text and "3: three" in text and "8 classes of digits" not in text
 
 
 def test_new_names_change_nothing_but_names(measured, tmp_path, capsys):
@@ -206,8 +206,10 @@ def test_what_it_was_made_from_is_recorded_and_nothing_claims_its_numbers(measur
     assert yaml.safe_load((tmp_path / "twice/recipe.yaml").read_text()) == twice.config
     assert not RunFolder(tmp_path / "once").results() and not (tmp_path / "once/assets/accuracy.png").exists()
     text = (tmp_path / "twice/README.md").read_text()
-    assert f"from once (manifest `{once.digest}`)" in text and "9 images were left out" in text
+    assert f"from once (manifest `{once.digest}`)" in text and "Left out: 9 images, whose" in text
     assert "distill --config" not in text
+    assert main(["distill", "--config", str(tmp_path / "twice/recipe.yaml")]) == 2
+    assert "belongs to an edited artifact" in capsys.readouterr().err
     assert main(["reproduce", str(tmp_path / "twice")]) == 2
     assert "was edited, and no student was trained on it since" in capsys.readouterr().err
     assert main(["info", str(tmp_path / "twice")]) == 0

@@ -53,6 +53,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.fault("{command}", "foreign file")
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("make", KINDS)
 @pytest.mark.parametrize("name", ["results/other.json", "assets/other.png", "gallery/other.webp", "other/deep/x"])
@@ -73,6 +74,7 @@ def test_an_unlisted_file_of_any_kind_is_told_or_left_alone(run, name, make, com
         assert code == 2 and Path(name).name in said.err
 
 
+@pytest.mark.fault("{command}", "foreign file")
 @pytest.mark.parametrize("make", KINDS)
 @pytest.mark.parametrize("name", ["README.md", RESULT, "gallery/pictures.json"])
 @pytest.mark.parametrize("command", ["info", "gallery", "verify", "score"])

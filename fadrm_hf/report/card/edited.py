@@ -27,9 +27,9 @@ def _lines(record: dict[str, Any]) -> Iterator[str]:
     named = (f"{cell(each.get('name'))} (manifest `{in_code(each.get('digest'))}`)" for each in origins)
     yield f"It was edited with `fadrm-hf edit`, from {' and '.join(named) or 'an artifact that is not named'}."
     if classes := _list(record.get("dropped_classes")):
-        yield f"{len(classes)} classes were left out: {_names(classes)}."
+        yield f"Left out: the class{'es' if len(classes) > 1 else ''} {_names(classes)}."
     if rows := _list(record.get("dropped_images")):
-        yield f"{len(rows)} images were left out, of the rows in `fadrm.json`."
+        yield f"Left out: {len(rows):,} image{'s' if len(rows) > 1 else ''}, whose rows are in `fadrm.json`."
     if settings := _list(record.get("differing_settings")):
         yield f"Their settings of {_names(settings)} differ; `recipe.yaml` has those of the first."
     renamed = record.get("renamed_classes")
