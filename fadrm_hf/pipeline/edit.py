@@ -16,27 +16,33 @@ from torch import Tensor
 from fadrm_hf import __version__
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import FORMAT_VERSION, ClassRecord, Manifest, artifact_files
-from fadrm_hf.artifact.reading import each_image, num_label_epochs, table_files
+from fadrm_hf.artifact.reading import each_image, table_files
 from fadrm_hf.artifact.recorded_teachers import recorded_labeller, withheld_teachers
 from fadrm_hf.artifact.tables import write_image_table, write_label_table
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.data.class_map import ClassMap
 from fadrm_hf.data.image_table import empty_images
-from fadrm_hf.errors import ArtifactError, ConfigError, FadrmError
+from fadrm_hf.errors import ConfigError, FadrmError
 from fadrm_hf.hub import fetch_all, open_artifact
 from fadrm_hf.hub.repository import label_folder
 from fadrm_hf.labels.relabel import Labeller
 from fadrm_hf.pipeline.kept_images import Changes, following, image_tables, kept_images, renamed
 from fadrm_hf.pipeline.kept_labels import KeptLabels, LabelCount, Part
 from fadrm_hf.pipeline.merged import differing_settings, joined_records, require_mergeable
-from fadrm_hf.pipeline.new_version import appearing, copy_files, finish, public_name, require_unchanged
+from fadrm_hf.pipeline.new_version import (
+    appearing,
+    copy_files,
+    finish,
+    public_name,
+    require_all_epochs,
+    require_unchanged,
+)
 from fadrm_hf.runtime.progress import QUIET, Reporter
 from fadrm_hf.runtime.run_folder import (
     CARD,
     GALLERY,
     IMAGES_FOLDER,
     LABELS_FOLDER,
-    MANIFEST,
     PICTURES,
     RECIPE,
     TEACHERS,
@@ -231,10 +237,7 @@ def _require_whole(folder: Path, labels: Path, manifest: Manifest) -> None:
     """Refuse an artifact that is not what its manifest says."""
     require_unchanged(manifest, {name: folder / name for name in artifact_files(folder)})
     require_unchanged(manifest, {f"{LABELS_FOLDER}/{file.name}": file for file in _label_files(labels)})
-    if (stored := num_label_epochs(labels)) != manifest.label_epochs:
-        raise ArtifactError(
-            f"{LABELS_FOLDER}/ has {stored} epochs, {MANIFEST} says {manifest.label_epochs}; fetch the artifact again"
-        )
+    require_all_epochs(manifest, labels)
 
 
 def _label_files(folder: Path) -> list[Path]:

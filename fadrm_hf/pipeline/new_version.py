@@ -11,6 +11,7 @@ import yaml
 
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import Manifest, write_manifest
+from fadrm_hf.artifact.reading import num_label_epochs
 from fadrm_hf.errors import ArtifactError, RunFolderError
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.report.card.writing import write_card
@@ -20,6 +21,7 @@ from fadrm_hf.runtime.locks import locked
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import (
     GALLERY,
+    LABELS_FOLDER,
     MANIFEST,
     PICTURES,
     RESULTS,
@@ -109,6 +111,14 @@ def require_unchanged(manifest: Manifest, paths: Mapping[str, Path]) -> None:
             raise ArtifactError(
                 f"{name} is damaged: it is not what {MANIFEST} says (SHA-256); fetch the artifact again"
             )
+
+
+def require_all_epochs(manifest: Manifest, labels: Path) -> None:
+    """Refuse a label table with another number of epochs than the manifest says; `labels` has `soft_labels/`."""
+    if (stored := num_label_epochs(labels)) != manifest.label_epochs:
+        raise ArtifactError(
+            f"{LABELS_FOLDER}/ has {stored} epochs, {MANIFEST} says {manifest.label_epochs}; fetch the artifact again"
+        )
 
 
 def copy_files(folder: Path, names: Iterable[str], work: Path) -> None:

@@ -16,14 +16,14 @@ import torch
 from datasets import Features
 
 from fadrm_hf.artifact.manifest import Manifest, artifact_files, read_manifest
-from fadrm_hf.artifact.reading import num_label_epochs, open_table, read_label_columns, read_label_group, table_files
+from fadrm_hf.artifact.reading import open_table, read_label_columns, read_label_group, table_files
 from fadrm_hf.artifact.tables import write_label_table
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features, label_table
-from fadrm_hf.errors import ArtifactError, ConfigError
+from fadrm_hf.errors import ConfigError
 from fadrm_hf.labels.codecs import Columns, find_codec
-from fadrm_hf.pipeline.new_version import appearing, copy_files, finish, require_unchanged
+from fadrm_hf.pipeline.new_version import appearing, copy_files, finish, require_all_epochs, require_unchanged
 from fadrm_hf.runtime.progress import QUIET, Reporter
-from fadrm_hf.runtime.run_folder import CARD, GALLERY, LABELS_FOLDER, MANIFEST, PICTURES, RECIPE, RESULTS
+from fadrm_hf.runtime.run_folder import CARD, GALLERY, LABELS_FOLDER, PICTURES, RECIPE, RESULTS
 
 _WRITTEN_ANEW = (CARD, RECIPE, f"{LABELS_FOLDER}/")
 _MEASURED = (RESULTS, f"{PICTURES}accuracy.png")
@@ -68,11 +68,7 @@ def recode(
         tables = [f"{LABELS_FOLDER}/{file.name}" for file in table_files(labels or folder, LABELS_FOLDER)]
         require_unchanged(manifest, {name: folder / name for name in kept})
         require_unchanged(manifest, {name: (labels or folder) / name for name in tables})
-        if (stored := num_label_epochs(labels or folder)) != manifest.label_epochs:
-            raise ArtifactError(
-                f"{LABELS_FOLDER}/ has {stored} epochs, {MANIFEST} says {manifest.label_epochs}; fetch the artifact "
-                "again"
-            )
+        require_all_epochs(manifest, labels or folder)
         copy_files(folder, kept, work)
         features = label_features(codec, len(manifest.class_map))
         groups = _recoded(labels or folder, manifest, codec, features, epochs)
