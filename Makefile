@@ -87,7 +87,7 @@ results: $(VENV)/.library ## the page of results, from the files beside it
 	$(BIN)/python recipes/results_page.py
 
 soak: export OMP_NUM_THREADS = 1# as many processes as there are cores
-soak: $(VENV)/.test ## the long form: a hundred kills, faults at every moment, bad input timed, fuzzing (CPU, an hour)
+soak: $(VENV)/.test ## the long form: a hundred kills, faults at every moment, bad input timed, fuzzing (CPU, some hours)
 	rm -f results/fault-cases.json
 	$(COUNT) SOAK_KILLS=100 SOAK_RESULT=results/soak-kills.json $(BIN)/pytest -q tests/robustness/test_soak.py
 	$(COUNT) FAULTS=all $(BIN)/pytest -q tests/robustness/test_faults.py tests/robustness/test_kills.py \

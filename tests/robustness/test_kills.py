@@ -133,7 +133,13 @@ COMMANDS = {
     "gallery": Command(of_artifact("gallery"), everything, 0, ("run",)),
     "reproduce": Command(of_artifact("reproduce"), everything, 1, ("run",)),
     "compare": Command(comparing, teachers, 1, ("random-real-digits-ipc1",), apart=("table.png",)),
-    "ablate": Command(lambda folder: ["ablate", "--config", str(folder / "sweep.yaml")], sweep, 0, ("base",)),
+    "ablate": Command(
+        lambda folder: ["ablate", "--config", str(folder / "sweep.yaml")],
+        sweep,
+        0,
+        ("base",),
+        apart=("sweep.yaml", "table-"),
+    ),
     "recode": Command(of_artifact("recode", "IN/made", "--codec=int8"), artifact, 0, ("run", "made"), "made"),
     "edit": Command(of_artifact("edit", "IN/made", "--drop_classes=[3]"), artifact, 3, ("run", "made"), "made"),
     "export": Command(of_artifact("export", "IN/made"), artifact, 2, ("run",), "made"),
@@ -223,7 +229,7 @@ def disk_moments(count: int, fault: Fault) -> list[int]:
     """From which operations on a disk takes nothing: it may be read-only from the beginning, and be full at any."""
     if fault == "read-only":
         return [1]
-    return list(range(count, 0, -max(1, count // 20))) if EVERYTHING else [count // 2]
+    return list(range(count, 0, -max(1, count // 20) * STRIDE)) if EVERYTHING else [count // 2]
 
 
 @pytest.mark.fault("{name}", "two at once")
