@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fixtures.artifacts import make_manifest
 from PIL import Image
 
 from fadrm_hf.report.pictures.accuracy import draw_accuracy
@@ -41,7 +42,7 @@ def test_an_iteration_that_was_logged_twice_counts_once(tmp_path):
         work = tmp_path / f"{name}.work"
         work.mkdir()
         (work / "log.jsonl").write_text("\n".join(logged) + "\n")
-        write_pictures(tmp_path / name, ["a"], [], (), work)
+        write_pictures(tmp_path / name, make_manifest(), [], (), work)
         drawn.append((tmp_path / name / "assets/recovery.png").read_bytes())
     assert drawn[0] == drawn[1]
 
