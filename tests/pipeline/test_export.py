@@ -50,11 +50,12 @@ def test_tensors_of_labels_give_the_batches_of_training(finished, folder):
     found = ImageFolder(str(folder / "images"))
     pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image, _ in found])
     index = json.loads((folder / "index.json").read_text())
+    colours = tuple(index["mean"]), tuple(index["std"])
     files = sorted((folder / "labels").iterdir())
     batches = load_distilled(finished).batches(range(len(files)))
     for file in files:
         tensors = load_file(file)
-        views = normalise(render_views(pixels, LabelViews.from_columns(tensors)), index["mean"], index["std"])
+        views = normalise(render_views(pixels, LabelViews.from_columns(tensors)), *colours)
         for step in tensors["step"].unique():
             here, batch = tensors["step"] == step, next(batches)
             assert torch.equal(views[here], batch.images)
