@@ -37,7 +37,7 @@ os.environ.update(
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["fixtures.hub", "fixtures.runs"]  # the latter imports the library, after these lines
+pytest_plugins = ["fixtures.cases", "fixtures.hub", "fixtures.runs"]  # the last imports the library, after these lines
 
 
 # Files that take a minute or more, the longest first: at the end no worker is left alone with one of them.

@@ -43,7 +43,7 @@ MAX_MANIFEST_BYTES = MAX_TEXT_BYTES
 # What evaluation and the card may rewrite; everything else keeps the hash it was packaged with.
 _REFRESHED = (CARD, RESULTS, PICTURES, GALLERY)
 _NAMING_SETTINGS = ("config", "method_record")
-_SECTIONS = ("import", *(item.name for item in fields(RunConfig) if item.name not in ("output", "ipc", "seed")))
+_SECTIONS = ("import", "edit", *({item.name for item in fields(RunConfig)} - {"output", "ipc", "seed"}))
 _ARXIV = re.compile(r"[\w.-]+(/\d+)?")
 
 

@@ -99,16 +99,31 @@ def write_tables(
     RunFolder(artifact).manifest.unlink(missing_ok=True)
     names, cache = label_names(class_map), str(work / TABLE_CACHE)
     images = Images(cache_dir=cache, shards=str(work / RECOVERED), class_names=names, size=size, ipc=ipc)
-    num_groups = -(-ipc * len(names) // IMAGES_PER_GROUP)
-    group_bytes = int(IMAGES_PER_GROUP * (3 * size * size * _PNG_OVERHEAD + _ROW_OVERHEAD))
-    groups = _regroup(images.tables(), IMAGES_PER_GROUP)
-    with reporter.stage("pack images", num_groups) as task:
-        per_file = _groups_per_file(num_groups, group_bytes, num_files=1)
-        _write_files(artifact / IMAGES_FOLDER, task.counting(groups), num_groups, per_file, _open_images)
+    write_image_table(artifact, images.tables(), ipc * len(names), size, reporter)
 
     shards = str(work / LABELS_FOLDER)
     labels = SoftLabels(cache_dir=cache, shards=shards, class_names=names, epochs=epochs, codec=codec)
     write_label_table(artifact, labels.info.features, labels.tables(), epochs, ipc * len(names), reporter)
+
+
+def write_image_table(
+    artifact: Path, tables: Iterator[pa.Table], num_images: int, size: int, reporter: Reporter = QUIET
+) -> None:
+    """Write the images table of an artifact.
+
+    Args:
+        artifact: The run folder.
+        tables: The rows in order, in parts of any length.
+        num_images: How many there are.
+        size: Side of the images in pixels.
+        reporter: Where progress goes.
+    """
+    num_groups = -(-num_images // IMAGES_PER_GROUP)
+    group_bytes = int(IMAGES_PER_GROUP * (3 * size * size * _PNG_OVERHEAD + _ROW_OVERHEAD))
+    groups = _regroup(tables, IMAGES_PER_GROUP)
+    with reporter.stage("pack images", num_groups) as task:
+        per_file = _groups_per_file(num_groups, group_bytes, num_files=1)
+        _write_files(artifact / IMAGES_FOLDER, task.counting(groups), num_groups, per_file, _open_images)
 
 
 def write_label_table(

@@ -97,7 +97,8 @@ GROUPS: dict[str, dict[str, Command]] = {
         "estimate": Command("estimate", making.EstimateOptions, "what distill will take: seconds, memory, disk"),
         "train-teacher": Command("making", making.TrainTeacherOptions, "a teacher of your own"),
         "package": Command("making", making.PackageOptions, "an artifact of what jobs with --shards have recovered"),
-        "recode": Command("recode", making.RecodeOptions, "the same artifact with smaller soft labels"),
+        "recode": Command("remaking", making.RecodeOptions, "the same artifact with smaller soft labels"),
+        "edit": Command("remaking", making.EditOptions, "one without some images or classes, renamed, or merged"),
         "import": Command(
             "import_legacy", making.ImportOptions, "an artifact of an older release: images and label files"
         ),
@@ -138,6 +139,7 @@ GROUPS: dict[str, dict[str, Command]] = {
     },
     "Share": {
         "publish": Command("publish", sharing.PublishOptions, "an artifact, to the Hub"),
+        "export": Command("export", sharing.ExportOptions, "for other programs: ImageFolder, DD-Ranking"),
         "push-student": Command("contribute", sharing.PushStudentOptions, "a student, as a model repository"),
         "send-result": Command("contribute", sharing.SendResultOptions, "a number of yours, as a pull request"),
     },

@@ -81,6 +81,7 @@ def described(manifest: Manifest) -> dict[str, Any]:
         "teachers": [{"name": each.name, "accuracy": each.accuracy} for each in manifest.teachers],
         "stage_seconds": {name: stage.seconds for name, stage in manifest.stages.items()},
         "machine": manifest.machine,
+        "edit": manifest.config.get("edit"),
         "format_version": manifest.format_version,
     }
 
@@ -130,8 +131,17 @@ def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "teacher", f"{teacher['name']}, {percent(teacher['accuracy'])}"
     costs = ", ".join(f"{name} {duration(seconds)}" for name, seconds in found["stage_seconds"].items())
     yield "cost", f"{duration(sum(found['stage_seconds'].values()))}: {costs}"
+    if found["edit"]:
+        yield "edited", f"from {', '.join(_origins(found['edit'])) or 'an artifact that is not named'}"
     if found["revision"]:
         yield "revision", f"{found['revision']}; versions {', '.join(found['versions']) or 'none'}"
     yield "tags", ", ".join(found["tags"])
     for line in found["load"]:
         yield "load", line
+
+
+def _origins(record: Mapping[str, Any]) -> list[str]:
+    """Return the names of the artifacts that an edited one was made from; what is no name is left out."""
+    origins = record.get("made_from")
+    entries = origins if isinstance(origins, list) else []
+    return [str(each["name"]) for each in entries if isinstance(each, dict) and "name" in each]

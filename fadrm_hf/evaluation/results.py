@@ -5,7 +5,6 @@ Those of an artifact on the Hub are in a folder of their own, for its copy on th
 
 import hashlib
 import json
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from fadrm_hf.evaluation.scorecard import renewed
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.report.card.results import Result, read_results
 from fadrm_hf.report.card.scores import Scores, read_scores
-from fadrm_hf.report.renewal import changing
+from fadrm_hf.report.renewal import changing, filing
 from fadrm_hf.runtime.files import read_json, write_json
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import RunFolder, WorkFolder, require_place
@@ -59,7 +58,8 @@ class ResultFolder:
         elif folder == self.location.folder:
             return record_result(folder, result)
         path = RunFolder(folder).result(name)
-        write_json(path, result | self._origin)
+        with filing(folder, Reporter().say):
+            write_json(path, result | self._origin)
         return path
 
     def add_scores(self, scores: Scores) -> Path:
@@ -88,7 +88,7 @@ class ResultFolder:
 
     def _put(self, path: Path, document: dict[str, Any]) -> Path:
         is_own = self.folder == self.location.folder
-        with changing(self.folder, Reporter().say) if is_own else nullcontext():
+        with (changing if is_own else filing)(self.folder, Reporter().say):
             write_json(path, document)
         return path
 

@@ -34,6 +34,7 @@ OF_EVERY_COMMAND = ("config", "print_config", "quiet", "json", IMPORTS)
 # differ in more than the method.
 OF_ONE_METHOD = ("teachers", "squeeze", "patches", "statistics", "recover", "relabel")
 _UNRECOGNIZED = "unrecognized arguments: "
+_NAMES_CLASSES = ("--source.classes", "--drop_classes", "--rename_classes")
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _EXPECTED = re.compile(r"Expected (?:an? )?(?:<class ')?(.+?)(?:'>)?(?=\.? Got value| - Expected| Given value|$)")
 _NO_VALUE = re.compile(r"argument (--\S+): ignored explicit argument '(.*?)'")
@@ -213,6 +214,10 @@ def read_file(parser: ArgumentParser, file: str, option: str = "--config", secti
     """
     where = f"{option} {file}: "
     document = named_as_today(_document(file, option), where)
+    if "edit" in document:
+        raise ConfigError(
+            f"{where}it belongs to an edited artifact, which no run makes; take that of an artifact in edit.made_from"
+        )
     document = {section: document} if section else _for_method(parser, document, file)
     values = _parsed(parser, parser.parse_object, document, where)
     _require_known(parser, [f"method.{name}" for name in values.get("method") or ()], where)
@@ -242,13 +247,13 @@ def _for_method(parser: ArgumentParser, document: dict[str, Any], file: str) -> 
 
 def _with_names_of_classes(arguments: Sequence[str]) -> Iterator[str]:
     """Yield the command line with names of classes as the text that they are: `[0, 1]`, `[yes, no]`, `[007, none]`."""
-    option, previous = "--source.classes", ""
+    previous = ""
     for argument in arguments:
         name, is_joined, value = argument.partition("=")
-        if previous == option:
+        if previous in _NAMES_CLASSES:
             yield _as_texts(argument)
         else:
-            yield f"{option}={_as_texts(value)}" if name == option and is_joined else argument
+            yield f"{name}={_as_texts(value)}" if name in _NAMES_CLASSES and is_joined else argument
         previous = argument
 
 
@@ -383,6 +388,7 @@ def values_of(option: str, arguments: Sequence[str]) -> list[str]:
 
 
 def _method_in(file: str) -> str | None:
-    method = _document(file).get("method")
-    name = method.get("name") if isinstance(method, dict) else None
+    document = _document(file)
+    method = document.get("method")
+    name = method.get("name") if isinstance(method, dict) else document.get("method.name")
     return str(name) if name is not None else None

@@ -4,8 +4,7 @@ Images, teachers and views stay byte for byte what they were. Results stay behin
 were measured with others.
 """
 
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,36 +13,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import yaml
 from datasets import Features
 
-from fadrm_hf.artifact.manifest import Manifest, artifact_files, read_manifest, write_manifest
-from fadrm_hf.artifact.reading import num_label_epochs, open_table, read_label_columns, read_label_group, table_files
+from fadrm_hf.artifact.manifest import Manifest, artifact_files, read_manifest
+from fadrm_hf.artifact.reading import open_table, read_label_columns, read_label_group, table_files
 from fadrm_hf.artifact.tables import write_label_table
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features, label_table
-from fadrm_hf.errors import ArtifactError, ConfigError, RunFolderError
+from fadrm_hf.errors import ConfigError
 from fadrm_hf.labels.codecs import Columns, find_codec
-from fadrm_hf.report.card.writing import write_card
-from fadrm_hf.report.gallery.writing import write_gallery
-from fadrm_hf.runtime.files import sha256, write_bytes
+from fadrm_hf.pipeline.new_version import appearing, copy_files, finish, require_all_epochs, require_unchanged
 from fadrm_hf.runtime.progress import QUIET, Reporter
-from fadrm_hf.runtime.run_folder import (
-    CARD,
-    GALLERY,
-    LABELS_FOLDER,
-    MANIFEST,
-    PICTURES,
-    RECIPE,
-    RESULTS,
-    RunFolder,
-    hidden_work,
-    inner_path,
-)
+from fadrm_hf.runtime.run_folder import CARD, GALLERY, LABELS_FOLDER, PICTURES, RECIPE, RESULTS
 
 _WRITTEN_ANEW = (CARD, RECIPE, f"{LABELS_FOLDER}/")
 _MEASURED = (RESULTS, f"{PICTURES}accuracy.png")
-# Later than the rest of the artifact, perhaps a moment before the manifest is.
-_REFRESHED = (RESULTS, PICTURES, GALLERY)
 
 
 def recode(
@@ -78,34 +61,21 @@ def recode(
     manifest = read_manifest(folder)
     epochs = manifest.label_epochs if stored_epochs is None else stored_epochs
     _check(manifest, codec, epochs)
-    _require_empty(output)
     is_changed = (codec, epochs) != (manifest.label_codec, manifest.label_epochs)
     left_behind = _WRITTEN_ANEW + (_MEASURED if is_changed else ())
-    kept = [name for name in artifact_files(folder) if not name.startswith(left_behind)]
-    tables = [f"{LABELS_FOLDER}/{file.name}" for file in table_files(labels or folder, LABELS_FOLDER)]
-    _require_unchanged(manifest, {name: folder / name for name in kept if not name.startswith(_REFRESHED)})
-    _require_unchanged(manifest, {name: (labels or folder) / name for name in tables})
-    _require_all_epochs(manifest, labels or folder)
-    work = hidden_work(output)
-    shutil.rmtree(work, ignore_errors=True)  # of a call that was killed
-    for name in kept:
-        (work / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(inner_path(folder, name), work / name)
-    features = label_features(codec, len(manifest.class_map))
-    groups = _recoded(labels or folder, manifest, codec, features, epochs)
-    write_label_table(work, features, groups, epochs, manifest.num_images, reporter)
-    recipe = _recipe(manifest.config, output, codec, epochs)
-    write_bytes(RunFolder(work).recipe, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
-    recoded = replace(manifest, config=recipe, label_codec=codec, label_epochs=epochs, label_repository=None)
-    title = output.resolve().name
-    write_card(work, recoded, name=title)
-    if (work / GALLERY).exists():
-        write_gallery(work, recoded, reporter=reporter, name=title)
-    recoded = write_manifest(work, recoded)
-    if output.exists():
-        output.rmdir()  # it is empty
-    work.replace(output)
-    return recoded
+    with appearing(output, reporter) as work:
+        kept = [name for name in artifact_files(folder) if not name.startswith(left_behind)]
+        tables = [f"{LABELS_FOLDER}/{file.name}" for file in table_files(labels or folder, LABELS_FOLDER)]
+        require_unchanged(manifest, {name: folder / name for name in kept})
+        require_unchanged(manifest, {name: (labels or folder) / name for name in tables})
+        require_all_epochs(manifest, labels or folder)
+        copy_files(folder, kept, work)
+        features = label_features(codec, len(manifest.class_map))
+        groups = _recoded(labels or folder, manifest, codec, features, epochs)
+        write_label_table(work, features, groups, epochs, manifest.num_images, reporter)
+        recipe = _recipe(manifest.config, output, codec, epochs)
+        recoded = replace(manifest, config=recipe, label_codec=codec, label_epochs=epochs, label_repository=None)
+        return finish(work, recoded, recipe, output.resolve().name, (work / GALLERY).exists(), reporter)
 
 
 def _check(manifest: Manifest, name: str, epochs: int) -> None:
@@ -119,33 +89,6 @@ def _check(manifest: Manifest, name: str, epochs: int) -> None:
     if not 1 <= epochs <= manifest.label_epochs:
         raise ConfigError(
             f"stored_epochs is {epochs}, expected 1 to {manifest.label_epochs}: that many epochs of labels are stored"
-        )
-
-
-def _require_unchanged(manifest: Manifest, paths: Mapping[str, Path]) -> None:
-    """Refuse files that differ from the manifest: the new manifest would hide it."""
-    for name, path in paths.items():
-        if name in manifest.files and sha256(path) != manifest.files[name].sha256:
-            raise ArtifactError(
-                f"{name} is damaged: it is not what {MANIFEST} says (SHA-256); fetch the artifact again"
-            )
-
-
-def _require_all_epochs(manifest: Manifest, folder: Path) -> None:
-    if (stored := num_label_epochs(folder)) != manifest.label_epochs:
-        raise ArtifactError(
-            f"{LABELS_FOLDER}/ has {stored} epochs, {MANIFEST} says {manifest.label_epochs}; fetch the artifact again"
-        )
-
-
-def _require_empty(output: Path) -> None:
-    if output.exists() and not output.is_dir():
-        raise RunFolderError(f"{output} is a file, expected a new or an empty folder")
-    held = sorted(entry.name for entry in output.iterdir()) if output.exists() else []
-    if held:
-        raise RunFolderError(
-            f"{output} holds files ({', '.join(held[:5])}{', ...' if len(held) > 5 else ''}), expected a new or an "
-            "empty folder; name another one"
         )
 
 

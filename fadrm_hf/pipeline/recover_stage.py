@@ -44,6 +44,7 @@ def recover_images(job: Job, teachers: list[Teacher], measured: Measured) -> Non
             capture_largest(run, matchers, job.source, job.device, shard, graphs)
         units = job.units("recover", shards, is_done, lambda _: run.method.iterations, lambda s: s.num_images)
         for shard, task in units:
+            task.name_unit(shard.name)
             patches = patches_of(job, shard)
             recovery = Recovery(
                 matchers,

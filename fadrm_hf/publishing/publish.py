@@ -36,12 +36,13 @@ from fadrm_hf.report.card.results import read_results
 from fadrm_hf.report.card.text import render
 from fadrm_hf.report.gallery.sheets import RECORD
 from fadrm_hf.report.gallery.writing import PAGE
-from fadrm_hf.report.renewal import renew
+from fadrm_hf.report.renewal import finish_change, renew
 from fadrm_hf.runtime.files import write_bytes, write_json
 from fadrm_hf.runtime.progress import QUIET, Reporter
 from fadrm_hf.runtime.run_folder import (
     ANALYSIS,
     CARD,
+    CHANGING,
     GALLERY,
     LABELS_FOLDER,
     MANIFEST,
@@ -211,6 +212,8 @@ def _check_space(folder: Path, private: bool) -> None:
 
 
 def _require_sound(folder: Path, num_steps: int, reporter: Reporter) -> None:
+    if (folder / CHANGING).exists():  # a change was interrupted, perhaps of this very publication
+        finish_change(folder, reporter.say)
     location = LocalFolder(folder)
     if location.manifest.label_repository is not None:
         raise ArtifactError(

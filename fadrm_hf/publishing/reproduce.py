@@ -162,6 +162,11 @@ def choose_result(location: Location, student: str | None = None, name: str | No
     """
     named = (file for file in location.manifest.files if file.startswith(RESULTS) and file.endswith(".json"))
     files = [file for file in named if file.removeprefix(RESULTS) not in NO_EVALUATIONS]
+    if not files and "edit" in location.manifest.config:
+        raise ConfigError(
+            f"{location.name} was edited, and no student was trained on it since: the numbers of what it was made from"
+            " are of other images; train one with fadrm-hf train-student"
+        )
     if name is not None:
         file = f"{RESULTS}{PurePosixPath(name).name.removesuffix('.json')}.json"
         if file not in files:

@@ -12,6 +12,7 @@ from pathlib import Path
 from fadrm_hf.artifact.manifest import read_manifest, refresh_files
 from fadrm_hf.report.card.writing import write_card
 from fadrm_hf.report.gallery.writing import refresh_gallery
+from fadrm_hf.runtime.files import remove_temporaries
 from fadrm_hf.runtime.locks import Say, locked
 from fadrm_hf.runtime.run_folder import CHANGING
 
@@ -26,9 +27,25 @@ def changing(folder: Path, say: Say, name: str | None = None) -> Iterator[None]:
         name: Repository id for the card's examples; as before if not given.
     """
     with locked(folder / CHANGING, say):
+        remove_temporaries(folder)  # of a change that was killed
         yield
         _renew(folder, name)
         with suppress(PermissionError):  # Windows removes no file that is open
+            (folder / CHANGING).unlink(missing_ok=True)
+
+
+@contextmanager
+def filing(folder: Path, say: Say) -> Iterator[None]:
+    """Let one command at a time file results in a folder that is no artifact, and remove what a killed one left.
+
+    Args:
+        folder: The folder with `results/`.
+        say: Prints who is waited for.
+    """
+    with locked(folder / CHANGING, say):
+        remove_temporaries(folder)
+        yield
+        with suppress(PermissionError):  # as in `changing`
             (folder / CHANGING).unlink(missing_ok=True)
 
 

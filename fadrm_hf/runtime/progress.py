@@ -87,7 +87,7 @@ class Task:
     ) -> None:
         self._stage, self._total, self._reporter = stage, total, reporter
         self._bar = bar or Progress(disable=True)
-        self._curve, self._curve_start = stage, 0
+        self._curve, self._curve_start, self._name = stage, 0, ""
         self._images_per_unit = images / total if total else 0.0
         self._started = self._said = time.monotonic()
         self._units = self._skipped = 0
@@ -96,6 +96,10 @@ class Task:
     def begin(self, name: str) -> None:
         """Let the units from here on be a curve of their own, `STAGE/name`, whose first is 1."""
         self._curve, self._curve_start = f"{self._stage}/{name}", self._units
+
+    def name_unit(self, unit: str) -> None:
+        """Name the unit that is made from here on in every log line; after a kill one is made twice."""
+        self._name = unit
 
     def skip(self, units: int) -> None:
         """Count units that an earlier start has finished."""
@@ -130,7 +134,8 @@ class Task:
         if points and self._reporter.curves is not None:
             self._reporter.curves.log(self._curve, self._units - self._curve_start, points)
         if (log := self._reporter.log) is not None:
-            line = {"stage": self._stage, "units": self._units, "seconds": round(seconds, 3), **metrics}
+            named = {"unit": self._name} if self._name else {}
+            line = {"stage": self._stage, **named, "units": self._units, "seconds": round(seconds, 3), **metrics}
             with naming(log), open(log, "a") as file:
                 file.write(json.dumps(line) + "\n")
 

@@ -107,6 +107,8 @@ def test_every_command_explains_its_options(capsys, command):
         "score": ["artifact", "--student", "--network", "--label_weight", "--augmentation_weight"],
         "analyse": ["artifact", "--network", "--alpha", "--temperature", "--draws", "--source.name"],
         "recode": ["artifact", "output", "--codec", "--stored_epochs"],
+        "edit": ["artifact", "output", "--drop_images", "--drop_classes", "--rename_classes", "--even", "--merge"],
+        "export": ["artifact", "output", "--form", "--revision"],
         "reproduce": ["artifact", "--revision", "--num_seeds", "--tolerance", "--result"],
         "gallery": ["artifacts", "--output", "--serve", "--port"],
         "publish": ["artifact", "repository", "--private", "--revision", "--labels", "--dry_run", "--space"],

@@ -36,6 +36,8 @@ SIZES = {
     "baselines": ("--rows=[random_real]", "--num_seeds=1", "--student=timm/resnet10_narrow"),
     "publish": (),
     "recode": (),
+    "edit": (),
+    "export": (),
     "score": (),
     "verify": ("--num_steps=1",),
     "inspect": (),
@@ -43,7 +45,7 @@ SIZES = {
     "students": (),
 }
 # What is not here: data sets that would have to be fetched, a disk of several machines; and what has no short form.
-ELSEWHERE = re.compile(r"cifar|imagenet|/shared/|--print_config|--protocol unaugmented")
+ELSEWHERE = re.compile(r"--merge|cifar|imagenet|/shared/|--print_config|--protocol unaugmented")
 # The same for programs: their text, and what stands in its place.
 SMALLER = {
     '"--ipc=10"': '"--ipc=1", ' + ", ".join(f'"{word}"' for word in (*SQUEEZE, *NO_BAR)),

@@ -15,6 +15,12 @@ def test_a_files_settings_of_another_method_give_way(form, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("text", ["method:\n  name: rded\n", "method.name: rded\n"])
+def test_a_file_names_its_method_in_a_section_or_by_a_dotted_name(text, tmp_path):
+    (tmp_path / "run.yaml").write_text(text)
+    assert parse_run([f"--config={tmp_path / 'run.yaml'}"]).method.name == "rded"
+
+
 @pytest.mark.parametrize(
     ("typed", "names"),
     [("[0, 1]", ("0", "1")), ("[yes, no]", ("yes", "no")), ("[007, null, 1.0]", ("007", "null", "1.0"))],

@@ -398,8 +398,10 @@ def require_published_once(hub: TestHub, folder: Path) -> None:
     assert hub.settings(REPO)["gated"] == "auto"
 
 
+@pytest.mark.fault("publish", "network")
 @pytest.mark.parametrize("fault", ["500", "503", "429", "reset", "lost", "slow"])
-def test_passing_trouble_at_every_request_is_waited_out(hub, run, fault):
+def test_passing_trouble_at_every_request_is_waited_out(hub, run, fault, record_property):
+    record_property("cases", len(STEPS))
     for step, before in STEPS:
         break_step(hub, run, step, 0 if fault == "slow" and "_lfs" not in step else before, fault)  # never sent again
     send(run)
@@ -407,6 +409,7 @@ def test_passing_trouble_at_every_request_is_waited_out(hub, run, fault):
     require_published_once(hub, run)
 
 
+@pytest.mark.fault("publish", "network")
 @pytest.mark.parametrize("fault", ["401", "403", "409", "412", "full", "page"])
 @pytest.mark.parametrize(("step", "before"), STEPS)
 def test_after_a_refusal_at_any_request_a_second_call_finishes(hub, run, step, before, fault):

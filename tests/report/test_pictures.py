@@ -1,15 +1,18 @@
 """Pictures: labels that can be read, colours that can be told apart, and the same bytes each time."""
 
 import itertools
+import json
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fixtures.artifacts import make_manifest
 from PIL import Image
 
 from fadrm_hf.report.pictures.accuracy import draw_accuracy
+from fadrm_hf.report.pictures.card import write_pictures
 from fadrm_hf.report.pictures.curves import Series, StoredLabels, draw_images_per_class, draw_label_bytes
 from fadrm_hf.report.pictures.images import draw_grid, draw_information, draw_recovery
 from fadrm_hf.report.pictures.style import BLUE, GREY, INK, ORANGE, SERIES, label_ends, label_points, new_figure
@@ -25,6 +28,23 @@ COURSE = [
     {"iteration": at, "num_images": 10, "pixel_entropy": 5 + step / 10, "feature_entropy": 6 - step / 10}
     for step, at in enumerate((0, 50, 50, 100))
 ]
+
+
+def test_an_iteration_that_was_logged_twice_counts_once(tmp_path):
+    """A shard whose process was killed is begun anew; by two processes, lines come in any order."""
+    lines = [
+        json.dumps({"stage": "recover", "unit": unit, "iteration": at, "ce": ce + at, "bn": ce * at})
+        for unit, ce in (("first", 1.0), ("second", 3.0))
+        for at in (4, 8)
+    ]
+    drawn = []
+    for name, logged in (("once", lines), ("twice", [lines[2], lines[0], *lines[::-1], lines[0]])):
+        work = tmp_path / f"{name}.work"
+        work.mkdir()
+        (work / "log.jsonl").write_text("\n".join(logged) + "\n")
+        write_pictures(tmp_path / name, make_manifest(), [], (), work)
+        drawn.append((tmp_path / name / "assets/recovery.png").read_bytes())
+    assert drawn[0] == drawn[1]
 
 
 def lab(colour: str, seen: tuple[tuple[float, ...], ...]) -> np.ndarray:

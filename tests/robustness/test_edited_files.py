@@ -97,6 +97,8 @@ def said_of(command: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> s
         "verify": ["--leakage=false", "--num_steps=1"],
         "gallery": [f"--output={folder.parent / 'made'}"],
         "recode": [str(folder.parent / "made"), "--codec=int8"],
+        "edit": [str(folder.parent / "made"), "--rename_classes=[0=zero]"],
+        "export": [str(folder.parent / "made")],
     }
     capsys.readouterr()
     try:
@@ -110,17 +112,23 @@ def said_of(command: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> s
     return "" if code in (0, 1, 2) and is_named else f"ended with {code}: {said.err}"
 
 
+def damaged(name: str, *commands: str) -> Any:
+    """A file of an artifact, and the commands that are given it damaged."""
+    return pytest.param(name, commands, marks=[pytest.mark.fault(each, "damaged file") for each in commands])
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("name", "commands"),
     [
-        ("fadrm.json", ("info", "verify", "gallery", "recode", "score")),
-        (RESULT, ("gallery", "score")),
-        ("gallery/pictures.json", ("gallery",)),
+        damaged("fadrm.json", "info", "verify", "gallery", "recode", "edit", "export", "score"),
+        damaged(RESULT, "gallery", "score"),
+        damaged("gallery/pictures.json", "gallery"),
     ],
 )
-def test_every_edit_is_taken_or_named(name, commands, tmp_path, capsys):
+def test_every_edit_is_taken_or_named(name, commands, tmp_path, capsys, record_property):
     folder, unforeseen = tmp_path / "run", []
+    record_property("cases", len(contents_of(FORMAT1 / name)))
     for what, content in contents_of(FORMAT1 / name):
         for command in commands:
             for made in tmp_path.iterdir():

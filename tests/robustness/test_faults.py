@@ -109,12 +109,14 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.fault("distill", "full disk")
 def test_a_disk_that_is_too_small_is_refused(place, capsys):
     with small_disk(place / "disk", "size=1m"):
         message = refused(capsys, place / "disk", *distil(Path("disk")))
     names_all(message, "disk/run needs about", "MB are free", "--output", "--relabel.epochs")
 
 
+@pytest.mark.fault("distill", "read-only")
 def test_a_disk_that_cannot_be_written_to_is_refused(place, capsys):
     with small_disk(place / "disk", "size=200m"):
         subprocess.run(["mount", "-o", "remount,ro", "disk"], check=True)
@@ -124,6 +126,7 @@ def test_a_disk_that_cannot_be_written_to_is_refused(place, capsys):
 FULL_AT = ["/teachers/", "/patches/", "/recovered/", "/soft_labels/", "/data/", "/README.md/"]
 
 
+@pytest.mark.fault("distill", "full disk")
 @pytest.mark.parametrize("moment", range(1, 50) if EVERYTHING else FULL_AT)
 def test_a_disk_that_fills_up_loses_nothing(finished, place, capfd, moment):
     """Full to the last byte from some file on; with room again the same command ends as if nothing had been."""
@@ -155,6 +158,7 @@ def test_files_that_may_not_be_so_large_are_named(finished, place, capfd):
     names_all(run.said, "File too large at", "patches/00000-00003.safetensors", "ulimit -f", "same command")
 
 
+@pytest.mark.fault("distill", "read-only")
 @pytest.mark.skipif(sys.platform != "linux", reason="what lets root write everywhere is given up in Linux's way")
 def test_a_folder_of_another_is_refused_before_anything_is_done(place, capfd):
     (place / "theirs").mkdir(mode=0o500)
@@ -164,6 +168,7 @@ def test_a_folder_of_another_is_refused_before_anything_is_done(place, capfd):
     assert sorted(place.rglob("*")) == [place / "said", place / "theirs"]
 
 
+@pytest.mark.fault("distill", "read-only")
 @pytest.mark.skipif(sys.platform != "linux", reason="what lets root write everywhere is given up in Linux's way")
 @pytest.mark.parametrize("folder", ["run.work/recovered", *(["run/soft_labels"] if EVERYTHING else [])])
 def test_a_folder_that_becomes_read_only_is_named_and_the_run_goes_on_when_it_is_not(finished, place, folder):
@@ -181,7 +186,8 @@ def test_a_folder_that_becomes_read_only_is_named_and_the_run_goes_on_when_it_is
 # Damage
 
 
-def test_whatever_a_disk_has_made_of_a_shard_it_is_made_again(finished, tmp_path, capfd):
+@pytest.mark.fault("distill", "damaged file")
+def test_whatever_a_disk_has_made_of_a_shard_it_is_made_again(finished, tmp_path, capfd, record_property):
     """Emptied, another shard's content, values of another shape: in each folder of shards."""
     run = copy_run(finished, tmp_path)
     work = work_of(run)
@@ -195,6 +201,7 @@ def test_whatever_a_disk_has_made_of_a_shard_it_is_made_again(finished, tmp_path
             save_file({name: values[1:].clone() for name, values in load_file(third).items()}, third)
         changed |= {path.relative_to(work).as_posix() for path in (first, second, third)[: 3 - (stage == "patches")]}
     (work / "costs.json").write_bytes(b"")
+    record_property("cases", len(changed) + 1)
     (run / "fadrm.json").unlink()
     assert main(distil(tmp_path)) == 0
     message = message_of(capfd)

@@ -48,9 +48,12 @@ COMMANDS = {
     "gallery": ["--output=page"],
     "score": [],
     "recode": ["coded", "--codec=int8"],
+    "edit": ["edited", "--rename_classes=[0=zero]"],
+    "export": ["exported"],
 }
 
 
+@pytest.mark.fault("{command}", "foreign file")
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("make", KINDS)
 @pytest.mark.parametrize("name", ["results/other.json", "assets/other.png", "gallery/other.webp", "other/deep/x"])
@@ -60,7 +63,7 @@ def test_an_unlisted_file_of_any_kind_is_told_or_left_alone(run, name, make, com
     make(run / name)
     if make is huge and name.startswith("other/"):
         pytest.skip("a large file of one's own is only counted, or copied")
-    if make is huge and command in ("recode", "verify", "score") and not name.startswith("results/"):
+    if make is huge and command in ("recode", "edit", "verify", "score") and not name.startswith("results/"):
         pytest.skip("a large picture takes the time that hashing takes")
     code = main([command, str(run), *COMMANDS[command]])
     said = capsys.readouterr()
@@ -71,6 +74,7 @@ def test_an_unlisted_file_of_any_kind_is_told_or_left_alone(run, name, make, com
         assert code == 2 and Path(name).name in said.err
 
 
+@pytest.mark.fault("{command}", "foreign file")
 @pytest.mark.parametrize("make", KINDS)
 @pytest.mark.parametrize("name", ["README.md", RESULT, "gallery/pictures.json"])
 @pytest.mark.parametrize("command", ["info", "gallery", "verify", "score"])

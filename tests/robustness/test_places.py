@@ -34,9 +34,13 @@ def test_an_artifact_can_be_the_folder_one_is_in(words, name, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("name", ["/", "//", "/.."])
-@pytest.mark.parametrize("command", ["info", "verify", "gallery", "score", "train-student", "recode"])
+@pytest.mark.parametrize(
+    "command", ["info", "verify", "gallery", "score", "train-student", "recode", "edit", "export"]
+)
 def test_the_root_of_a_disk_is_no_artifact(command, name, tmp_path, capsys):
-    assert main([command, name, *([str(tmp_path / "x"), "--codec=int8"] if command == "recode" else [])]) == 2
+    more = {"recode": ["--codec=int8"], "edit": ["--drop_images=[0]"], "export": []}
+    output = [str(tmp_path / "x")] if command in more else []
+    assert main([command, name, *output, *more.get(command, [])]) == 2
     assert "fadrm.json" in capsys.readouterr().err
 
 

@@ -88,6 +88,38 @@ class RecodeOptions(Options):
 
 
 @dataclass(frozen=True)
+class EditOptions(Options):
+    """Make a new version of an artifact without some images or classes, with other names, or of several artifacts.
+
+    The artifact stays as it is. Labels of images that go are left out. Views that showed such an image mixed in are
+    shown unmixed; they, and views that were labelled together with some that go, are labelled again by the artifact's
+    own teachers. Results are not carried over, but where only names change.
+
+    Args:
+        artifact: Run folder, or ORG/NAME on the Hub.
+        output: Folder of the new artifact, new or empty.
+        drop_images: Rows of the images table to leave out.
+        drop_classes: Classes to leave out, by id or name.
+        rename_classes: New names, as OLD=NEW; OLD is an id or a name, and ids stay.
+        even: Leave out the last images of classes that would have more than others, too.
+        merge: Artifacts to add, of the same classes, teachers and way of labelling.
+    """
+
+    artifact: str
+    output: str
+    drop_images: tuple[int, ...] = ()
+    drop_classes: tuple[str, ...] = ()
+    rename_classes: tuple[str, ...] = ()
+    even: bool = False
+    merge: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for pair in self.rename_classes:
+            old, sign, new = pair.partition("=")
+            require(bool(old and sign and new), "rename_classes", pair, "a list of OLD=NEW")
+
+
+@dataclass(frozen=True)
 class MethodName:
     """A method.
 

@@ -67,3 +67,21 @@ class SendResultOptions(Options):
     result: str
     repository: str
     revision: str | None = None
+
+
+@dataclass(frozen=True)
+class ExportOptions(Options):
+    """Write the images and labels of an artifact in a form that other programs read.
+
+    Args:
+        artifact: Run folder, or ORG/NAME on the Hub.
+        output: Folder for them, new or empty.
+        form: A folder of images for each class, with the views and labels of each epoch as tensors; or tensors as
+            DD-Ranking takes them (arXiv 2505.13300), with one label for each whole image.
+        revision: Tag, branch or commit on the Hub.
+    """
+
+    artifact: str
+    output: str
+    form: Literal["image_folder", "dd_ranking"] = "image_folder"
+    revision: str | None = None

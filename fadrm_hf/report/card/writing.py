@@ -18,6 +18,7 @@ from fadrm_hf.artifact.reading import reading, table_files
 from fadrm_hf.builders.soft_labels import label_features, row_bytes
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.labels.codecs import find_codec
+from fadrm_hf.report.card.edited import differing_settings, edit_lines
 from fadrm_hf.report.card.metadata import card_metadata, card_title, method_name, nested_ipc, public_source
 from fadrm_hf.report.card.results import Result, accuracy_bars, measured_student, read_results, render_results
 from fadrm_hf.report.card.scores import KINDS, Scores, complete_points, read_scores, score_rows, trajectory_rows
@@ -84,6 +85,7 @@ def render_card(
         name=name,
         on_hub="/" in name,
         is_imported="import" in manifest.config,
+        edit_lines=edit_lines(manifest),
         results=render_results(results),
         student=measured_student(results, manifest),
         image_row=rows[0],
@@ -188,7 +190,7 @@ def _settings(manifest: Manifest) -> list[tuple[str, str, Any]]:
     """Return the settings that had an effect: none of patches for noise, none of recovery without iterations."""
     idle = {"patches"} if manifest.method_setting("init") == "noise" else set()
     idle |= {"recover"} if manifest.method_setting("iterations") == 0 else set()
-    shown = [section for section in _SECTIONS if section not in idle]
+    shown = [section for section in _SECTIONS if section not in idle | differing_settings(manifest)]
     return [(section, key, value) for section in shown for key, value in manifest.config.get(section, {}).items()]
 
 

@@ -78,7 +78,10 @@ def _first_images(shards: Path) -> dict[int, Tensor]:
 
 
 def _recovery_records(log: Path, reporter: Reporter) -> list[dict[str, float]]:
-    """Return the log's records of recovery; lines that a power failure or a full disk has damaged are left out."""
+    """Return the log's records of recovery, one of each iteration of each shard, however often it was begun.
+
+    Lines that a power failure or a full disk has damaged are left out.
+    """
     if not log.exists():
         return []
     try:
@@ -86,15 +89,17 @@ def _recovery_records(log: Path, reporter: Reporter) -> list[dict[str, float]]:
     except ValueError as error:
         reporter.say(f"{log} is left out of the pictures: {error}; remove it if it is not the run's")
         return []
-    records, num_damaged = [], 0
-    for line in content.splitlines():
+    records: dict[tuple[str, object], dict[str, Any]] = {}
+    num_damaged = 0
+    for number, line in enumerate(content.splitlines()):
         record = _record_of(line)
         num_damaged += record is None
         if record and record.get("stage") == "recover" and "iteration" in record and CURVES.keys() & record:
-            records.append(record)
+            unit = str(record.get("unit", f"line {number}"))  # of earlier versions
+            records[unit, record["iteration"]] = record
     if num_damaged:
         reporter.say(f"{log}: {num_damaged} damaged lines are left out; the curves of recovery lack these points")
-    return records
+    return [records[place] for place in sorted(records)]  # whichever process came first
 
 
 def _record_of(line: bytes) -> dict[str, Any] | None:
