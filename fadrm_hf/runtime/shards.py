@@ -146,6 +146,17 @@ def join_world() -> PartialState:
 
     A process alone takes a GPU that is free (`take_gpu`). Where no setting says otherwise, fp32 is fp32 from here on.
     """
+    state = _join()
+    round_products(False, False)
+    return state
+
+
+def own_device() -> torch.device:
+    """Return the device of this process, for a program that is not ours and keeps its number formats."""
+    return _join().device
+
+
+def _join() -> PartialState:
     try:
         # On its own `PartialState` does not read the variable, and processes on CPUs would not find each other.
         state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=_PATIENCE)
@@ -159,7 +170,6 @@ def join_world() -> PartialState:
     end_with_launcher()
     if state.device == torch.device("cuda"):  # no launcher has said which
         state.device = take_gpu()
-    round_products(False, False)
     return state
 
 

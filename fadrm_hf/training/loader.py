@@ -246,14 +246,14 @@ class Distilled:
 
     def _labeller(self, device: torch.device | None) -> "Labeller":
         from fadrm_hf.artifact.recorded_teachers import recorded_labeller  # brings all networks, and timm
-        from fadrm_hf.runtime.shards import join_world
+        from fadrm_hf.runtime.shards import own_device
 
         for record in self.manifest.teachers[: self.relabel.num_teachers]:
             for name in self.manifest.files:
                 if record.path is not None and name.startswith(f"{record.path}/"):
                     self.location.local(name)
         changed = None if self.relabel == self._recorded else self.relabel
-        return recorded_labeller(self.folder, self.manifest, device or join_world().device, changed)
+        return recorded_labeller(self.folder, self.manifest, device or own_device(), changed)
 
     @property
     def _num_classes(self) -> int:

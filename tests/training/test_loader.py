@@ -22,6 +22,8 @@ from fadrm_hf.data.views import LabelViews, render_views
 from fadrm_hf.errors import ArtifactError, StudentError
 from fadrm_hf.labels.relabel import Labeller, label_epoch
 from fadrm_hf.pipeline.recode import recode
+from fadrm_hf.runtime.number_format import rounding_products
+from fadrm_hf.runtime.shards import join_world
 from fadrm_hf.runtime.tensor_files import load_tensors
 from fadrm_hf.training.label_stream import read_ahead
 from fadrm_hf.training.loader import load_distilled
@@ -98,6 +100,16 @@ def test_labels_made_while_training_are_the_stored_ones(finished, distilled):
         assert torch.equal(made.logits.half(), stored.logits.half())
         assert not made.logits.is_inference()  # so that a loss may keep it
         assert torch.equal(made.images, stored.images)
+
+
+def test_a_program_that_has_labels_made_keeps_its_number_formats(finished):
+    """Teachers label as the artifact says; what the program itself trains in is its own affair."""
+    with rounding_products("tf32"):
+        with load_distilled(finished, online=True).batches(range(1)) as batches:
+            next(batches)
+        assert torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32
+        join_world()
+        assert not torch.backends.cudnn.allow_tf32, "a command is all ours"
 
 
 def test_an_artifact_without_labels_has_them_made(finished, distilled, tmp_path):
