@@ -4,8 +4,9 @@ Memory in use tells of other programs, and a lock for each GPU of processes of t
 use none yet. So plain commands that are started at once, side by side, spread over the GPUs.
 """
 
-import subprocess
+import ctypes
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +16,14 @@ from filelock import FileLock, Timeout
 from fadrm_hf.runtime.terminal import progress
 
 _IDLE_MEGABYTES = 1024  # what a driver may take of a GPU that nobody uses
-_QUERY = ("nvidia-smi", "--query-gpu=uuid,memory.used", "--format=csv,noheader,nounits")
+_NVML = "libnvidia-ml.so.1"  # comes with the driver; its functions return 0 where they succeed
+
+
+class _Memory(ctypes.Structure):
+    """Bytes of a GPU's memory (`nvmlMemory_t`)."""
+
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
 
 _held: list[FileLock] = []  # until the process ends
 
@@ -26,7 +34,8 @@ def take_gpu() -> torch.device:
     num = torch.cuda.device_count()
     if num == 1:
         return torch.device("cuda")
-    used, names = _used_megabytes(), [str(torch.cuda.get_device_properties(index).uuid) for index in range(num)]
+    names = [str(torch.cuda.get_device_properties(index).uuid) for index in range(num)]
+    used = _used_megabytes(names)
     megabytes = [used.get(name, 0) for name in names]
     order = sorted(range(num), key=lambda index: (megabytes[index] // _IDLE_MEGABYTES, index))
     index = next((index for index in order if _hold(names[index])), order[0])
@@ -49,11 +58,18 @@ def _hold(uuid: str) -> bool:
     return True
 
 
-def _used_megabytes() -> dict[str, int]:
-    """Return by UUID how much of each GPU's memory is in use; nothing if the driver's program does not say."""
+def _used_megabytes(uuids: Sequence[str]) -> dict[str, int]:
+    """Return by UUID the memory in use of each GPU that the driver's library (NVML) tells it of."""
     try:
-        answer = subprocess.run(_QUERY, capture_output=True, text=True, timeout=60, check=True).stdout
-        rows = [line.rsplit(",", 1) for line in answer.splitlines() if line.strip()]
-        return {uuid.strip().removeprefix("GPU-"): int(used) for uuid, used in rows}
-    except (OSError, subprocess.SubprocessError, ValueError):
+        nvml = ctypes.CDLL(_NVML)
+    except OSError:
         return {}
+    if nvml.nvmlInit_v2():
+        return {}
+    used, handle, memory = {}, ctypes.c_void_p(), _Memory()
+    for uuid in uuids:
+        is_unknown = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}".encode(), ctypes.byref(handle))
+        if not is_unknown and not nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)):
+            used[uuid] = memory.used >> 20
+    nvml.nvmlShutdown()
+    return used

@@ -43,8 +43,8 @@ def test_random_images_get_labels_from_the_same_teacher(compared):
 def test_the_card_carries_every_row_and_the_artifact_is_sound(compared):
     card = (compared / "README.md").read_text()
     for kind, result in results_of(compared).items():
-        (row,) = [line for line in card.splitlines() if line.startswith(f"| {ROWS[kind]} |")]
-        assert f"| {100 * result['top1']['mean']:.1f} |" in row
+        row, more = [line for line in card.splitlines() if line.startswith(f"| {ROWS[kind]} |")]
+        assert f"| {100 * result['top1']['mean']:.1f} |" in row and f"| {result['epochs']} | 1 |" in more
     assert main(["verify", str(compared)]) == 0
 
 

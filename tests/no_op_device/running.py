@@ -20,7 +20,7 @@ class NoOpDevice:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def run(self, function: Callable[..., Any], *arguments: Any, **settings: str) -> Any:
         """Call a function of a module of the tests on the device, and return what it returns.
@@ -42,11 +42,11 @@ class NoOpDevice:
     def _environment(self) -> dict[str, str]:
         paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
         return os.environ | {
-            "LD_PRELOAD": str(self._folder / "libcuda.so.1"),
-            "LD_LIBRARY_PATH": str(self._folder),
-            "TRITON_LIBCUDA_PATH": str(self._folder),
-            "TRITON_CACHE_DIR": str(self._folder / "triton"),
-            "TORCHINDUCTOR_CACHE_DIR": str(self._folder / "inductor"),
+            "LD_PRELOAD": str(self.folder / "libcuda.so.1"),
+            "LD_LIBRARY_PATH": str(self.folder),
+            "TRITON_LIBCUDA_PATH": str(self.folder),
+            "TRITON_CACHE_DIR": str(self.folder / "triton"),
+            "TORCHINDUCTOR_CACHE_DIR": str(self.folder / "inductor"),
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import socket
-import stat
 import subprocess
 import sys
 import tempfile
@@ -45,11 +44,11 @@ CASES: dict[str, tuple[tuple[int, int], tuple[int, ...]]] = {
 
 
 def take_gpus(folder: str) -> dict[str, list[Any]]:
-    """Take a GPU in each case; the driver's program, which the device lacks, is one that prints a file."""
+    """Take a GPU in each case; the driver's library, which the device lacks, is one that reads a file."""
     names = [str(torch.cuda.get_device_properties(index).uuid) for index in range(2)]
     taken = {}
     for case, (used, others) in CASES.items():
-        Path(folder, "answer").write_text("".join(f"GPU-{n}, {mb}\n" for n, mb in zip(names, used, strict=True)))
+        Path(folder, "answer").write_text("".join(f"GPU-{n} {mb}\n" for n, mb in zip(names, used, strict=True)))
         gpu._held.clear()
         gpu.take_gpu.cache_clear()
         with contextlib.ExitStack() as held, contextlib.redirect_stderr(io.StringIO()) as said:
@@ -113,11 +112,11 @@ def use_second(folder: str) -> dict[str, Any]:
 
 
 def test_a_process_alone_takes_a_gpu_that_nobody_uses(no_op_device: NoOpDevice, tmp_path: Path) -> None:
-    driver = tmp_path / "nvidia-smi"
-    driver.write_text(f"#!/bin/sh\ncat {tmp_path / 'answer'}\n")
-    driver.chmod(driver.stat().st_mode | stat.S_IXUSR)
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    taken = no_op_device.run(take_gpus, str(tmp_path), NO_OP_DEVICES="2", PATH=path, TMPDIR=str(tmp_path))
+    source, answer = Path(__file__).with_name("driver") / "nvml.c", f'-DANSWER="{tmp_path / "answer"}"'
+    subprocess.run(["gcc", "-shared", "-fPIC", answer, source, "-o", tmp_path / "libnvidia-ml.so.1"], check=True)
+    libraries = f"{tmp_path}{os.pathsep}{no_op_device.folder}"
+    places = {"LD_LIBRARY_PATH": libraries, "TMPDIR": str(tmp_path)}
+    taken = no_op_device.run(take_gpus, str(tmp_path), NO_OP_DEVICES="2", **places)
     assert {case: index for case, (index, _) in taken.items()} == {
         "both free": 0, "first used": 1, "first taken": 1, "both used": 1, "joined": "cuda:1"
     }  # fmt: skip

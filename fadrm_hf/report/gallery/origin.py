@@ -33,7 +33,7 @@ def origin_of(manifest: Manifest, name: str) -> list[dict[str, Any]]:
         ("Source", [_source_line(manifest)], ""),
         ("Licence", [(licence, link(source.licence_link))], "consent is asked for" if source.gated else ""),
         ("Teachers", [(_teacher_line(each.name, each.accuracy), None) for each in manifest.teachers], ""),
-        ("Cost", [(duration(total) if total else "not recorded", None)], machine_line(manifest.machine)),
+        ("Cost", [(duration(total) if manifest.stages else "not recorded", None)], machine_line(manifest.machine)),
         ("Size", [(f"images {size(sizes.images)}", None), (f"labels {size(sizes.soft_labels)}", None)], ""),
         ("Repository", [(name, address)] if address else [], ""),
     ]
