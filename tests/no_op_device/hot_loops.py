@@ -3,15 +3,17 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import timm
 import torch
+from accelerate import PartialState
 from fixtures.plain_matching import measured
 from fixtures.small import digits
 
 import fadrm_hf.networks.small_images  # noqa: F401 - registers the small-image architectures
-from fadrm_hf.config import RecoverConfig, RunConfig, TeacherConfig
+from fadrm_hf.config import Matching, RecoverConfig, RunConfig, SqueezeConfig, StatisticsConfig, TeacherConfig
 from fadrm_hf.data.sources import Source
 from fadrm_hf.methods.edc import EDC
 from fadrm_hf.methods.fadrm import FADRM
@@ -19,9 +21,11 @@ from fadrm_hf.methods.g_vbsm import GVBSM
 from fadrm_hf.networks.teachers import Teacher
 from fadrm_hf.recovery.capture import StepGraphs
 from fadrm_hf.recovery.matcher import open_matchers
+from fadrm_hf.recovery.matching.gathering import StatisticsPass
 from fadrm_hf.recovery.memory import measure_recovery
 from fadrm_hf.recovery.recover import Recovery, ShardContext
 from fadrm_hf.recovery.trial import capture_largest, graphs_of, try_recovery
+from fadrm_hf.runtime.progress import QUIET
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.shards import recovery_shards
 from no_op_device.watching import watch
@@ -75,6 +79,20 @@ def pool_loop(method: EDC | GVBSM) -> dict[str, Any]:
                 method.recover(start, recovery)
     found = seen.per(method.iterations) | {"waits of": seen.of("wait")}
     return found | {"all captures": both.counts["captures"]}
+
+
+def statistics_loop() -> dict[str, float]:
+    """Count what a further batch of real images causes while statistics of ten classes are gathered."""
+    source, seen = digits(), {}
+    teacher, squeeze = teacher_of("resnet10_narrow", source), SqueezeConfig(crop="pad", flip_probability=0.5)
+    teacher.module.to(CUDA)
+    for batches in (2, 4):
+        config = StatisticsConfig(images_per_class=8, batch_size=8 // batches)  # of one class, each
+        statistics = StatisticsPass(teacher, source, config, squeeze, Matching(convolutions=True, category=0.5), 0)
+        with TemporaryDirectory() as folder, watch() as found:
+            statistics.gather(Path(folder), PartialState(), QUIET)
+        seen[batches] = found.counts
+    return {name: (seen[4][name] - seen[2][name]) / 20 for name in seen[2]}
 
 
 def benchmark_loop() -> dict[str, float]:

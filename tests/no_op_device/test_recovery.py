@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from no_op_device.hot_loops import benchmark_loop, pools, recovery_loop, whole_recovery
+from no_op_device.hot_loops import benchmark_loop, pools, recovery_loop, statistics_loop, whole_recovery
 from no_op_device.running import NoOpDevice
 
 # In 100 iterations there are four reports, which read two losses, the pixels and fp16's scale, and one block of views.
@@ -23,6 +23,7 @@ def measure() -> dict[str, Any]:
         "one teacher": whole_recovery(["resnet18"], [200, 224], 100),
         "two teachers": whole_recovery(["mobilenetv2_050", "resnet18"], [200, 224], 50),
         "benchmark": benchmark_loop(),
+        "statistics": statistics_loop(),
         **pools(),
     }
 
@@ -96,3 +97,9 @@ def test_methods_of_many_statistics_are_captured_once_for_each_teacher(measured:
 def test_only_eigenvalues_make_the_host_wait_in_an_iteration(measured: dict[str, Any]) -> None:
     assert measured["edc"]["waits"] == pytest.approx(0.12), measured["edc"]["waits of"]
     assert measured["g_vbsm"]["waits"] == pytest.approx(1.12), measured["g_vbsm"]["waits of"]
+
+
+def test_gathering_statistics_waits_for_no_batch(measured: dict[str, Any]) -> None:
+    """Whatever the number of classes: a batch is one copy."""
+    found = measured["statistics"]
+    assert found["waits"] == 0 and found["from_pageable"] == 0 and found["to_device"] == 1

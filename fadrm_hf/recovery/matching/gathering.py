@@ -36,6 +36,7 @@ from fadrm_hf.runtime.locks import Locks, locked
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.run_folder import LOCKS, WORK
 from fadrm_hf.runtime.shards import class_ranges, range_name
+from fadrm_hf.runtime.transfer import send
 
 _FORMAT = 2  # of the file; another number means that the same pass would be written differently
 _UNITS = 100  # about so many ranges of classes; more, and the many processes of a large run would still share well
@@ -251,9 +252,11 @@ class StatisticsPass:
         num_groups: int,
     ) -> Tensor:  # (3, num_groups, D) float64, all statistics of all layers behind each other
         device = next(self.teacher.module.parameters()).device
-        moments = torch.cat(list(self._moments(images.to(device)).values()), dim=2)
-        of_group = [(groups == group).to(device) for group in range(num_groups)]
-        return torch.stack([sums_over_images(moments[:, rows]) for rows in of_group], dim=1)
+        # Masks would make a GPU's host wait for each group, to know how many images it has.
+        images, rows = send([images, groups.argsort(stable=True)], device)
+        moments = torch.cat(list(self._moments(images).values()), dim=2)[:, rows]
+        sizes = groups.bincount(minlength=num_groups).tolist()
+        return torch.stack([sums_over_images(part) for part in moments.split(sizes, dim=1)], dim=1)
 
     def _moments(self, images: Tensor) -> dict[Statistic, Tensor]:
         return image_moments(self.teacher.module, self._layers, self._block_side, images)
