@@ -122,10 +122,13 @@ def test_a_training_step_by_step_against_the_formulas_in_float64(finished_random
             )
             # A layer with hardly any gradient has the rounding of those that it is computed from.
             scale = max(gradients[name].abs().max().item(), 1e-2 * largest)
-            # fp32 gradients through BatchNorm of few images are off by a few thousandths of the largest, by whichever
-            # instructions; m is a tenth of them, v a thousandth of their squares.
-            torch.testing.assert_close(m, 0.9 * m0 + 0.1 * gradients[name], rtol=0, atol=1e-3 * scale)
-            torch.testing.assert_close(v, 0.999 * v0 + 0.001 * gradients[name] ** 2, rtol=1e-6, atol=3e-5 * scale**2)
+            # Where rounding moves a value across the zero of a ReLU, which some instructions do, gradients are off
+            # by a few thousandths of the largest, a single one by a hundredth; m is a tenth of them, v a thousandth
+            # of their squares.
+            expected_m, expected_v = 0.9 * m0 + 0.1 * gradients[name], 0.999 * v0 + 0.001 * gradients[name] ** 2
+            torch.testing.assert_close(m, expected_m, rtol=0, atol=3e-3 * scale)
+            torch.testing.assert_close(v, expected_v, rtol=1e-6, atol=1e-4 * scale**2)
+            assert (m - expected_m).square().mean().sqrt() < 1e-3 * scale
             weight = before[f"module.{name}"].double() * (1 - lr * (0.5 if name in decayed else 0.0))
             unbiased = m / (1 - 0.9 ** (epoch + 1)), v / (1 - 0.999 ** (epoch + 1))
             expected = weight - lr * unbiased[0] / (unbiased[1].sqrt() + 1e-8)
