@@ -43,7 +43,8 @@ MAX_MANIFEST_BYTES = MAX_TEXT_BYTES
 # What evaluation and the card may rewrite; everything else keeps the hash it was packaged with.
 _REFRESHED = (CARD, RESULTS, PICTURES, GALLERY)
 _NAMING_SETTINGS = ("config", "method_record")
-_SECTIONS = ("import", "edit", *({item.name for item in fields(RunConfig)} - {"output", "ipc", "seed"}))
+_NO_SECTIONS = ("output", "ipc", "seed")
+_SECTIONS = ("import", "edit", *(item.name for item in fields(RunConfig) if item.name not in _NO_SECTIONS))
 _ARXIV = re.compile(r"[\w.-]+(/\d+)?")
 
 

@@ -182,8 +182,8 @@ class BatchViews:
         upright = torch.zeros_like(self.flip)
         rows = sample_positions(top, height, size, upright, self.roll[:, 0])
         columns = sample_positions(left, width, size, self.flip, self.roll[:, 1])
-        if device is not None and device.type == "cuda":
-            rows, columns = (part.pin_memory().to(device, non_blocking=True) for part in (rows, columns))
+        if device is not None:
+            rows, columns = send([rows, columns], device)
         return interpolation_matrix(rows, size, dtype), interpolation_matrix(columns, size, dtype)
 
 

@@ -34,8 +34,7 @@ from fadrm_hf.pipeline.new_version import (
     copy_files,
     finish,
     public_name,
-    require_all_epochs,
-    require_unchanged,
+    require_whole,
 )
 from fadrm_hf.runtime.progress import QUIET, Reporter
 from fadrm_hf.runtime.run_folder import (
@@ -129,7 +128,7 @@ class _Edit:
         folders = [fetch_all(location) for location in self._locations]
         with appearing(self._output, self._reporter) as work:
             for location, folder in zip(self._locations, folders, strict=True):
-                _require_whole(folder, label_folder(location), location.manifest)
+                require_whole(folder, label_folder(location), location.manifest)
             copy_files(folders[0], self._carried_over(folders[0]), work)
             num_images, size = self._manifest.num_images, self._manifest.pixels.size
             write_image_table(work, self._images(folders), num_images, size, self._reporter)
@@ -161,7 +160,8 @@ class _Edit:
         """Write the label table, once images and teachers are in `work`."""
         folders = [label_folder(location) for location in self._locations]
         if self._only_renames:
-            copy_files(folders[0], [f"{LABELS_FOLDER}/{file.name}" for file in _label_files(folders[0])], work)
+            tables = table_files(folders[0], LABELS_FOLDER)
+            copy_files(folders[0], [f"{LABELS_FOLDER}/{file.name}" for file in tables], work)
             return LabelCount()
         parts = [Part(*each) for each in zip(folders, self._manifests, self._kept, strict=True)]
         manifest = self._manifest
@@ -231,17 +231,6 @@ def _require_same_test_images(manifest: Manifest) -> None:
             "without some classes others would be held out, of which images were made; classes of this artifact "
             "cannot be dropped: distil again with --source.classes"
         )
-
-
-def _require_whole(folder: Path, labels: Path, manifest: Manifest) -> None:
-    """Refuse an artifact that is not what its manifest says."""
-    require_unchanged(manifest, {name: folder / name for name in artifact_files(folder)})
-    require_unchanged(manifest, {f"{LABELS_FOLDER}/{file.name}": file for file in _label_files(labels)})
-    require_all_epochs(manifest, labels)
-
-
-def _label_files(folder: Path) -> list[Path]:
-    return table_files(folder, LABELS_FOLDER)
 
 
 def _read_images(work: Path, manifest: Manifest) -> Tensor:

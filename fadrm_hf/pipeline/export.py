@@ -30,7 +30,7 @@ import yaml
 from torch import Tensor
 
 from fadrm_hf.artifact.location import Location
-from fadrm_hf.artifact.manifest import Manifest, artifact_files
+from fadrm_hf.artifact.manifest import Manifest
 from fadrm_hf.artifact.reading import decode_png, read_images, reading, table_files
 from fadrm_hf.artifact.recorded_teachers import recorded_labeller, withheld_teachers
 from fadrm_hf.artifact.stored_rows import StoredImages, stored_epochs
@@ -45,10 +45,10 @@ from fadrm_hf.hub import fetch_all, open_artifact
 from fadrm_hf.hub.repository import label_folder
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.labels.drawing import split_sizes
-from fadrm_hf.pipeline.new_version import appearing, require_unchanged
+from fadrm_hf.pipeline.new_version import appearing, require_whole
 from fadrm_hf.runtime.files import write_bytes, write_json, write_with
 from fadrm_hf.runtime.progress import QUIET, Reporter
-from fadrm_hf.runtime.run_folder import IMAGES_FOLDER, LABELS_FOLDER
+from fadrm_hf.runtime.run_folder import IMAGES_FOLDER
 from fadrm_hf.runtime.shards import join_world
 from fadrm_hf.runtime.tensor_files import save_tensors
 
@@ -95,7 +95,7 @@ def export(
     location = open_artifact(artifact) if isinstance(artifact, str | Path) else artifact
     content = _Content(location, fetch_all(location), label_folder(location))
     with appearing(Path(output), reporter) as work:
-        content.require_whole()
+        require_whole(content.folder, content.labels, content.manifest)
         write_json(work / "index.json", content.index())
         return _FORMS[form](content, work, reporter)
 
@@ -156,12 +156,6 @@ class _Content:
             "classes": [{"id": each, "name": name, "folder": folder} for each, name, folder in named],
             "files": [self.file(row) for row in self.rows.tolist()],
         }
-
-    def require_whole(self) -> None:
-        """Refuse an artifact that is not what its manifest says."""
-        require_unchanged(self.manifest, {name: self.folder / name for name in artifact_files(self.folder)})
-        tables = table_files(self.labels, LABELS_FOLDER)
-        require_unchanged(self.manifest, {f"{LABELS_FOLDER}/{file.name}": file for file in tables})
 
 
 def _as_image_folder(content: _Content, work: Path, reporter: Reporter) -> list[str]:

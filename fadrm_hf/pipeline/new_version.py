@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from fadrm_hf.artifact.location import Location
-from fadrm_hf.artifact.manifest import Manifest, write_manifest
-from fadrm_hf.artifact.reading import num_label_epochs
+from fadrm_hf.artifact.manifest import Manifest, artifact_files, write_manifest
+from fadrm_hf.artifact.reading import num_label_epochs, table_files
 from fadrm_hf.errors import ArtifactError, RunFolderError
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.report.card.writing import write_card
@@ -119,6 +119,14 @@ def require_all_epochs(manifest: Manifest, labels: Path) -> None:
         raise ArtifactError(
             f"{LABELS_FOLDER}/ has {stored} epochs, {MANIFEST} says {manifest.label_epochs}; fetch the artifact again"
         )
+
+
+def require_whole(folder: Path, labels: Path, manifest: Manifest) -> None:
+    """Refuse an artifact that is not what its manifest says; `labels` has `soft_labels/`."""
+    require_unchanged(manifest, {name: folder / name for name in artifact_files(folder)})
+    tables = table_files(labels, LABELS_FOLDER)
+    require_unchanged(manifest, {f"{LABELS_FOLDER}/{file.name}": file for file in tables})
+    require_all_epochs(manifest, labels)
 
 
 def copy_files(folder: Path, names: Iterable[str], work: Path) -> None:

@@ -235,14 +235,12 @@ def comparison_as_yaml(
     runs = [(_values(request.run), request.origins) for request in requests.values()]
     values, origins = dict(settings.values), dict(settings.origins)
 
-    def is_common(name: str) -> bool:
-        first, origin = runs[0][0].get(name), runs[0][1].get(name)
-        return all(run.get(name, runs) == first and found[name] == origin for run, found in runs)
-
-    for name, value in runs[0][0].items() if runs else ():
-        section = name.partition(".")[0]
-        if section in shared or (section in own and section != "method" and is_common(name)):
-            values[name], origins[name] = value, runs[0][1][name]
+    first, origins_of_first = runs[0] if runs else ({}, {})
+    for name, value in first.items():
+        section, origin = name.partition(".")[0], origins_of_first[name]
+        may_be_common = section in own and section != "method"  # of which every method has settings of its own
+        if section in shared or (may_be_common and all((run[name], of[name]) == (value, origin) for run, of in runs)):
+            values[name], origins[name] = value, origin
     lines = ["", "settings:"]
     for method, (run, found) in zip(requests, runs, strict=True):
         different = [name for name in run if name.partition(".")[0] in own and name not in values]

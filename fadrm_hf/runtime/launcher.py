@@ -4,12 +4,14 @@ import os
 import signal
 import threading
 import time
+from functools import cache
 
 # Set by torchrun and by accelerate launch for the processes that they start.
 _LAUNCHED = ("TORCHELASTIC_RUN_ID", "ACCELERATE_DYNAMO_BACKEND")
 _LOOK_EVERY = 5.0  # seconds
 
 
+@cache  # one watch, however often a process joins its launch
 def end_with_launcher(look_every: float = _LOOK_EVERY) -> None:
     """End this process in order, as by SIGTERM, once its launcher is gone: nobody would end it otherwise.
 

@@ -23,6 +23,7 @@ from fadrm_hf.networks.joint import JointNorms
 from fadrm_hf.networks.layers import MatchedLayer, as_maps, matched_layers
 from fadrm_hf.networks.moments import block_moments, channel_moments, pool_groups
 from fadrm_hf.recovery.matching.targets import Goal, Targets, running_targets
+from fadrm_hf.runtime.transfer import send
 
 
 def needs_measuring(matching: Matching, module: nn.Module) -> bool:
@@ -98,9 +99,7 @@ class MatchedStatistics:
         """Draw which terms a captured step leaves out, ahead of it: it computes all of them, and weighs these by 0."""
         if self._droppable:
             draws = torch.stack([torch.rand((), generator=self._generator) for _ in self._droppable])
-            kept, device = draws >= self._matching.drop, self._classes.device
-            if device.type == "cuda":
-                kept = kept.pin_memory().to(device, non_blocking=True)
+            (kept,) = send([draws >= self._matching.drop], self._classes.device)
             self._kept = hold((id(self), "kept"), kept)
 
     @property
