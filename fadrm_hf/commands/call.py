@@ -1,9 +1,9 @@
 """A command as it was typed: its parser, made from the dataclass of its options, and its settings."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from inspect import cleandoc
 from typing import Any
 
@@ -17,6 +17,7 @@ from fadrm_hf.config import StudentConfig, build
 from fadrm_hf.config.layers import DEFAULT, Layer, Settings, dotted, nested, section_values
 from fadrm_hf.config.protocols import PROTOCOLS, protocol_section
 from fadrm_hf.errors import ConfigError, unknown
+from fadrm_hf.methods.method import Method
 from fadrm_hf.pipeline.arguments import (
     OF_EVERY_COMMAND,
     OF_ONE_METHOD,
@@ -42,6 +43,12 @@ from fadrm_hf.pipeline.settings import (
 _NAMED_ARTIFACT = "named_artifact"
 _OF_PROTOCOL = tuple(item.name for item in fields(StudentConfig))
 OF_RUN = ("output", "ipc", "seed", "method", *SECTIONS)
+# By what a command takes: the methods that its arguments name.
+_METHODS_OF: dict[str | None, Callable[[Sequence[str]], list[type[Method]]]] = {
+    "run": lambda arguments: [method_named(arguments)],
+    "several": methods_named,
+    "sweep": method_of_sweep,
+}
 
 
 @dataclass(frozen=True)
@@ -241,16 +248,21 @@ def parser_of(command: str, arguments: Sequence[str] = ()) -> ArgumentParser:
         command: The command's name.
         arguments: What is typed after it: the settings of a method depend on which is named.
     """
+    takes = COMMANDS[command].options.takes
+    methods = _METHODS_OF[takes](arguments) if takes in _METHODS_OF else []
+    return _parser_for(command, tuple(methods))
+
+
+@cache  # a parser keeps nothing of what it reads, and takes as long to build as hundreds of command lines to read
+def _parser_for(command: str, methods: tuple[type[Method], ...]) -> ArgumentParser:
     options = COMMANDS[command].options
     has_settings = bool(fields(options)) and options.takes != "sweep"
     parser = new_parser(f"fadrm-hf {command}", _description(options), has_settings)
     _add_arguments(parser, options)
     if options.takes == "run":
-        add_run_options(parser, method_named(arguments))
-    elif options.takes == "several":
-        add_shared_options(parser, methods_named(arguments))
-    elif options.takes == "sweep":
-        add_shared_options(parser, method_of_sweep(arguments))
+        add_run_options(parser, *methods)
+    elif options.takes in ("several", "sweep"):
+        add_shared_options(parser, methods)
     elif options.takes == "protocol":
         parser.add_class_arguments(StudentConfig, skip={"labels"})
         parser.set_defaults(name=None, student=None)

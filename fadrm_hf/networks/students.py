@@ -1,5 +1,7 @@
 """Untrained students by name: `timm/ARCHITECTURE`, `torchvision/ARCHITECTURE`, or a short name of the tables'."""
 
+from functools import cache
+
 import timm
 import torch
 import torchvision
@@ -36,6 +38,7 @@ def create_student(name: str, num_classes: int, size: int, implementation: Imple
         raise _unfit(name, num_classes, size, error) from error
 
 
+@cache  # a comparison asks for each of its runs
 def check_student(name: str, num_classes: int, size: int) -> None:
     """Refuse an unknown student, or one that does not turn images of this size into that many logits."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():

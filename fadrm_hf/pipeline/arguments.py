@@ -11,6 +11,7 @@ import json
 import re
 from argparse import ArgumentError
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,9 +54,14 @@ def parse_run(arguments: Sequence[str], program: str = "fadrm-hf distill") -> Ru
         ConfigError: For an unknown key, a value of the wrong type or outside its range, or an unreadable file.
     """
     method = method_named(arguments)
+    return request_run(method.name, read_layers(_run_parser(program, method), arguments)).run
+
+
+@cache  # a parser keeps nothing of what it reads, and takes as long to build as hundreds of command lines to read
+def _run_parser(program: str, method: type[Method]) -> ArgumentParser:
     parser = new_parser(program, "Distil an image-classification dataset into an artifact.")
     add_run_options(parser, method)
-    return request_run(method.name, read_layers(parser, arguments)).run
+    return parser
 
 
 def new_parser(program: str, description: str, has_settings: bool = True) -> ArgumentParser:

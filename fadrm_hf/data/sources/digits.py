@@ -1,5 +1,6 @@
 """The bundled digits: scikit-learn's 1,797 handwritten digits, 8x8 grey PNGs, 1,297 to train and 500 to test."""
 
+from functools import cache
 from io import BytesIO
 
 import datasets
@@ -14,6 +15,7 @@ from fadrm_hf.runtime.randomness import generator
 _NUM_TEST_DIGITS = 500
 
 
+@cache  # a comparison reads its source for each method
 def read_digits() -> Tables:
     """Read the digits, split so that each has its share in both parts."""
     from sklearn.datasets import load_digits  # costs a second, which other sources need not spend

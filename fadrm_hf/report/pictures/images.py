@@ -11,6 +11,7 @@ from fadrm_hf.report.pictures.style import BLUE, ORANGE, WIDTH, new_figure, plai
 
 CURVES = {"ce": "cross-entropy", "bn": "distance of BatchNorm statistics"}
 _IN_A_BAND = 5  # classes, whose names can be read on a phone
+_MARGIN, _GAP = 0.25, 0.04  # inches: of what rows and columns are called, and between images
 _RESIDUAL: Any = {"color": ORANGE, "ls": (0, (3, 1.5)), "lw": 1.2}
 _ENTROPIES = {"pixel_entropy": "entropy of pixels (bits)", "feature_entropy": "entropy of features (bits)"}
 
@@ -25,22 +26,29 @@ def draw_grid(class_names: Sequence[str], patches: dict[int, Tensor], recovered:
     """
     labels = sorted(patches.keys() & recovered.keys())
     bands = [labels[first : first + _IN_A_BAND] for first in range(0, len(labels), _IN_A_BAND)]
-    side = (WIDTH - 0.25) / _IN_A_BAND  # of an image with its margin, in inches, next to what a row is called
-    with new_figure(WIDTH, len(bands) * (2 * side + 0.25)) as figure:
-        figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
-        axes = figure.subplots(2 * len(bands), _IN_A_BAND, squeeze=False)
-        for cell in axes.flat:
-            cell.set(xticks=[], yticks=[])
-            cell.spines[:].set_visible(False)
+    side = (WIDTH - _MARGIN) / _IN_A_BAND  # of an image with the gap to the next
+    height = len(bands) * (2 * side + _MARGIN)
+    with new_figure(WIDTH, height) as figure:
+        figure.set_layout_engine("none")  # every place is known, in inches from the upper left corner
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0), aspect="auto")
+        axes.set_axis_off()
         for number, band in enumerate(bands):
-            rows = axes[2 * number : 2 * number + 2]
+            top = number * (2 * side + _MARGIN) + _MARGIN
+            for row, (name, images) in enumerate((("start", patches), ("distilled", recovered))):
+                y = top + row * side
+                axes.text(_MARGIN / 2, y + side / 2, name, rotation=90, ha="center", va="center")
+                for column, label in enumerate(band):
+                    _place(axes, images[label], _MARGIN + column * side, y, side - _GAP)
             for column, label in enumerate(band):
-                rows[0, column].set_title(plain(class_names[label], 12), loc="center", pad=3)
-                for row, images in enumerate((patches, recovered)):
-                    rows[row, column].imshow(images[label].permute(1, 2, 0).numpy(), interpolation="nearest")
-            rows[0, 0].set_ylabel("start", labelpad=3)
-            rows[1, 0].set_ylabel("distilled", labelpad=3)
+                middle = _MARGIN + column * side + (side - _GAP) / 2
+                axes.text(middle, top - 0.06, plain(class_names[label], 12), ha="center", va="baseline")
         return to_png(figure)
+
+
+def _place(axes: Any, image: Tensor, x: float, y: float, side: float) -> None:
+    """Draw an image, (3, S, S) uint8, with its upper left corner at a place of axes that are measured in inches."""
+    pixels = image.permute(1, 2, 0).numpy()
+    axes.imshow(pixels, extent=(x, x + side, y + side, y), interpolation="nearest", aspect="auto")
 
 
 def draw_recovery(records: Sequence[dict[str, float]], residuals: Sequence[int] = ()) -> bytes:
