@@ -10,7 +10,7 @@ PYTEST := bin/pytest -q -n logical --maxprocesses 4 --dist loadfile --no-loadsco
 
 COUNT := FAULT_CASES=results/fault-cases.json# what the table in docs/operations.md counts
 
-.PHONY: help demo test test-data test-processors test-lowest test-newest gpu docs results soak quality style \
+.PHONY: help demo test test-data test-host test-processors test-lowest test-newest gpu docs results soak quality style \
 	release-check clean-demo browser shells dd-ranking
 
 help: ## this list
@@ -37,8 +37,11 @@ demo: $(VENV)/.library ## distil ten classes of handwritten digits, train studen
 clean-demo: ## forget the demo, so that the next one starts anew (its teachers in runs/teachers stay)
 	rm -rf $(DEMO) $(DEMO).*
 
-test: $(VENV)/.test $(VENV)/.docs ## all tests (no GPU, no network)
-	$(VENV)/$(PYTEST)
+test: $(VENV)/.test $(VENV)/.docs ## all tests (no GPU, no network) but for those of test-host
+	$(VENV)/$(PYTEST) -m "not no_op_device"
+
+test-host: $(VENV)/.test $(VENV)/.docs ## what a GPU's host does, on a CUDA device that computes nothing
+	$(VENV)/$(PYTEST) -m no_op_device
 
 test-data: $(VENV)/.test $(VENV)/.docs ## the tests that need FADRM_HF_DATA, a folder of real images and papers' texts
 	$(VENV)/$(PYTEST) -m real_data

@@ -52,7 +52,6 @@ LONG = (
     "evaluation/test_ablation.py",
     "documents/test_documents.py",
     "recovery/test_forms.py",
-    "no_op_device/test_recovery.py",
     "pipeline/test_jobs.py",
     "robustness/test_soak.py",
     "publishing/test_publish.py",

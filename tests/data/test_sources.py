@@ -74,6 +74,25 @@ def saved(root: Path, **splits: datasets.Dataset) -> Path:
 # The digits
 
 
+def test_the_digits_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits  # takes a second
+
+    bundled = load_digits()
+    expected = {
+        (np.rint(image * 255 / 16).astype(np.uint8).tobytes(), label)
+        for image, label in zip(bundled.images, bundled.target, strict=True)
+    }
+    source = load_source(SourceConfig("digits", size=8))
+    found = [
+        (pixels[0].numpy().tobytes(), label)
+        for split in ("train", "test")
+        for pixels, label in zip(
+            source.pixels(split, range(len(source.rows(split)))), source.labels(split), strict=True
+        )
+    ]
+    assert len(found) == 1797 and set(found) == expected
+
+
 def test_digits_are_bundled_and_split_evenly():
     source = load_source(SourceConfig())
     assert source.class_map.names == tuple("0123456789")

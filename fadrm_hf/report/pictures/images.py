@@ -28,8 +28,8 @@ def draw_grid(class_names: Sequence[str], patches: dict[int, Tensor], recovered:
     bands = [labels[first : first + _IN_A_BAND] for first in range(0, len(labels), _IN_A_BAND)]
     side = (WIDTH - _MARGIN) / _IN_A_BAND  # of an image with the gap to the next
     height = len(bands) * (2 * side + _MARGIN)
-    with new_figure(WIDTH, height) as figure:
-        figure.set_layout_engine("none")  # every place is known, in inches from the upper left corner
+    with new_figure(WIDTH, height, layout=None) as figure:
+        # Every place is known, in inches from the upper left corner.
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0), aspect="auto")
         axes.set_axis_off()
         for number, band in enumerate(bands):

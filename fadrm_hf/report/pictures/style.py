@@ -10,7 +10,7 @@ import itertools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,13 +65,18 @@ _DIRECTIONS = ((1, 0), (1, 1), (1, -1), (-1, 0), (0, 1), (0, -1), (-1, 1), (-1, 
 
 
 @contextmanager
-def new_figure(width: float, height: float) -> Iterator["Figure"]:
-    """Yield an empty figure of a size in inches, with the style of all pictures while it is drawn."""
+def new_figure(
+    width: float, height: float, layout: Literal["constrained"] | None = "constrained"
+) -> Iterator["Figure"]:
+    """Yield an empty figure of a size in inches, with the style of all pictures while it is drawn.
+
+    Its parts find their places by themselves; with `layout=None` they are where they are put.
+    """
     import matplotlib  # takes a third of a second, which an error in the input need not wait for
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
-        yield Figure(figsize=(width, height), layout="constrained")
+        yield Figure(figsize=(width, height), layout=layout)
 
 
 def to_png(figure: "Figure") -> bytes:
