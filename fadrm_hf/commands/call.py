@@ -253,7 +253,7 @@ def parser_of(command: str, arguments: Sequence[str] = ()) -> ArgumentParser:
     return _parser_for(command, tuple(methods))
 
 
-@cache  # a parser keeps nothing of what it reads, and takes as long to build as hundreds of command lines to read
+@cache  # a parser keeps nothing of what it reads, and takes a tenth of a second to build
 def _parser_for(command: str, methods: tuple[type[Method], ...]) -> ArgumentParser:
     options = COMMANDS[command].options
     has_settings = bool(fields(options)) and options.takes != "sweep"
