@@ -54,14 +54,13 @@ def parse_run(arguments: Sequence[str], program: str = "fadrm-hf distill") -> Ru
         ConfigError: For an unknown key, a value of the wrong type or outside its range, or an unreadable file.
     """
     method = method_named(arguments)
-    parser = _run_parser(program, method)  # type: ignore[arg-type]  # mypy takes a class's own __hash__ for its instances'
-    return request_run(method.name, read_layers(parser, arguments)).run
+    return request_run(method.name, read_layers(_run_parser(program, (method,)), arguments)).run
 
 
 @cache  # a parser keeps nothing of what it reads, and takes a tenth of a second to build
-def _run_parser(program: str, method: type[Method]) -> ArgumentParser:
+def _run_parser(program: str, methods: tuple[type[Method], ...]) -> ArgumentParser:
     parser = new_parser(program, "Distil an image-classification dataset into an artifact.")
-    add_run_options(parser, method)
+    add_run_options(parser, *methods)
     return parser
 
 

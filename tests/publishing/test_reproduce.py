@@ -95,14 +95,15 @@ def test_an_artifact_in_a_folder_keeps_its_own_result(run, place, capsys):
 )
 def test_what_is_beyond_the_tolerance_fails(run, place, capsys, tolerance, code):
     first, second = stored(run)["top1"]["values"]
-    points = 100 * abs(first - (first + second) / 2 - 0.1)  # what the first seed alone is away from both and a tenth
+    difference = first - (first + second) / 2 - 0.1  # what the first seed alone is away from both and a tenth
+    points = 100 * abs(difference)
     tolerance = tolerance.format(below=points - 0.5, above=points + 0.5)
     record_result(run, with_top1(stored(run), 0.1))
     assert main(["reproduce", "run", "--num_seeds=1", f"--tolerance={tolerance}", "--result", FILE]) == code
     out, _ = shown(capsys)
     assert ("\nreproduced\n" in out, "\nnot reproduced: " in out) == (code == 0, code == 1)
     verdict = json.loads((place / "run.reproduced" / FILE).read_text())["reproduction"]
-    assert verdict["reproduced"] is (code == 0) and verdict["difference"] < -0.08
+    assert verdict["reproduced"] is (code == 0) and verdict["difference"] == pytest.approx(difference)
 
 
 def test_a_reproduction_that_was_interrupted_goes_on(run, place):
