@@ -12,6 +12,7 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 _HOSTS = ("127.0.0.1", "localhost")
+_POLL = 0.05  # seconds within which it notices that it is to end
 
 
 def _name_of(host: str) -> str | None:
@@ -37,7 +38,7 @@ def served(folder: Path, port: int = 0) -> Iterator[str]:
         OSError: If the port is taken.
     """
     with ThreadingHTTPServer(("127.0.0.1", port), partial(_OfThisMachine, directory=str(folder))) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(_POLL,), daemon=True)
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}/"
