@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from fadrm_hf.commands.call import Call
@@ -11,6 +11,7 @@ from fadrm_hf.commands.measuring import only_process, table_summary
 from fadrm_hf.commands.options.training import CompareOptions
 from fadrm_hf.commands.summary import Summary
 from fadrm_hf.config import require
+from fadrm_hf.data.sources import load_source
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.evaluation.compare import MethodComparison
 from fadrm_hf.evaluation.shared_runs import ComparedMethod, check_compared_method
@@ -50,10 +51,12 @@ def comparison_of(call: Call) -> tuple[list[ComparedMethod], Path]:
     protocol = call.student_protocol(options.protocol, call.layers_of(("student",)))
     protocol = protocol if options.num_seeds is None else replace(protocol, num_seeds=options.num_seeds)
     _check_addressed(call, names)
+    load = cache(load_source)  # once for all methods
 
     def check(name: str) -> ComparedMethod:
         run = call.request_of(name).run
-        return check_compared_method(replace(run, output=str(Path(options.runs) / Path(run.output).name)), protocol)
+        run = replace(run, output=str(Path(options.runs) / Path(run.output).name))
+        return check_compared_method(run, protocol, load)
 
     methods = list(check_each({name: partial(check, name) for name in names}).values())
     return methods, Path(options.output or f"results/compare-{_folder_name(methods[0])}-{protocol.name}")

@@ -21,9 +21,9 @@ from types import ModuleType
 from typing import Any
 
 from fadrm_hf.artifact.manifest import Manifest, parse_settings, read_manifest
-from fadrm_hf.config import RunConfig, StudentConfig, build
+from fadrm_hf.config import RunConfig, SourceConfig, StudentConfig, build
 from fadrm_hf.config.datasets import resolve
-from fadrm_hf.data.sources import load_source
+from fadrm_hf.data.sources import Source, load_source
 from fadrm_hf.errors import ConfigError, FadrmError
 from fadrm_hf.evaluation.measured_tables import accuracies
 from fadrm_hf.evaluation.results import find_result, record_result, result_name
@@ -151,16 +151,23 @@ class MethodRow:
         }
 
 
-def check_compared_method(run: RunConfig, protocol: StudentConfig) -> ComparedMethod:
+def check_compared_method(
+    run: RunConfig, protocol: StudentConfig, load: Callable[[SourceConfig], Source]
+) -> ComparedMethod:
     """Resolve a run, refusing what cannot work before anything is made.
 
     A folder that already holds this run for another student serves as well: the protocol trains the students.
+
+    Args:
+        run: The run.
+        protocol: How its students are trained.
+        load: Reads the source, as in `check_run`.
 
     Raises:
         FadrmError: If the run, the student or the protocol cannot be used with this source.
     """
     own = run.student
-    run, source = check_run(replace(run, student=_held_student(Path(run.output)) or own))
+    run, source = check_run(replace(run, student=_held_student(Path(run.output)) or own), load=load)
     check_student(protocol.student, len(source.class_map), run.source.size)
     source.rows("test")  # raises where there is nothing to test students on
     filled = resolve(replace(run, student=protocol)).student

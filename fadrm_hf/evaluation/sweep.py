@@ -5,11 +5,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from functools import partial, reduce
+from functools import cache, partial, reduce
 from pathlib import Path
 from typing import Any, Literal
 
 from fadrm_hf.config import RunConfig, StudentConfig, build, require
+from fadrm_hf.data.sources import load_source
 from fadrm_hf.errors import ConfigError, unknown
 from fadrm_hf.evaluation.shared_runs import ComparedMethod, check_compared_method
 from fadrm_hf.evaluation.study import check_each
@@ -159,7 +160,8 @@ def prepare_sweep(config: SweepConfig, base: RunConfig, protocol: StudentConfig,
     }
     changed = check_each({name: partial(_run_with, name, settings, base) for name, settings in changes.items()})
     placed = {name: replace(run, output=str(runs / name)) for name, run in changed.items()}
-    checked = check_each({name: partial(check_compared_method, run, protocol) for name, run in placed.items()})
+    load = cache(load_source)  # once for all cells
+    checked = check_each({name: partial(check_compared_method, run, protocol, load) for name, run in placed.items()})
     cells = []
     folders: dict[RunConfig, str] = {}
     for name, method in checked.items():

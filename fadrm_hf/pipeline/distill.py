@@ -3,12 +3,12 @@
 Everything that can be refused is refused here, before long work starts; `fadrm_hf.pipeline` has the stages.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fadrm_hf.artifact.manifest import read_manifest
-from fadrm_hf.config import OPEN, RunConfig, filled
+from fadrm_hf.config import OPEN, RunConfig, SourceConfig, filled
 from fadrm_hf.config.datasets import resolve
 from fadrm_hf.data.sources import Source, check_source, load_source, with_own_preset
 from fadrm_hf.errors import ConfigError, RunFolderError
@@ -85,8 +85,16 @@ def package(run: RunConfig, quiet: bool = False) -> Path:
     return pipeline.run()
 
 
-def check_run(run: RunConfig, votes: Sequence[float] | None = None) -> tuple[RunConfig, Source]:
-    """Resolve a run and load its source, refusing what cannot work; see `distill`."""
+def check_run(
+    run: RunConfig, votes: Sequence[float] | None = None, load: Callable[[SourceConfig], Source] = load_source
+) -> tuple[RunConfig, Source]:
+    """Resolve a run and load its source, refusing what cannot work; see `distill`.
+
+    Args:
+        run: The run.
+        votes: One for each teacher, if they are not to be measured.
+        load: Reads the source; for runs of one source, `functools.cache(load_source)` reads it once.
+    """
     run = resolve(replace(run, source=with_own_preset(run.source)))
     size = run.source.size
     run = replace(run, method=run.method.resolve(size))
@@ -99,7 +107,7 @@ def check_run(run: RunConfig, votes: Sequence[float] | None = None) -> tuple[Run
     codec = find_codec(run.relabel.codec)
     if run.recover.batch_size is not OPEN:  # else it takes the number of classes to know the run
         _check_folder(run)
-    source = load_source(run.source)
+    source = load(run.source)
     run = replace(run, recover=filled(run.recover, batch_size=run.method.batch_size(len(source.class_map))))
     _check_folder(run)
     check_source(source, run.ipc, images_needed(run.method.init, run.ipc, run.patches))

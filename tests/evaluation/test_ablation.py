@@ -19,6 +19,7 @@ from fixtures.runs import EPOCHS, PROCESSES, RECIPE, STUDENT, files_of, identiti
 
 from fadrm_hf.cli import main
 from fadrm_hf.commands.ablate import parse_sweep
+from fadrm_hf.data.sources import load_source
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.evaluation.results_page import render_results_page
 from fadrm_hf.evaluation.sweep import build_sweep, with_settings
@@ -323,7 +324,11 @@ def test_a_sweep_that_comes_along_changes_what_can_be_changed(path, place):
         with_settings(base, {"method.alpha": 2.0})
 
 
-def test_the_small_sweep_that_comes_along_can_run(place):
+def test_the_small_sweep_that_comes_along_can_run(place, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "fadrm_hf.evaluation.sweep.load_source", lambda config: read.append(config) or load_source(config)
+    )
     (place / "recipes").symlink_to(CONFIGS.parent)
     document = yaml.safe_load((CONFIGS / "ablations/cifar10_small.yaml").read_text())
     write_yaml(
@@ -332,5 +337,6 @@ def test_the_small_sweep_that_comes_along_can_run(place):
     words = ["--config=sweep.yaml", "--source.name=digits", "--source.image_column=null", "--source.label_column=null"]
     sweep = parse_sweep(words)
     assert list(sweep.methods) == ["base", "num_residuals-0", "random_real"]
+    assert len(read) == 1, "once for all cells"
     assert {cell.protocol.student for cell in sweep.methods.values()} == {"timm/resnet10_narrow"}
     assert {cell.run.method.iterations for cell in sweep.methods.values()} == {500, 0}

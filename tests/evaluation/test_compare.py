@@ -18,6 +18,7 @@ from fixtures.runs import EPOCHS, PROCESSES, RECIPE, STUDENT, distill, files_of,
 from fadrm_hf.cli import main
 from fadrm_hf.commands.compare import parse_comparison
 from fadrm_hf.config import StudentConfig
+from fadrm_hf.data.sources import load_source
 from fadrm_hf.evaluation.shared_runs import finished_rows
 from fadrm_hf.methods import find_method
 
@@ -287,6 +288,15 @@ def test_a_comparison_that_comes_along_can_run(path, place):
     assert str(output) == yaml.safe_load(path.read_text())["output"]
     others = {yaml.safe_load(other.read_text())["output"] for other in path.parent.glob("*.yaml") if other != path}
     assert output.name.startswith("compare-") and str(output) not in others
+
+
+def test_the_source_is_read_once_for_all_methods(place, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "fadrm_hf.commands.compare.load_source", lambda config: read.append(config) or load_source(config)
+    )
+    methods, _ = parse_comparison([*WORDS, "--methods=[random_real,sre2l,fadrm]"])
+    assert len(methods) == 3 and len(read) == 1
 
 
 def test_what_print_config_prints_names_every_value_that_runs_and_runs(place, capsys):
