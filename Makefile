@@ -38,10 +38,10 @@ clean-demo: ## forget the demo, so that the next one starts anew (its teachers i
 	rm -rf $(DEMO) $(DEMO).*
 
 test: $(VENV)/.test $(VENV)/.docs ## all tests (no GPU, no network) but for those of test-host
-	$(VENV)/$(PYTEST) -m "not no_op_device"
+	$(VENV)/$(PYTEST) --ignore tests/no_op_device
 
 test-host: $(VENV)/.test $(VENV)/.docs ## what a GPU's host does, on a CUDA device that computes nothing
-	$(VENV)/$(PYTEST) -m no_op_device
+	$(VENV)/$(PYTEST) tests/no_op_device
 
 test-data: $(VENV)/.test $(VENV)/.docs ## the tests that need FADRM_HF_DATA, a folder of real images and papers' texts
 	$(VENV)/$(PYTEST) -m real_data
