@@ -30,7 +30,7 @@ def draw_grid(class_names: Sequence[str], patches: dict[int, Tensor], recovered:
     height = len(bands) * (2 * side + _MARGIN)
     with new_figure(WIDTH, height, layout=None) as figure:
         # Every place is known, in inches from the upper left corner.
-        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0), aspect="auto")
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0))
         axes.set_axis_off()
         for number, band in enumerate(bands):
             top = number * (2 * side + _MARGIN) + _MARGIN
