@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+import torch
 from fixtures.runs import RECIPE, ROOT
+from torch import Tensor
 
 from fadrm_hf.cli import main
 from fadrm_hf.evaluation.results_page import render_results_page
+from fadrm_hf.labels import relabel
 from no_op_device.running import NoOpDevice
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -78,9 +81,17 @@ def call_here(command: str, *words: str) -> Any:
     return json.loads(printed.getvalue())
 
 
+def fetch_zeros(labels: relabel._Pass) -> Tensor:
+    """Wait for labels, and return zeros: where no kernel has written lies anything, and some of it is no label."""
+    assert labels._copied is not None
+    labels._copied.synchronize()
+    return torch.zeros(labels.labels.shape)
+
+
 def rehearse(folder: str) -> dict[str, list[str]]:
     """Make the visit with one part of each program; return how each ended."""
     gpu.start, gpu_cell.fadrm_hf, estimates.fadrm_hf = Forked, call_here, call_here
+    relabel._Pass.fetch = fetch_zeros
     parts = {part.words[0]: part for part in gpu.plan("digits", 1)}
     assert set(parts) == {"-m", *SMALL}, "the tests of a GPU are themselves, and not rehearsed"
     small = [replace(parts[program], words=(*parts[program].words, *words)) for program, words in SMALL.items()]
