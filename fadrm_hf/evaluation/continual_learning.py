@@ -158,7 +158,7 @@ class ContinualLearning(Study[list[Step]]):
         images, test = images_of(learner.classes)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             training = StudentTraining(images, test, self.protocol, learner.seed, device)
-            outcome = training.run(checkpoints[0], task, num_evaluations=1)
+            outcome = training.run(checkpoints[0], task, num_checkpoints=1)
         return asdict(learner) | {"top1": outcome.top1, "seconds": outcome.seconds}
 
     def _fingerprint(self, learner: Learner) -> str:

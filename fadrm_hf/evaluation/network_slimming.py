@@ -210,7 +210,7 @@ def _slim(
     def train(protocol: StudentConfig, phase: SlimmingPhase, checkpoint: Path) -> tuple[nn.Module, float]:
         images = apply_protocol(protocol, student.distilled)
         training = StudentTraining(images, test, protocol, seed, device, phase=phase)
-        seconds = training.run(checkpoint, task, num_evaluations=1).seconds
+        seconds = training.run(checkpoint, task, num_checkpoints=1).seconds
         return training.student.eval(), seconds
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

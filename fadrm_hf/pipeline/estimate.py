@@ -47,11 +47,12 @@ from fadrm_hf.runtime.out_of_memory import in_halves
 from fadrm_hf.runtime.progress import QUIET
 from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.shards import recovery_shards
+from fadrm_hf.training.one_student import checkpoint_epochs
 from fadrm_hf.training.protocol import create_optimiser
+from fadrm_hf.training.testing import epochs_to_test
 
 Measured = list[dict[str, Targets]]
 
-_EVALUATIONS = 10  # of a student while it is trained
 _PREDICTED = 500  # images that a student classifies to be timed
 
 
@@ -347,7 +348,8 @@ def _train_students(case: _Case) -> StageEstimate:
     num_test = 0 if case.source.test is None else len(case.source.test)
     predicting = case.time(partial(_predict, case, student), _PREDICTED)
     seen = config.epochs * case.num_images * (training.seconds + rendering.seconds)
-    seen += min(_EVALUATIONS, config.epochs) * num_test * predicting.seconds
+    tested = epochs_to_test(checkpoint_epochs(config.epochs), config.epochs * case.num_images, num_test)
+    seen += len(tested) * num_test * predicting.seconds
     timed = f"steps of {training.units} images; {config.num_seeds} seeds"
     return StageEstimate(config.num_seeds * seen, case.peak(step, batch), 0, timed)
 

@@ -34,9 +34,9 @@ from fadrm_hf.training.shared_norm import check_shareable
 from fadrm_hf.training.slimming import NO_SLIMMING, SlimmingPhase
 from fadrm_hf.training.student_group import ALONE, StudentGroup
 from fadrm_hf.training.student_step import CapturedStep, StudentStep, by_micro_batch, measure_statistics
-from fadrm_hf.training.testing import TestImages
+from fadrm_hf.training.testing import TestImages, epochs_to_test
 
-_NUM_EVALUATIONS = 10  # of the test accuracy, to print the best epoch next to the last one
+_NUM_CHECKPOINTS = 10
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,15 @@ class StudentTraining:
             return self._student
         return nn.ModuleDict({"student": self._student, "average": self._average.module})
 
-    def run(self, checkpoint: Path, task: Task, num_evaluations: int = _NUM_EVALUATIONS) -> Outcome:
+    def run(self, checkpoint: Path, task: Task, num_checkpoints: int = _NUM_CHECKPOINTS) -> Outcome:
         """Train to the end; resume from `checkpoint` if an earlier call was interrupted.
 
         Args:
             checkpoint: File that holds the state between epochs and after the last; see `remove_checkpoint`.
             task: Bar that counts epochs.
-            num_evaluations: Approximate number of evaluations; 1 is after the last epoch only.
+            num_checkpoints: Approximate number of checkpoints; 1 is after the last epoch only. The test accuracy is
+                measured at the last and, as long as that takes no longer than the training, at others
+                (`epochs_to_test`), to print the best epoch next to the last one.
 
         Raises:
             RunFolderError: If the processes that train the student find different checkpoints.
@@ -124,10 +126,12 @@ class StudentTraining:
         started -= curve[-1]["seconds"] if curve else 0.0  # of earlier calls
         task.skip(first)
         batches = self._batches(first)
+        saved = checkpoint_epochs(self._epochs, num_checkpoints)
+        tested = epochs_to_test(saved, self._epochs * len(self._distilled.labels), len(self._test))
         for epoch in range(first, self._epochs):
             loss, rate = self._train_epoch(batches, epoch), epoch_learning_rate(self._config, epoch)
-            if _is_evaluated(epoch, self._epochs, num_evaluations):
-                point = {"epoch": epoch + 1, "loss": loss} | self._accuracy(epoch)
+            if epoch + 1 in saved:
+                point = {"epoch": epoch + 1, "loss": loss} | (self._accuracy(epoch) if epoch + 1 in tested else {})
                 curve.append(point | {"seconds": time.monotonic() - started})
                 if self._group.is_leader:
                     write_json(_curve_file(checkpoint), curve)
@@ -135,7 +139,7 @@ class StudentTraining:
                 task.advance(1, **point, lr=rate)
             else:
                 task.advance(1, loss=loss, lr=rate)
-        best = max(point["top1"] for point in curve)
+        best = max(point["top1"] for point in curve if "top1" in point)
         return Outcome(curve[-1]["top1"], curve[-1]["top5"], best, curve[-1]["seconds"])
 
     def _batches(self, first: int) -> Iterator[Batch]:
@@ -232,13 +236,14 @@ def update_average(average: AveragedModel, student: nn.Module, decay: float) -> 
         kept.copy_(newest)
 
 
-def _is_evaluated(epoch: int, epochs: int, num_evaluations: int) -> bool:
-    every = max(1, epochs // num_evaluations)
-    return epoch + 1 == epochs or (epoch + 1) % every == 0
+def checkpoint_epochs(epochs: int, number: int = _NUM_CHECKPOINTS) -> list[int]:
+    """Return after which epochs, from 1, the state of a training is saved: about `number`, the last among them."""
+    every = max(1, epochs // number)
+    return [*range(every, epochs, every), epochs]
 
 
 def _curve_file(checkpoint: Path) -> Path:
-    """Return the file next to a checkpoint that holds the accuracies measured so far."""
+    """Return the file next to a checkpoint that holds the losses and accuracies measured so far."""
     return checkpoint.with_suffix(".json")
 
 

@@ -1,5 +1,6 @@
 """The test images of a source, as students see them."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -12,6 +13,7 @@ from fadrm_hf.runtime.transfer import send
 _MOST_BYTES_IN_MEMORY = 2 << 30
 _BATCH = 500
 _BATCH_ON_CPU = 50  # 1.4 times as fast as 500 (ResNet-18, 32 px, two cores): activations stay in the cache
+_PASSES = 3  # forward, and backward to inputs and weights: a view that is trained on costs as many test images
 
 
 class TestImages(Dataset[tuple[Tensor, int]]):
@@ -67,3 +69,21 @@ class TestImages(Dataset[tuple[Tensor, int]]):
         kept = self._pixels
         pixels = self._source.pixels("test", rows) if kept is None else kept[rows.start : rows.stop]
         return self._source.normalise(*send([pixels], self.device))
+
+
+def epochs_to_test(checkpoints: list[int], views: int, num_test: int) -> list[int]:
+    """Choose the checkpoints of a training at which its student is tested.
+
+    The last is tested in any case. Earlier ones, tested for the best epoch alone, must not take longer than the
+    training: ten images that are trained on are a small fraction of a test split.
+
+    Args:
+        checkpoints: Epochs after which the state is saved, from 1; the last is the training's last.
+        views: Views that are trained on in all epochs together.
+        num_test: Number of test images.
+
+    Returns:
+        Evenly spaced ones of them, ending with the last.
+    """
+    affordable = max(1, _PASSES * views // max(1, num_test))
+    return checkpoints[:: -math.ceil(len(checkpoints) / affordable)][::-1]

@@ -97,7 +97,7 @@ def use_second(folder: str) -> dict[str, Any]:
     config = filled(asked, **student_defaults(asked.name, None, asked.student, 2))
     training = StudentTraining(distilled, HeldOutImages(digits(8), device), config, 0, device)
     with watch() as seen:
-        training.run(Path(folder).with_name("student.safetensors"), Task("test", 6), num_evaluations=1)
+        training.run(Path(folder).with_name("student.safetensors"), Task("test", 6), num_checkpoints=1)
     source = digits(8)
     labeller = Labeller(
         [small_teacher(source, steps=1)],

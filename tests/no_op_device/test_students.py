@@ -51,7 +51,7 @@ def train(folder: str, epochs: int, settings: dict[str, Any]) -> dict[str, int]:
     checkpoint = Path(folder).with_name(f"{epochs}-{len(settings)}.safetensors")
     checkpoint.unlink(missing_ok=True)
     with watch() as seen:
-        training.run(checkpoint, Task("test", epochs), num_evaluations=1)
+        training.run(checkpoint, Task("test", epochs), num_checkpoints=1)
     checkpoint.unlink()
     return seen.counts
 

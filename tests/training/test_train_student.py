@@ -19,9 +19,10 @@ from fadrm_hf.runtime.randomness import generator
 from fadrm_hf.runtime.tensor_files import load_tensors
 from fadrm_hf.training.accuracy import predict, topk_accuracy
 from fadrm_hf.training.loader import load_distilled
-from fadrm_hf.training.one_student import StudentTraining
+from fadrm_hf.training.one_student import StudentTraining, checkpoint_epochs
 from fadrm_hf.training.protocol import parameter_groups, resolve_protocol, soft_label_loss
 from fadrm_hf.training.testing import TestImages as HeldOutImages
+from fadrm_hf.training.testing import epochs_to_test
 from fadrm_hf.training.train_student import train_students
 
 pytestmark = pytest.mark.numerical
@@ -190,6 +191,60 @@ def test_every_seed_is_another_student(trained, tmp_path):
     assert (first, first_top5) != (second, second_top5)
     assert [first] == trained[1]["top1"]["values"]
     assert result["top1"]["std"] == pytest.approx(abs(first - second) / math.sqrt(2), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "images", "tests", "expected"),
+    [
+        (300, 10_000, 50_000, [30, 60, 90, 120, 150, 180, 210, 240, 270, 300]),  # ImageNet-1k, IPC 10: all ten
+        (150, 100, 10_000, [15, 60, 105, 150]),  # CIFAR-10, IPC 10: 45,000 passes pay for four
+        (300, 10, 3_925, [150, 300]),  # ImageNette, IPC 1: 9,000 for two
+        (30, 10, 3_925, [30]),  # the last in any case
+        (7, 10, 10_000, [7]),
+        (7, 10_000, 10, [1, 2, 3, 4, 5, 6, 7]),
+    ],
+)
+def test_testing_takes_no_longer_than_training_and_never_misses_the_last_epoch(epochs, images, tests, expected):
+    saved = checkpoint_epochs(epochs)
+    assert len(saved) <= 11 and saved[-1] == epochs
+    tested = epochs_to_test(saved, epochs * images, tests)
+    assert tested == expected
+    assert len(tested) == 1 or len(tested) * tests <= 3 * epochs * images
+
+
+class Counting(HeldOutImages):
+    """The first hundred, and how many of them are looked at."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.labels = self.labels[:100]
+        self.seen = 0
+
+    def batches(self, rows=None):
+        for batch in super().batches(rows):
+            self.seen += len(batch)
+            yield batch
+
+
+def test_a_student_is_tested_as_often_as_its_training_pays_for_and_saved_more_often(trained, tmp_path):
+    distilled = load_distilled(str(trained[0]))
+    test = Counting(load_source(SourceConfig(name="digits")), CPU)
+    config = resolve_protocol(distilled, StudentConfig(name="fadrm", student=STUDENT, epochs=EPOCHS))
+    assert 3 * EPOCHS * len(distilled.labels) // len(test) == 2, "what two tests take"
+    checkpoint, kept = tmp_path / "student.safetensors", []
+
+    class Watching(Task):
+        def advance(self, units=1, **metrics):
+            super().advance(units, **metrics)
+            kept.append(json.loads(checkpoint.with_suffix(".json").read_text()) if checkpoint.exists() else [])
+
+    outcome = StudentTraining(distilled, test, config, 0, CPU).run(checkpoint, Watching("test", EPOCHS))
+    assert test.seen == 2 * len(test)
+    curve = kept[-1]
+    assert [point["epoch"] for point in curve] == checkpoint_epochs(EPOCHS) == [1, 2, 3, 4]
+    measured = [point["top1"] for point in curve if "top1" in point]
+    assert len(measured) == 2 and measured[-1] == outcome.top1 and max(measured) == outcome.best_epoch_top1
+    assert all(point["seconds"] > 0 for point in curve)
 
 
 def test_killed_between_curve_and_checkpoint_a_training_ends_like_an_undisturbed_one(trained, tmp_path):

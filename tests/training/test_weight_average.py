@@ -44,8 +44,10 @@ class Watching(Task):
 
 @pytest.fixture(scope="module")
 def parts(finished_random_real):
-    """One step an epoch, so that a checkpoint of every epoch holds the weights of every step."""
-    return load_distilled(finished_random_real), HeldOutImages(load_source(SourceConfig(name="digits", size=16)), CPU)
+    """One step an epoch, so that a checkpoint of every epoch holds the weights of every step; all of them tested."""
+    test = HeldOutImages(load_source(SourceConfig(name="digits", size=16)), CPU)
+    test.labels = test.labels[:50]  # few, so that testing them every epoch takes no longer than training
+    return load_distilled(finished_random_real), test
 
 
 def trained(parts, checkpoint, stop_after=None, **settings):
@@ -119,7 +121,7 @@ def test_it_is_the_average_that_is_tested_and_kept(parts, averaged):
     network = create_student(STUDENT, 10, 16)
     network.load_state_dict(average)
     assert topk_accuracy(predict(network, parts[1].batches()), parts[1].labels) == pytest.approx(
-        task.top1[-1], abs=0.005
+        task.top1[-1], abs=0.02
     )
 
 
