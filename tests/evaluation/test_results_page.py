@@ -337,3 +337,9 @@ def test_the_committed_pictures_are_drawn_from_committed_files_and_told_in_words
         assert (ROOT / "results" / picture.file).is_file(), "make results"
         assert all((ROOT / "results" / source).is_file() for source in picture.sources)
         assert len(picture.shows) > 40 and len({picture.file, picture.title, picture.shows}) == 3
+
+
+def test_every_committed_picture_is_shown_on_a_page():
+    shown = "".join(page.read_text() for page in (ROOT / "results").rglob("*.md"))
+    left_behind = [path.name for path in (ROOT / "results").glob("*.png") if path.name not in shown]
+    assert not left_behind, "pictures of tables that were replaced; remove them"
