@@ -5,9 +5,13 @@
 Only what the user names is executed, never what a file or an artifact names.
 """
 
+import ast
+import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
+import textwrap
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -47,6 +51,29 @@ def place_of(method: type[Method]) -> str | None:
     if method.__module__ == "__main__" or not getattr(module, "__file__", None):
         return None
     return method.__module__ if "." in method.__module__ else str(module.__file__)  # type: ignore[union-attr]
+
+
+def code_of(method: type[Method]) -> str | None:
+    """Return the SHA-256 of the code of a method of one's own, by which a run knows that it has changed.
+
+    It is that of the class and of what the class names in the same file, without comments and layout.
+
+    Returns:
+        `None` for a method of this library, whose version artifacts record, and where there is no code to read.
+    """
+    if method.__module__.startswith(f"{__package__}."):
+        return None
+    around, seen, waiting = vars(sys.modules[method.__module__]), {}, [method.__name__]
+    try:
+        while waiting:
+            part = method if (name := waiting.pop()) == method.__name__ else around.get(name)
+            if name not in seen and getattr(part, "__module__", None) == method.__module__:
+                tree = ast.parse(textwrap.dedent(inspect.getsource(part)))  # type: ignore[arg-type]
+                seen[name] = ast.unparse(tree)
+                waiting += [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    except (OSError, TypeError, SyntaxError):
+        return None
+    return hashlib.sha256("\n".join(map(seen.__getitem__, sorted(seen))).encode()).hexdigest()
 
 
 def _is_method(kind: object) -> bool:

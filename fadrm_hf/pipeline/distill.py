@@ -14,6 +14,7 @@ from fadrm_hf.data.sources import Source, check_source, load_source, with_own_pr
 from fadrm_hf.errors import ConfigError, RunFolderError
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.labels.relabel import check_labelling
+from fadrm_hf.methods.own import code_of
 from fadrm_hf.networks.students import check_student
 from fadrm_hf.networks.teachers import check_names
 from fadrm_hf.pipeline.job import Job
@@ -141,6 +142,8 @@ def _check_folder(run: RunConfig) -> None:
     require_place(folder)
     work = WorkFolder(folder)
     require_place(work.path)
+    if code := code_of(type(run.method)):
+        work.check_code(run.method.name, code)
     if RunFolder(folder).is_finished:
         refuse_other_run(read_manifest(folder).config, recipe, vars(run), folder)
         return

@@ -33,6 +33,7 @@ from fadrm_hf.pipeline.new_version import (
     appearing,
     copy_files,
     finish,
+    inherit_source,
     public_name,
     require_whole,
 )
@@ -136,6 +137,7 @@ class _Edit:
             has_gallery = any((folder / GALLERY).is_dir() for folder in folders)
             recipe = self._manifest.config
             made = finish(work, self._manifest, recipe, self._title, has_gallery, self._reporter)
+            inherit_source(self._output, folders[0], made)
         return Edited(made, sum(each.num_images for each in self._manifests) - made.num_images, count)
 
     @property

@@ -12,6 +12,7 @@ import yaml
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import Manifest, artifact_files, write_manifest
 from fadrm_hf.artifact.reading import num_label_epochs, table_files
+from fadrm_hf.config import SourceConfig
 from fadrm_hf.errors import ArtifactError, RunFolderError
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.report.card.writing import write_card
@@ -26,6 +27,7 @@ from fadrm_hf.runtime.run_folder import (
     PICTURES,
     RESULTS,
     RunFolder,
+    WorkFolder,
     hidden_work,
     inner_path,
     require_place,
@@ -154,6 +156,18 @@ def finish(
     if has_gallery:
         write_gallery(work, manifest, reporter=reporter, name=title)
     return write_manifest(work, manifest)
+
+
+def inherit_source(output: Path, folder: Path, manifest: Manifest) -> None:
+    """Remember for an artifact where the source is on this machine, if that is known of the one it is made of.
+
+    Args:
+        output: The artifact to be.
+        folder: The artifact that it is made of.
+        manifest: Of either; both are of one source.
+    """
+    name = manifest.settings("source", SourceConfig).name
+    WorkFolder(output).inherit_source(WorkFolder(folder), name)
 
 
 def _require_empty(output: Path) -> None:

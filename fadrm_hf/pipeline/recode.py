@@ -21,7 +21,14 @@ from fadrm_hf.artifact.tables import write_label_table
 from fadrm_hf.builders.soft_labels import VIEW_FEATURES, label_features, label_table
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.labels.codecs import Columns, find_codec
-from fadrm_hf.pipeline.new_version import appearing, copy_files, finish, require_all_epochs, require_unchanged
+from fadrm_hf.pipeline.new_version import (
+    appearing,
+    copy_files,
+    finish,
+    inherit_source,
+    require_all_epochs,
+    require_unchanged,
+)
 from fadrm_hf.runtime.progress import QUIET, Reporter
 from fadrm_hf.runtime.run_folder import CARD, GALLERY, LABELS_FOLDER, PICTURES, RECIPE, RESULTS
 
@@ -75,6 +82,7 @@ def recode(
         write_label_table(work, features, groups, epochs, manifest.num_images, reporter)
         recipe = _recipe(manifest.config, output, codec, epochs)
         recoded = replace(manifest, config=recipe, label_codec=codec, label_epochs=epochs, label_repository=None)
+        inherit_source(output, folder, recoded)
         return finish(work, recoded, recipe, output.resolve().name, (work / GALLERY).exists(), reporter)
 
 

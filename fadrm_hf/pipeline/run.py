@@ -11,6 +11,7 @@ from accelerate import PartialState
 from fadrm_hf.builders.soft_labels import label_features, row_bytes
 from fadrm_hf.config import RunConfig
 from fadrm_hf.data.sources import Source
+from fadrm_hf.methods.own import code_of
 from fadrm_hf.networks.teachers import Teacher, prepare_teachers, public_name
 from fadrm_hf.pipeline.job import Job
 from fadrm_hf.pipeline.package import write_artifact
@@ -94,6 +95,8 @@ class Pipeline:
             # Not before: a run whose teachers are refused leaves nothing behind, and may be given other settings.
             job.work.begin(recipe_of(job.run), vars(job.run))
             job.work.remember_source(job.run.source.name)
+            if code := code_of(type(job.run.method)):
+                job.work.remember_code(job.run.method.name, code)
         measured = self._gather_statistics(teachers)
         if self._vote is not None:
             with cost("votes"):

@@ -122,6 +122,7 @@ class WorkFolder:
         self.costs = self.path / "costs.json"
         self.student = self.path / "student"
         self._recipe, self._source = self.path / "recipe.json", self.path / "source.json"
+        self._code = self.path / "code.json"
 
     @property
     def has_begun(self) -> bool:
@@ -154,6 +155,28 @@ class WorkFolder:
         if self.has_begun or not files.create_json(self._recipe, recipe):
             self.check(recipe, sections)
 
+    def check_code(self, method: str, code: str) -> None:
+        """Refuse a method whose code is another than that of the run that has begun here, as far as it is known.
+
+        Args:
+            method: Its name.
+            code: The SHA-256 of its code.
+
+        Raises:
+            RunFolderError: If it has changed.
+        """
+        if (files.read_json(self._code) or {}).get(method, code) != code:
+            run = self.path.with_name(self.path.name.removesuffix(WORK))
+            raise RunFolderError(
+                f"{run} was made by {method} as its code was before; choose another --output (for compare and ablate: "
+                f"--runs), or remove {run} and {self.path} to run the method as it is now"
+            )
+
+    def remember_code(self, method: str, code: str) -> None:
+        """Keep which code of a method the run has begun with."""
+        if not self._code.exists():
+            files.write_json(self._code, {method: code})
+
     def staged(self, variant: str) -> Path:
         """Return the folder of a copy that is made to be published."""
         return self.path / "publish" / f"{self.path.name.removesuffix(WORK)}-{variant}"
@@ -172,6 +195,11 @@ class WorkFolder:
         record = files.read_json(self._source)
         path = Path(str(record["path"])) if isinstance(record, dict) and "path" in record else None
         return str(path) if path is not None and path.name == name and path.exists() else None
+
+    def inherit_source(self, other: "WorkFolder", name: str) -> None:
+        """Keep where the source of another run is, from whose artifact this folder's is made."""
+        if (path := other.source(name)) is not None:
+            self.remember_source(path)
 
     def num_bytes(self) -> int:
         """Return the size of everything in it."""

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from fixtures.runs import STUDENT, copy_artifact, distill, files_of
+from fixtures.runs import RECIPE, STUDENT, copy_artifact, distill, files_of
+from PIL import Image
 
 from fadrm_hf import load_distilled
 from fadrm_hf.artifact.location import LocalFolder
@@ -225,6 +226,26 @@ def test_labels_of_every_codec_stay_or_are_made_again(alone, tmp_path, capsys, c
         assert is_sound(edited)
     assert images.labels.labelled == (0 if codec == "none" else images.labels.unmixed)
     assert classes.labels.labelled == (0 if codec == "none" else classes.labels.views)
+
+
+@pytest.mark.parametrize(("command", "change"), [("edit", "--rename_classes=[ones=one]"), ("recode", "--codec=int8")])
+def test_what_is_made_of_an_artifact_finds_the_folder_that_it_was_distilled_from(
+    tmp_path, monkeypatch, command, change
+):
+    """As the next command that is shown asks: no option says again where the photographs are."""
+    for split, count in (("train", 6), ("test", 2)):
+        for index, name in enumerate(("zeros", "ones")):
+            folder = tmp_path / "mine" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (16, 16), (40 * number, 200 * index, 90)).save(folder / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    settings = [word for word in RECIPE if not word.startswith(("--source.", "--ipc"))]
+    assert (
+        main(["distill", *settings, *ALONE, "--source.name=mine", "--source.size=16", "--ipc=1", "--output=run"]) == 0
+    )
+    assert main([command, "run", "made", change]) == 0
+    assert main(["train-student", "made", "--student", STUDENT, "--num_seeds=1"]) == 0
 
 
 @pytest.mark.parametrize(
