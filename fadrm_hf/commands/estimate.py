@@ -12,7 +12,7 @@ from fadrm_hf.commands.summary import Summary
 from fadrm_hf.pipeline.distill import check_run, say_source
 from fadrm_hf.pipeline.estimate import Estimate, StageEstimate, estimate
 from fadrm_hf.runtime import terminal
-from fadrm_hf.runtime.machine import describe_machine, library_versions
+from fadrm_hf.runtime.machine import describe_machine, library_versions, waiting_threads
 from fadrm_hf.runtime.progress import Reporter
 from fadrm_hf.runtime.terminal import duration
 
@@ -66,6 +66,7 @@ def _remarks(found: Estimate) -> list[str]:
             f"other work was using {found.busy:.0%} of this machine's cores meanwhile; on a quiet machine the run "
             "takes less time than this"
         )
+        lines += [line for line in [waiting_threads(found.busy)] if line]
     return lines
 
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -19,7 +20,9 @@ from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ConfigError, RunFolderError
 from fadrm_hf.runtime.gpu import take_gpu
 from fadrm_hf.runtime.launcher import end_with_launcher
+from fadrm_hf.runtime.machine import busy_share, waiting_threads
 from fadrm_hf.runtime.number_format import round_products
+from fadrm_hf.runtime.terminal import progress
 
 Unit = TypeVar("Unit")
 Value = TypeVar("Value")
@@ -148,7 +151,16 @@ def join_world() -> PartialState:
     """
     state = _join()
     round_products(False, False)
+    if state.device.type == "cpu" and state.is_local_main_process:
+        _say_waiting_threads()
     return state
+
+
+@cache
+def _say_waiting_threads() -> None:
+    """Say once that this command's threads will wait for each other, if they will."""
+    if "OMP_NUM_THREADS" not in os.environ and (line := waiting_threads(busy_share())):
+        progress.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def own_device() -> torch.device:

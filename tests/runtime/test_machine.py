@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fadrm_hf.runtime import shards
 from fadrm_hf.runtime.machine import (
     busy_share,
     describe_machine,
@@ -16,6 +17,7 @@ from fadrm_hf.runtime.machine import (
     library_versions,
     peak_memory_bytes,
     reset_peak_memory,
+    waiting_threads,
 )
 
 BLOCK = 300 << 20
@@ -27,6 +29,36 @@ def test_the_machine_is_described_without_names():
     assert machine["capability"].split(" with ")[0] == torch.backends.cpu.get_cpu_capability()
     assert machine["cores"] >= 1 and machine["memory_bytes"] > 1 << 28
     assert {"python", "torch", "datasets"} <= set(library_versions())
+
+
+def test_threads_that_will_wait_for_each_other_are_told_with_the_number_that_would_not(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    cores = describe_machine()["cores"]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    for busy, free in ((0.0, cores), (0.1 / cores, cores), (1 / cores, cores - 1), (1.0, 0)):
+        line = waiting_threads(busy)
+        if max(1, free) == cores:
+            assert line is None, "nobody is in the way"
+        else:
+            assert f"OMP_NUM_THREADS={max(1, free)} " in line and f"{busy:.0%} of this machine's {cores} cores" in line
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert waiting_threads(0.5) is None, "one thread waits for none"
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    monkeypatch.setenv("OMP_NUM_THREADS", str(cores))
+    assert waiting_threads(1.0) is None, "who has chosen knows"
+
+
+def test_a_command_beside_other_work_says_so_once(monkeypatch, capsys):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(shards, "busy_share", lambda: 1.0)  # its measuring has a test of its own
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    shards._say_waiting_threads.cache_clear()
+    try:
+        for _ in range(2):
+            shards.join_world()
+    finally:
+        shards._say_waiting_threads.cache_clear()
+    assert " ".join(capsys.readouterr().err.split()).count("OMP_NUM_THREADS=1 in front of the command") == 1
 
 
 def test_a_checkout_knows_its_commit(tmp_path):
