@@ -62,7 +62,7 @@ class Preset:
 
 def _sgd(epochs: int, batch_size: int, lr: float, crop: Literal["pad", "resized"]) -> SqueezeConfig:
     """Return a recipe with a flip, momentum 0.9 and weight decay 1e-4, which T10, T12, T14 and T16 share."""
-    return SqueezeConfig(epochs, batch_size, lr, crop=crop, flip_probability=0.5)
+    return SqueezeConfig(epochs, batch_size, lr, crop=crop, padding=4, flip_probability=0.5)
 
 
 _CATALOGUE = (

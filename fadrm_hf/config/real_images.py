@@ -159,7 +159,7 @@ class SqueezeConfig:
     schedule: Literal["cosine", "constant"] = added("cosine", before="cosine")
     implementation: Implementation = added("released", before="library")
     crop: Open[Literal["pad", "resized"]] = OPEN
-    padding: int = 4
+    padding: Open[int] = OPEN
     flip_probability: Open[float] = OPEN
     cutmix: bool = added(False, before=False)
     num_workers: int = 0
@@ -171,7 +171,7 @@ class SqueezeConfig:
         require(0.0 <= self.momentum < 1.0, "squeeze.momentum", self.momentum, "in [0, 1)")
         require(self.weight_decay >= 0, "squeeze.weight_decay", self.weight_decay, "0 or more")
         require(self.warmup_epochs >= 0, "squeeze.warmup_epochs", self.warmup_epochs, "0 or more")
-        require(self.padding >= 0, "squeeze.padding", self.padding, "0 or more")
+        require(self.padding is None or self.padding >= 0, "squeeze.padding", self.padding, "0 or more")
         require_workers("squeeze.num_workers", self.num_workers)
         require_probability("squeeze.flip_probability", self.flip_probability)
 

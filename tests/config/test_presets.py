@@ -3,7 +3,7 @@ from dataclasses import fields, replace
 import pytest
 
 from fadrm_hf.config import RecoverConfig, RelabelConfig, RunConfig, SourceConfig, SqueezeConfig, StudentConfig
-from fadrm_hf.config.datasets import PRESETS, find_preset, resolve
+from fadrm_hf.config.datasets import PRESETS, find_preset, resolve, resolve_squeeze
 from fadrm_hf.config.protocols import SETTINGS, nearest, student_defaults
 from fadrm_hf.errors import ConfigError
 from fadrm_hf.methods.fadrm import FADRM
@@ -134,6 +134,13 @@ def test_resolve_leaves_nothing_open_but_what_the_data_tells(name):
     )
     assert None not in (run.source.size, run.source.mean, run.source.std, run.source.licence)
     assert resolve(run) == run
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_a_teacher_is_trained_by_every_value_of_its_presets_recipe(name):
+    """Also by those that are open nowhere else: a setting with a default would hide what the preset says."""
+    preset = PRESETS[name]
+    assert resolve_squeeze(SqueezeConfig(), SourceConfig(name="x", preset=name)) == preset.squeeze
 
 
 def test_resolve_keeps_what_is_given():
