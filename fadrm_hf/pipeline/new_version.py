@@ -12,7 +12,6 @@ import yaml
 from fadrm_hf.artifact.location import Location
 from fadrm_hf.artifact.manifest import Manifest, artifact_files, write_manifest
 from fadrm_hf.artifact.reading import num_label_epochs, table_files
-from fadrm_hf.config import SourceConfig
 from fadrm_hf.errors import ArtifactError, RunFolderError
 from fadrm_hf.hub.repository import pinned_repository
 from fadrm_hf.report.card.writing import write_card
@@ -166,8 +165,8 @@ def inherit_source(output: Path, folder: Path, manifest: Manifest) -> None:
         folder: The artifact that it is made of.
         manifest: Of either; both are of one source.
     """
-    name = manifest.settings("source", SourceConfig).name
-    WorkFolder(output).inherit_source(WorkFolder(folder), name)
+    if name := (manifest.config.get("source") or {}).get("name"):  # not every release of others has settings
+        WorkFolder(output).inherit_source(WorkFolder(folder), str(name))
 
 
 def _require_empty(output: Path) -> None:

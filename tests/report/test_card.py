@@ -96,6 +96,22 @@ def test_what_was_measured_comes_first_and_fits_the_page():
     assert "method.setting_" not in re.sub(r"<details>.*?</details>", "", body, flags=re.DOTALL)
 
 
+def test_a_source_that_readers_do_not_have_is_asked_for_and_no_number_is_promised_that_is_not_there():
+    """Who has only the repository cannot know where the photographs of somebody else lie."""
+    record = make_manifest().source
+    for source, is_private in (
+        (replace(record, name="photos", revision=None), True),
+        (replace(record, name="digits", revision=None), False),
+        (replace(record, name="org/trees", revision="0123abcd"), False),
+    ):
+        text = render(replace(make_manifest(), source=source), RESULTS)
+        assert ("--source.name PATH" in text and "source=PATH" in text) == is_private, source.name
+    assert "fadrm-hf reproduce" in render(make_manifest(), RESULTS)
+    unmeasured = render(make_manifest())
+    assert "reproduce" not in unmeasured.partition("## How it was made")[0], "there is no number yet"
+    assert "fadrm-hf train-student" in unmeasured
+
+
 def test_commands_train_the_student_that_was_measured():
     """The first of the authors' results on these images; before there is one, the student of the recipe."""
     narrow = RESULTS[-1] | {"student": "timm/resnet10_narrow"}

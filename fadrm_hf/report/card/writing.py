@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from fadrm_hf.artifact.manifest import Manifest, TableBytes, table_bytes
 from fadrm_hf.artifact.reading import reading, table_files
 from fadrm_hf.builders.soft_labels import label_features, row_bytes
+from fadrm_hf.config import SourceConfig
 from fadrm_hf.errors import ArtifactError
 from fadrm_hf.labels.codecs import find_codec
 from fadrm_hf.report.card.edited import differing_settings, edit_lines
@@ -87,6 +88,7 @@ def render_card(
         is_imported="import" in manifest.config,
         edit_lines=edit_lines(manifest),
         results=render_results(results),
+        has_results=bool(results),
         student=measured_student(results, manifest),
         image_row=rows[0],
         label_row=rows[1],
@@ -109,6 +111,8 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         "mean": list(manifest.pixels.mean),
         "std": list(manifest.pixels.std),
         "source": replace(manifest.source, name=public_source(manifest.source.name)),
+        "source_is_private": manifest.source.revision is None
+        and manifest.source.name != SourceConfig().name,  # bundled
         "needs_import": any(teacher.needs_import for teacher in manifest.teachers),
         "settings": [(f"{section}.{key}", _shown(value)) for section, key, value in _settings(manifest)],
         "machine": machine_line(manifest.machine),
