@@ -44,6 +44,10 @@ class TestImages(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        size = self._source.size
+        return f"TestImages({len(self):,} of {self.num_classes} classes, 3 x {size} x {size}, normalised)"
+
     def __getitem__(self, row: int) -> tuple[Tensor, int]:
         if not 0 <= row < len(self):
             raise IndexError(f"test image {row} was requested, there are {len(self)}")

@@ -1,11 +1,14 @@
 """Who trains and who tests: shares held out, slices, stand-ins, presets by name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fixtures.layouts import beside, lines, make, parquet, splits
+from PIL import Image
 
+from fadrm_hf.cli import main
 from fadrm_hf.config import SourceConfig
 from fadrm_hf.config.datasets import find_preset
 from fadrm_hf.data.sources import check_source, inspect_source, load_source
@@ -92,3 +95,27 @@ def test_a_preset_is_not_taken_from_a_name_where_the_classes_differ(tmp_path):
 def test_classes_may_be_named_by_scalars(asked, names, tmp_path):
     make(tmp_path, {f"{name}/{at}.png": at for at, name in enumerate((*names, "other"))})
     assert load_source(SourceConfig(name=str(tmp_path), size=8, classes=asked)).class_map.names == names
+
+
+def test_a_look_names_the_images_that_a_run_would_refuse_and_what_leaves_them_out(tmp_path, capsys):
+    for split, count in (("train", 4), ("test", 2)):
+        for name in ("ash", "birch"):
+            folder = tmp_path / "trees" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (16, 16), (50 * number, 9, 9)).save(folder / f"{number}.png")
+    broken = tmp_path / "trees/train/birch/2.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    assert main(["inspect", str(tmp_path / "trees")]) == 0
+    said = capsys.readouterr()
+    shown = " ".join((said.out + said.err).split())
+    assert "1 image cannot be decoded, and a run is refused: " in shown and "birch/2.png" in shown
+    assert "--source.on_corrupt=skip" in shown.partition("next:")[2], "the command that is offered works"
+    config = SourceConfig(name=str(tmp_path / "trees"))
+    with pytest.raises(SourceError, match=r"2\.png"):
+        check_source(load_source(config), 1, 1)
+    skipping = replace(config, on_corrupt="skip")
+    assert check_source(load_source(skipping), 1, 1) == 11
+    assert inspect_source(skipping).undecodable == () and inspect_source(skipping).num_train == 7
+    broken.unlink()
+    assert inspect_source(config).undecodable == ()

@@ -39,6 +39,7 @@ def test_the_number_is_that_of_train_student(distilled, tmp_path):
 
 def test_test_images_of_the_digits_are_those_of_a_rule_of_the_library(distilled):
     source, test = load_source(SourceConfig(name="digits", size=16)), distilled.test_images()
+    assert repr(test) == "TestImages(500 of 10 classes, 3 x 16 x 16, normalised)"
     assert len(test) == 500 and torch.equal(test.labels, torch.as_tensor(source.labels("test")))
     shown = torch.cat(list(test.batches()))
     assert torch.equal(shown, source.normalise(source.pixels("test", range(500))))

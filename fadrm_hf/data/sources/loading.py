@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +31,7 @@ SCANNED_WHOLE_BYTES = 64 * 2**20  # sources below this are decoded completely be
 SCANNED_SAMPLE = 1000  # images of each split that are decoded of larger ones
 MEASURED_SAMPLE = 256  # training images whose size, mode and range of values are looked at
 _SPLIT_SEED = 0  # of `test_fraction`: the same rows in every run, whatever its seed
+_SPLITS: tuple[Split, ...] = ("train", "test")
 _sound: set[str] = set()  # fingerprints of what this process has decoded completely: a comparison asks for each method
 
 
@@ -65,14 +66,18 @@ def load_source(config: SourceConfig) -> Source:
 
 
 def inspect_source(config: SourceConfig) -> SourceReport:
-    """Return what `load_source` reads of a source.
+    """Return what `load_source` reads of a source, and which of its images a run would refuse (`check_source`).
 
     Raises:
         SourceError: It cannot be read as it is; the message names what mends it.
     """
-    report = load_source(config).report
-    assert report is not None
-    return report
+    source = load_source(config)
+    assert source.report is not None
+    broken = tuple(
+        path or f"row {row} of {split}" for split, (row, path), _ in _undecodable(source, _decoded_rows(source))
+    )
+    skip = ("--source.on_corrupt skip",) if broken else ()
+    return replace(source.report, undecodable=broken, suggested=source.report.suggested + skip)
 
 
 def with_own_preset(config: SourceConfig) -> SourceConfig:
@@ -284,21 +289,34 @@ def check_source(source: Source, ipc: int, images_per_class_needed: int) -> int:
             f"{images_per_class_needed} for ipc {ipc} ({short} of {len(counts)} classes have too few); lower --ipc, "
             "set --patches.grid 1, or add images"
         )
-    splits: tuple[Split, ...] = ("train", "test")
-    total_bytes = sum(encoded.num_bytes(source.rows(split), HASHED_WHOLE_BYTES) for split in splits)
-    whole = total_bytes <= SCANNED_WHOLE_BYTES  # and so hashed completely
-    scanned = 0
-    for split in splits:
-        table = source.rows(split)
-        rows = range(len(table)) if whole else encoded.sample(len(table), SCANNED_SAMPLE, "scan")
-        name = source.config.train_split if split == "train" else source.config.test_split
-        scanned += len(rows)
-        if whole and source.fingerprint in _sound:
-            continue
-        for row, reason in encoded.damaged(table, rows, source.rule):
-            raise SourceError(encoded.located(reason, str(name), *row))
-    if whole:
+    rows, total = _decoded_rows(source), sum(len(source.rows(split)) for split in _SPLITS)
+    for split, row, reason in _undecodable(source, rows):
+        raise SourceError(encoded.located(reason, split, *row))
+    scanned = sum(map(len, rows.values()))
+    if scanned == total:
         _sound.add(source.fingerprint)
-    total = len(source.train) + len(source.rows("test"))
     logger.info("decoded %d of %d images of %s, all sound", scanned, total, source.config.name)
     return scanned
+
+
+def _decoded_rows(source: Source) -> dict[Split, Sequence[int]]:
+    """Return which rows of each split are decoded before a run: all of a small source, a sample of a larger one."""
+    tables = {split: source.rows(split) for split in _SPLITS if split == "train" or source.test is not None}
+    total_bytes = sum(encoded.num_bytes(table, HASHED_WHOLE_BYTES) for table in tables.values())
+    whole = total_bytes <= SCANNED_WHOLE_BYTES  # and so hashed completely
+    return {
+        split: range(len(table)) if whole else encoded.sample(len(table), SCANNED_SAMPLE, "scan")
+        for split, table in tables.items()
+    }
+
+
+def _undecodable(
+    source: Source, rows: dict[Split, Sequence[int]]
+) -> Iterator[tuple[str, tuple[int, str | None], str]]:
+    """Yield split, (row, path) and reason of each image of `rows` that cannot be decoded."""
+    if source.fingerprint in _sound and all(len(rows[split]) == len(source.rows(split)) for split in rows):
+        return
+    names = {"train": source.config.train_split, "test": source.config.test_split}
+    for split, numbers in rows.items():
+        for row, reason in encoded.damaged(source.rows(split), numbers, source.rule):
+            yield str(names[split]), row, reason

@@ -40,6 +40,7 @@ class SourceReport:
         preset_from: How it was found, or why there is none.
         size: Side of the square images that are used.
         suggested: Settings that fit better, as they can be typed.
+        undecodable: Images that a run would refuse, by their paths or rows; only `inspect_source` looks for them.
     """
 
     name: str
@@ -63,6 +64,7 @@ class SourceReport:
     preset_from: str
     size: int
     suggested: tuple[str, ...]
+    undecodable: tuple[str, ...] = ()
 
     def as_plain(self) -> dict[str, Any]:
         """Return the report as JSON holds it."""
@@ -83,6 +85,9 @@ class SourceReport:
             yield "warning", "the test images are training images: no accuracy says how well new images are classified"
         if alike := list(self._alike()):
             yield "warning", f"classes that differ in case alone: {some(alike)}"
+        if broken := self.undecodable:
+            which = "1 image cannot be" if len(broken) == 1 else f"{len(broken):,} images cannot be"
+            yield "warning", f"{which} decoded, and a run is refused: {some(broken)}"
         counts = sorted(self.classes.items(), key=lambda item: item[1])
         (least, fewest), (most, highest) = counts[0], counts[-1]
         named = ", ".join(list(self.classes)[:6]) + (", …" if len(self.classes) > 6 else "")
