@@ -66,7 +66,8 @@ def _remarks(found: Estimate) -> list[str]:
             f"other work was using {found.busy:.0%} of this machine's cores meanwhile; on a quiet machine the run "
             "takes less time than this"
         )
-        lines += [line for line in [waiting_threads(found.busy)] if line]
+        if waiting := waiting_threads(found.busy):
+            lines.append(waiting)
     return lines
 
 

@@ -165,8 +165,9 @@ def inherit_source(output: Path, folder: Path, manifest: Manifest) -> None:
         folder: The artifact that it is made of.
         manifest: Of either; both are of one source.
     """
-    if name := (manifest.config.get("source") or {}).get("name"):  # not every release of others has settings
-        WorkFolder(output).inherit_source(WorkFolder(folder), str(name))
+    name = (manifest.config.get("source") or {}).get("name")  # not every release of others has settings
+    if name and (place := WorkFolder(folder).source(str(name))):
+        WorkFolder(output).remember_source(place)
 
 
 def _require_empty(output: Path) -> None:

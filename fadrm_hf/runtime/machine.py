@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from importlib.metadata import Distribution, PackageNotFoundError, version
 from pathlib import Path
@@ -32,11 +33,10 @@ LIBRARIES = (
 
 def describe_machine() -> dict[str, Any]:
     """Return processor, its capability, usable cores, memory in bytes and accelerator (None: there is none)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": _processor(),
         "capability": _capability(),
-        "cores": cores,
+        "cores": len(_usable_cores()),
         "memory_bytes": psutil.virtual_memory().total,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
@@ -45,23 +45,30 @@ def describe_machine() -> dict[str, Any]:
 def busy_share(seconds: float = 0.3) -> float:
     """Return the share in [0, 1] of the cores this process may use that others are using, while it waits so long."""
     of_each = psutil.cpu_percent(seconds, percpu=True)
-    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(of_each))
-    shares = [of_each[core] for core in usable if core < len(of_each)] or of_each
+    shares = [of_each[core] for core in _usable_cores() if core < len(of_each)] or of_each
     return sum(shares) / len(shares) / 100
 
 
-def waiting_threads(busy: float) -> str | None:
+def _usable_cores() -> Collection[int]:
+    """Return the cores that this process may use."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+
+
+def waiting_threads(busy: float | None = None) -> str | None:
     """Say that threads will wait for each other, and how many would not; `None` where that is no matter.
 
     A step of a small network ends when its last thread does, and a thread whose core other work has comes last: beside
     work on both of two cores, steps of a narrow ResNet-10 took 20 to 30 times as long in two threads as in one.
 
     Args:
-        busy: Share in [0, 1] of the cores that other work is using (`busy_share`).
+        busy: Share in [0, 1] of the cores that other work is using; `None`: it is measured (`busy_share`).
     """
-    cores, threads = describe_machine()["cores"], torch.get_num_threads()
+    threads = torch.get_num_threads()
+    if threads == 1 or "OMP_NUM_THREADS" in os.environ:
+        return None
+    busy, cores = busy_share() if busy is None else busy, len(_usable_cores())
     free = max(1, int(cores * (1 - busy) + 0.5))
-    if threads <= free or "OMP_NUM_THREADS" in os.environ:
+    if threads <= free:
         return None
     return (
         f"other work is using {busy:.0%} of this machine's {cores} cores: the {threads} threads of this command "

@@ -165,7 +165,8 @@ class WorkFolder:
         Raises:
             RunFolderError: If it has changed.
         """
-        if (files.read_json(self._code) or {}).get(method, code) != code:
+        known = files.read_json(self._code)
+        if isinstance(known, dict) and known.get(method, code) != code:
             run = self.path.with_name(self.path.name.removesuffix(WORK))
             raise RunFolderError(
                 f"{run} was made by {method} as its code was before; choose another --output (for compare and ablate: "
@@ -195,11 +196,6 @@ class WorkFolder:
         record = files.read_json(self._source)
         path = Path(str(record["path"])) if isinstance(record, dict) and "path" in record else None
         return str(path) if path is not None and path.name == name and path.exists() else None
-
-    def inherit_source(self, other: "WorkFolder", name: str) -> None:
-        """Keep where the source of another run is, from whose artifact this folder's is made."""
-        if (path := other.source(name)) is not None:
-            self.remember_source(path)
 
     def num_bytes(self) -> int:
         """Return the size of everything in it."""

@@ -20,7 +20,7 @@ from fadrm_hf.config import RecoverConfig
 from fadrm_hf.errors import ConfigError, RunFolderError
 from fadrm_hf.runtime.gpu import take_gpu
 from fadrm_hf.runtime.launcher import end_with_launcher
-from fadrm_hf.runtime.machine import busy_share, waiting_threads
+from fadrm_hf.runtime.machine import waiting_threads
 from fadrm_hf.runtime.number_format import round_products
 from fadrm_hf.runtime.terminal import progress
 
@@ -159,7 +159,7 @@ def join_world() -> PartialState:
 @cache
 def _say_waiting_threads() -> None:
     """Say once that this command's threads will wait for each other, if they will."""
-    if "OMP_NUM_THREADS" not in os.environ and (line := waiting_threads(busy_share())):
+    if line := waiting_threads():
         progress.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fadrm_hf.runtime import shards
+from fadrm_hf.runtime import machine, shards
 from fadrm_hf.runtime.machine import (
     busy_share,
     describe_machine,
@@ -50,7 +50,7 @@ def test_threads_that_will_wait_for_each_other_are_told_with_the_number_that_wou
 
 def test_a_command_beside_other_work_says_so_once(monkeypatch, capsys):
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr(shards, "busy_share", lambda: 1.0)  # its measuring has a test of its own
+    monkeypatch.setattr(machine, "busy_share", lambda: 1.0)  # its measuring has a test of its own
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     shards._say_waiting_threads.cache_clear()
     try:
