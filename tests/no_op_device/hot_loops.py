@@ -14,6 +14,7 @@ from fixtures.small import digits
 
 import fadrm_hf.networks.small_images  # noqa: F401 - registers the small-image architectures
 from fadrm_hf.config import Matching, RecoverConfig, RunConfig, SqueezeConfig, StatisticsConfig, TeacherConfig
+from fadrm_hf.config.datasets import resolve_squeeze
 from fadrm_hf.data.sources import Source
 from fadrm_hf.methods.edc import EDC
 from fadrm_hf.methods.fadrm import FADRM
@@ -84,7 +85,8 @@ def pool_loop(method: EDC | GVBSM) -> dict[str, Any]:
 def statistics_loop() -> dict[str, float]:
     """Count what a further batch of real images causes while statistics of ten classes are gathered."""
     source, seen = digits(), {}
-    teacher, squeeze = teacher_of("resnet10_narrow", source), SqueezeConfig(crop="pad", flip_probability=0.5)
+    teacher = teacher_of("resnet10_narrow", source)
+    squeeze = resolve_squeeze(SqueezeConfig(flip_probability=0.5), source.config)
     teacher.module.to(CUDA)
     for batches in (2, 4):
         config = StatisticsConfig(images_per_class=8, batch_size=8 // batches)  # of one class, each
